@@ -1,0 +1,16 @@
+export type {
+  ApiMeta,
+  ApiObject,
+  ApiOwner,
+  ClusterStore,
+  DeleteOptions,
+  ListOptions,
+  ManagedFields,
+  NewObject,
+  PatchKind,
+  ResourceName,
+  TokenAsk,
+  WatchEvent,
+  WatchOptions,
+  WriteOptions,
+} from "./store.ts";
