@@ -1,0 +1,2 @@
+export type { Proxy, ProxyClass } from "./proxy.ts";
+export { proxyClassText } from "./proxy.ts";

@@ -1,0 +1,43 @@
+// A proxy as the control plane knows it after authentication: what it is entitled to is decided by these facts alone.
+
+/**
+ * What makes two proxies want the same configuration. Addresses and pod names are deliberately absent: replicas of
+ * one workload are one class. Filled from the Pod (not from what the proxy says) where a Pod is known.
+ */
+export interface ProxyClass {
+  readonly kind: "sidecar" | "router";
+  readonly namespace: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly serviceAccount: string;
+  /** The istio network of the workload; "" when none is set. */
+  readonly network: string;
+  /** region/zone/subzone; "" when unknown. */
+  readonly locality: string;
+  readonly clusterId: string;
+  /** e.g. "default.svc.cluster.local": what short names are completed with. */
+  readonly dnsDomain: string;
+  /** The capture mode of the sidecar. */
+  readonly interception: "REDIRECT" | "TPROXY" | "NONE";
+  /** Envoy's version as it says it, e.g. "1.40.0"; "" when unknown. */
+  readonly envoyVersion: string;
+  /** Ports of the workload that the kubelet probes directly and capture leaves alone, and the like, by metadata name. */
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** One connected proxy. */
+export interface Proxy {
+  /** Envoy's node id: `sidecar~10.244.0.7~reviews-v1-abc.default~default.svc.cluster.local`. */
+  readonly id: string;
+  readonly name: string;
+  readonly addresses: readonly string[];
+  readonly class: ProxyClass;
+}
+
+/** A stable text for a class: equal classes have equal texts whatever the order of their labels. */
+export function proxyClassText(proxy: ProxyClass): string {
+  return JSON.stringify(proxy, (_key, value: unknown) =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  );
+}
