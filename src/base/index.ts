@@ -4,3 +4,19 @@ export type { Logger } from "./log.ts";
 export { silentLog } from "./log.ts";
 export type { Clock } from "./clock.ts";
 export { ports } from "./ports.ts";
+export type { WorkloadFacts } from "./workload.ts";
+export {
+  packWorkload,
+  unpackWorkload,
+  unknownWorkload,
+  subjectPrefix,
+  workloadOfSubject,
+} from "./workload.ts";
+export type { Reporter, TelemetryMetric, TelemetryTag } from "./telemetry.ts";
+export {
+  packService,
+  telemetryMetadata,
+  telemetryMetrics,
+  telemetryScope,
+  telemetryTags,
+} from "./telemetry.ts";

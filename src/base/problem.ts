@@ -27,7 +27,9 @@ export function renderRef(ref: ObjectRef): string {
 
 /** Renders one problem on one line: object, field, reason, remedy. */
 export function renderProblem(problem: Problem): string {
-  const where = [problem.at.object && renderRef(problem.at.object), problem.at.path].filter(Boolean).join(" ");
+  const where = [problem.at.object && renderRef(problem.at.object), problem.at.path]
+    .filter(Boolean)
+    .join(" ");
   const fix = problem.fix === undefined ? "" : ` (${problem.fix})`;
   return `${where === "" ? "" : `${where}: `}${problem.text}${fix} [${problem.code}]`;
 }
