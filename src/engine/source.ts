@@ -46,15 +46,15 @@ let nextId = 0;
 const identity = (key: string): string => key;
 
 /**
- * Defines an input table with its indexes.
+ * Defines an input table with its indexes: `defineTable<Pod, "namespace">("Pod", { namespace: ... })`.
  * @param groupings index name to the function that gives a row's groups
  */
-export function defineTable<
-  V,
-  G extends Record<string, (row: V) => readonly string[]> = Record<never, never>,
->(name: string, groupings?: G): Table<V> & { readonly by: { readonly [I in keyof G]: Index<V> } } {
+export function defineTable<V, Name extends string = never>(
+  name: string,
+  groupings?: Readonly<Record<Name, (row: V) => readonly string[]>>,
+): Table<V> & { readonly by: Readonly<Record<Name, Index<V>>> } {
   const by: Record<string, Index<V>> = {};
-  for (const [indexName, groupsOf] of Object.entries(groupings ?? {})) {
+  for (const [indexName, groupsOf] of Object.entries<(row: V) => readonly string[]>(groupings ?? {})) {
     const fullName = `${name}.by.${indexName}`;
     const members: Members = {
       kind: "members",
@@ -64,14 +64,9 @@ export function defineTable<
     };
     by[indexName] = { kind: "index", id: nextId++, name: fullName, keyText: identity, groupsOf, members };
   }
-  const table: Table<V> = {
-    kind: "table",
-    id: nextId++,
-    name,
-    keyText: identity,
-    indexes: Object.values(by),
-  };
-  return { ...table, by: by as { readonly [I in keyof G]: Index<V> } };
+  const indexes = Object.values(by);
+  const table: Table<V> = { kind: "table", id: nextId++, name, keyText: identity, indexes };
+  return { ...table, by: by as Readonly<Record<Name, Index<V>>> };
 }
 
 /** Defines a query whose key is a text. */
