@@ -1,4 +1,4 @@
-// Exits 0 when node_modules holds what package-lock.json names, 1 when `npm ci` is due. Plain JavaScript, as it runs on the
+// Exits 0 when node_modules holds what package-lock.json names, 1 when `npm install` is due. Plain JavaScript, as it runs on the
 // machine's own Node before the newer one is there.
 
 import { existsSync, readFileSync } from "node:fs";
