@@ -235,11 +235,7 @@ interface Status {
   readonly details: string;
 }
 
-function statusOf(
-  options: CertificateServiceOptions,
-  peer: string,
-  error: unknown,
-): Partial<grpc.StatusObject> {
+function statusOf(options: CertificateServiceOptions, peer: string, error: unknown): Status {
   const details = error instanceof Error ? error.message : String(error);
   if (error instanceof Unauthenticated) {
     options.metrics.unauthenticated(error.reason);
