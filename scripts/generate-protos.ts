@@ -44,6 +44,7 @@ const files = [
   "google/rpc/status.proto",
 ].toSorted();
 root.loadSync(files, { keepCase: false });
+addNewerFields();
 root.resolveAll();
 mkdirSync(dirname(target), { recursive: true });
 const json = JSON.stringify(root.toJSON({ keepComments: false }), (key, value: unknown) =>
@@ -51,6 +52,20 @@ const json = JSON.stringify(root.toJSON({ keepComments: false }), (key, value: u
 );
 writeFileSync(target, json);
 process.stdout.write(`envoy-api.json: ${files.length} files, ${(json.length / 1e6).toFixed(1)} MB\n`);
+
+/** Fields that Envoy 1.40 carries and the package's older .proto files lack; numbers as in the binary's descriptors. */
+function addNewerFields(): void {
+  const tcpProxy = root.lookupType("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy");
+  tcpProxy.add(
+    new protobuf.Enum("UpstreamConnectMode", {
+      IMMEDIATE: 0,
+      ON_DOWNSTREAM_DATA: 1,
+      ON_DOWNSTREAM_TLS_HANDSHAKE: 2,
+    }),
+  );
+  tcpProxy.add(new protobuf.Field("upstreamConnectMode", 21, "UpstreamConnectMode"));
+  tcpProxy.add(new protobuf.Field("maxEarlyDataBytes", 22, "google.protobuf.UInt32Value"));
+}
 
 /** Validation and documentation options are not read by anyone here; only what shapes the wire stays. */
 function withoutOptions(key: string, value: unknown): unknown {

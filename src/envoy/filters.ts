@@ -1,0 +1,225 @@
+// The filters that every listener is made of: the HTTP connection manager with its HTTP filters, the TCP proxy, and
+// the listener filters that look at a connection before a filter chain is chosen. Defaults are Istio's, all written out.
+
+import { accessLogs, tcpAccessLogOptions, type AccessLogPlace } from "./telemetry.ts";
+import type { AccessLogSettings } from "./access-log.ts";
+import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
+
+/** The parts of MeshConfig that connection managers and TCP proxies read. */
+export interface FilterSettings extends AccessLogSettings {
+  readonly pathNormalization?: { readonly normalization?: string };
+  readonly defaultConfig?: {
+    readonly gatewayTopology?: {
+      readonly numTrustedProxies?: number;
+      readonly forwardClientCertDetails?: string;
+    };
+  };
+}
+
+export interface HttpConnectionManager {
+  readonly side: AccessLogPlace["side"];
+  readonly statPrefix: string;
+  /** A route table by name (fetched over ADS), or the table itself. */
+  readonly routes: { readonly kind: "named"; readonly name: string } | { readonly kind: "inline"; readonly table: Message };
+  /** Filters that decide before routing: authentication and authorization, in their order. */
+  readonly policyFilters?: readonly Message[];
+  /** The application speaks HTTP/2 only (gRPC, HTTP2 ports). */
+  readonly http2?: boolean;
+}
+
+/** Streams that one peer may have open on one connection; beyond it the peer waits. */
+const streamsPerConnectionMax = 1024;
+/** Istio's own default of Envoy's one hour, for connections without any stream. */
+const idleTimeoutMs = 3_600_000;
+/** Bytes read from a TCP client before the upstream connection, while its TLS handshake runs. */
+const earlyDataBytesMax = 65_536;
+
+/** The network filter of an HTTP filter chain. */
+export function httpConnectionManager(settings: FilterSettings, manager: HttpConnectionManager): Message {
+  const { side, routes } = manager;
+  return {
+    name: "envoy.filters.network.http_connection_manager",
+    typedConfig: typed(
+      "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+      {
+        codecType: "AUTO",
+        statPrefix: manager.statPrefix,
+        ...(routes.kind === "named" ? { rds: routeSource(routes.name) } : { routeConfig: routes.table }),
+        httpFilters: httpFilters(manager.policyFilters ?? []),
+        ...serverName(side),
+        ...pathNormalization(settings.pathNormalization?.normalization),
+        ...clientCertificate(settings, side),
+        useRemoteAddress: wrapped(side === "gateway"),
+        ...(side === "gateway" ? trustedHops(settings) : {}),
+        internalAddressConfig: {},
+        generateRequestId: wrapped(true),
+        // A caller inside of the mesh keeps the id it came with, so that one call has one id on its whole way.
+        preserveExternalRequestId: side !== "gateway",
+        proxy_100Continue: true,
+        upgradeConfigs: [{ upgradeType: "websocket" }],
+        commonHttpProtocolOptions: { idleTimeout: durationOf(idleTimeoutMs) },
+        http2ProtocolOptions: { maxConcurrentStreams: wrapped(streamsPerConnectionMax) },
+        // Long polls and streams are the application's business; routes carry the time-outs.
+        streamIdleTimeout: durationOf(0),
+        requestTimeout: durationOf(0),
+        accessLog: accessLogs(settings, { side, protocol: "http" }),
+      },
+    ),
+  };
+}
+
+export interface TcpProxy {
+  readonly side: AccessLogPlace["side"];
+  readonly statPrefix: string;
+  readonly to:
+    | { readonly kind: "cluster"; readonly name: string }
+    | { readonly kind: "weighted"; readonly clusters: readonly { readonly name: string; readonly weight: number }[] };
+  /** The chain terminates TLS: the upstream is connected once the peer is known, so that its metrics can name it. */
+  readonly afterHandshake?: boolean;
+  readonly hashOnSourceIp?: boolean;
+}
+
+/** The last network filter of a TCP filter chain. */
+export function tcpProxy(settings: FilterSettings, proxy: TcpProxy): Message {
+  return {
+    name: "envoy.filters.network.tcp_proxy",
+    typedConfig: typed("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", {
+      statPrefix: proxy.statPrefix,
+      ...(proxy.to.kind === "cluster"
+        ? { cluster: proxy.to.name }
+        : { weightedClusters: { clusters: proxy.to.clusters } }),
+      idleTimeout: durationOf(idleTimeoutMs),
+      maxConnectAttempts: wrapped(1),
+      ...(proxy.hashOnSourceIp === true ? { hashPolicy: [{ sourceIp: {} }] } : {}),
+      ...(proxy.afterHandshake === true
+        ? {
+            upstreamConnectMode: "ON_DOWNSTREAM_TLS_HANDSHAKE",
+            maxEarlyDataBytes: wrapped(earlyDataBytesMax),
+          }
+        : {}),
+      accessLog: accessLogs(settings, { side: proxy.side, protocol: "tcp" }),
+      accessLogOptions: tcpAccessLogOptions,
+    }),
+  };
+}
+
+/** Where a route table that is fetched by name comes from. */
+export function routeSource(name: string): Message {
+  return {
+    routeConfigName: name,
+    configSource: { ads: {}, initialFetchTimeout: durationOf(0), resourceApiVersion: "V3" },
+  };
+}
+
+export const originalDestination: Message = {
+  name: "envoy.filters.listener.original_dst",
+  typedConfig: typed("envoy.extensions.filters.listener.original_dst.v3.OriginalDst"),
+};
+
+/** Looks for a TLS hello: server name, ALPN. `disabledOn` names destination ports that need no look. */
+export function tlsInspector(disabledOn: readonly number[] = []): Message {
+  return {
+    name: "envoy.filters.listener.tls_inspector",
+    typedConfig: typed("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"),
+    ...disabledFor(disabledOn),
+  };
+}
+
+/** Looks for an HTTP request line. Waits for the client's first bytes, so server-first protocols must be excluded. */
+export function httpInspector(disabledOn: readonly number[] = []): Message {
+  return {
+    name: "envoy.filters.listener.http_inspector",
+    typedConfig: typed("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"),
+    ...disabledFor(disabledOn),
+  };
+}
+
+/**
+ * Offers `istio-http/1.1` to servers of the mesh instead of the cluster's own ALPN, so that a port whose protocol was
+ * found by sniffing reaches the server's HTTP filter chain. Disabled unless a virtual host turns it on with
+ * `meshHttpAlpnOn`: servers outside of the mesh must not see it.
+ */
+export const meshHttpAlpnFilter: Message = {
+  name: "mesh.http_alpn",
+  disabled: true,
+  typedConfig: typed("envoy.extensions.filters.http.set_filter_state.v3.Config", {
+    onRequestHeaders: [
+      {
+        objectKey: "envoy.network.application_protocols",
+        formatString: { textFormatSource: { inlineString: "istio-http/1.1,istio" } },
+        sharedWithUpstream: "ONCE",
+      },
+    ],
+  }),
+};
+
+/** `typedPerFilterConfig` of virtual hosts whose servers are in the mesh. */
+export const meshHttpAlpnOn: Message = {
+  "mesh.http_alpn": typed("envoy.config.route.v3.FilterConfig", {
+    config: meshHttpAlpnFilter["typedConfig"],
+  }),
+};
+
+function httpFilters(policyFilters: readonly Message[]): Message[] {
+  return [
+    ...policyFilters,
+    {
+      name: "envoy.filters.http.grpc_stats",
+      typedConfig: typed("envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", {
+        emitFilterState: true,
+        statsForAllMethods: wrapped(false),
+      }),
+    },
+    {
+      name: "envoy.filters.http.fault",
+      typedConfig: typed("envoy.extensions.filters.http.fault.v3.HTTPFault"),
+    },
+    { name: "envoy.filters.http.cors", typedConfig: typed("envoy.extensions.filters.http.cors.v3.Cors") },
+    {
+      name: "envoy.filters.http.router",
+      typedConfig: typed("envoy.extensions.filters.http.router.v3.Router"),
+    },
+  ];
+}
+
+/** Istio answers as `istio-envoy` to callers from outside and as `envoy` to the application beside it. */
+function serverName(side: AccessLogPlace["side"]): Message {
+  return { serverName: side === "client" ? "envoy" : "istio-envoy", serverHeaderTransformation: "OVERWRITE" };
+}
+
+function pathNormalization(kind: string | undefined): Message {
+  const merges = kind === "MERGE_SLASHES" || kind === "DECODE_AND_MERGE_SLASHES";
+  return {
+    normalizePath: wrapped(kind !== "NONE"),
+    mergeSlashes: merges,
+    pathWithEscapedSlashesAction:
+      kind === "DECODE_AND_MERGE_SLASHES" ? "UNESCAPE_AND_FORWARD" : "KEEP_UNCHANGED",
+  };
+}
+
+/** X-Forwarded-Client-Cert: a server in the mesh appends its caller, a gateway lets nobody from outside claim one. */
+function clientCertificate(settings: FilterSettings, side: AccessLogPlace["side"]): Message {
+  if (side === "client") return { forwardClientCertDetails: "SANITIZE" };
+  if (side === "server")
+    return {
+      forwardClientCertDetails: "APPEND_FORWARD",
+      setCurrentClientCertDetails: { subject: wrapped(true), uri: true, dns: true },
+    };
+  const asked = settings.defaultConfig?.gatewayTopology?.forwardClientCertDetails;
+  const details = asked === undefined || asked === "UNDEFINED" ? "SANITIZE_SET" : asked;
+  if (details !== "SANITIZE_SET" && details !== "APPEND_FORWARD") return { forwardClientCertDetails: details };
+  return {
+    forwardClientCertDetails: details,
+    setCurrentClientCertDetails: { subject: wrapped(true), cert: true, dns: true, uri: true },
+  };
+}
+
+function trustedHops(settings: FilterSettings): Message {
+  return { xffNumTrustedHops: settings.defaultConfig?.gatewayTopology?.numTrustedProxies ?? 0 };
+}
+
+function disabledFor(portNumbers: readonly number[]): Message {
+  if (portNumbers.length === 0) return {};
+  const rules = portNumbers.map((port) => ({ destinationPortRange: { start: port, end: port + 1 } }));
+  return { filterDisabled: rules.length === 1 ? rules[0] : { orMatch: { rules } } };
+}

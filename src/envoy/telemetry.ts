@@ -1,0 +1,117 @@
+// What a proxy reports of its traffic: the access log for people and Istio's metrics for Prometheus, the latter by
+// Envoy's own stats access logger as the contract in #base says.
+
+import {
+  telemetryMetrics,
+  telemetryScope,
+  telemetryTags,
+  type Reporter,
+  type TelemetryMetric,
+  type TelemetryTag,
+} from "#base";
+import { fileAccessLogs, type AccessLog, type AccessLogSettings } from "./access-log.ts";
+import { typed, wrapped, type Message } from "./proto/api.ts";
+
+export interface AccessLogPlace {
+  /** The side of the call that the listener is on; a gateway reports as a client does. */
+  readonly side: "client" | "server" | "gateway";
+  readonly protocol: "http" | "tcp";
+}
+
+/** The access loggers of a connection manager (`http`) or a TCP proxy (`tcp`). */
+export function accessLogs(settings: AccessLogSettings, place: AccessLogPlace): readonly AccessLog[] {
+  // A TCP proxy that also reports its connects would write two lines a connection: people get the last one.
+  const lines = fileAccessLogs(settings).map((log) =>
+    place.protocol === "tcp" ? { ...log, filter: atLogTypes(["TcpConnectionEnd", "NotSet"]) } : log,
+  );
+  return [...lines, ...statsLogs(place)];
+}
+
+/** What a TCP proxy needs beside its access log so that connects are counted when they happen. */
+export const tcpAccessLogOptions: Message = { flushAccessLogOnConnected: true };
+
+/** Access log of a listener for connections that find no filter chain: Istio's NR lines. */
+export function listenerAccessLogs(settings: AccessLogSettings): readonly AccessLog[] {
+  return fileAccessLogs(settings).map((log) => ({
+    ...log,
+    filter: { responseFlagFilter: { flags: ["NR"] } },
+  }));
+}
+
+function statsLogs({ side, protocol }: AccessLogPlace): AccessLog[] {
+  const reporter: Reporter = side === "server" ? "destination" : "source";
+  const metrics = telemetryMetrics.filter((metric) => metric.protocol === protocol);
+  const tags = telemetryTags(reporter, protocol).map(tagOf);
+  // One logger for each moment at which something is counted, since the filter is the logger's.
+  const moments = new Map<string, TelemetryMetric[]>();
+  for (const metric of metrics) {
+    const moment = metric.at.join();
+    moments.set(moment, [...(moments.get(moment) ?? []), metric]);
+  }
+  return [...moments.values()].map((group) => ({
+    name: "envoy.access_loggers.stats",
+    filter: atLogTypes(group[0]?.at ?? []),
+    typedConfig: typed("envoy.extensions.access_loggers.stats.v3.Config", {
+      statPrefix: "",
+      statsScope: {
+        prefix: "",
+        sharingName: telemetryScope.sharingName,
+        maxCounters: wrapped(telemetryScope.countersMax),
+        maxHistograms: wrapped(telemetryScope.histogramsMax),
+        enableEviction: true,
+      },
+      counters: group.filter(({ kind }) => kind === "counter").map((metric) => counterOf(metric, tags)),
+      histograms: group.filter(({ kind }) => kind === "histogram").map((metric) => histogramOf(metric, tags)),
+    }),
+  }));
+}
+
+function counterOf(metric: TelemetryMetric, tags: readonly Message[]): Message {
+  const value = metric.value === 1 ? { valueFixed: wrapped(1) } : { valueFormat: metric.value };
+  return { stat: { name: metric.name, tags }, ...value };
+}
+
+function histogramOf(metric: TelemetryMetric, tags: readonly Message[]): Message {
+  return {
+    stat: { name: metric.name, tags },
+    unit: metric.unit ?? "Unspecified",
+    valueFormat: String(metric.value),
+  };
+}
+
+function tagOf({ name, format, byPrefix }: TelemetryTag): Message {
+  if (byPrefix === undefined) return { name, valueFormat: format };
+  return {
+    name,
+    valueFormat: format,
+    rules: {
+      matcherTree: {
+        input: {
+          name: "value",
+          typedConfig: typed("envoy.extensions.matching.common_inputs.stats.v3.StatTagValueInput"),
+        },
+        prefixMatchMap: {
+          map: Object.fromEntries(
+            Object.entries(byPrefix.prefixes).map(([prefix, value]) => [prefix, updateTag(value)]),
+          ),
+        },
+      },
+      onNoMatch: updateTag(byPrefix.otherwise),
+    },
+  };
+}
+
+function updateTag(newTagValue: string): Message {
+  return {
+    action: {
+      name: "update",
+      typedConfig: typed("envoy.extensions.matching.actions.transform_stat.v3.TransformStat", {
+        updateTag: { newTagValue },
+      }),
+    },
+  };
+}
+
+function atLogTypes(types: readonly string[]): Message {
+  return { logTypeFilter: { types } };
+}

@@ -1,0 +1,232 @@
+// TLS between proxies and at the mesh's edge, as Envoy's transport sockets. Keys and certificates never travel in a
+// listener or cluster: both name a secret, and Envoy asks for it: the agent for the workload's own identity, the
+// control plane for what a `credentialName` refers to.
+
+import type { ServerTLSSettings, TLSProtocol } from "#objects";
+import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
+
+/** The cluster of the bootstrap that reaches the agent's secret service over its socket. */
+export const agentSdsCluster = "sds-grpc";
+
+/** The names under which the agent serves the workload's certificate and the mesh's trust roots. */
+export const workloadSecret = "default";
+export const trustRootSecret = "ROOTCA";
+
+/** ALPN that only mesh proxies offer; filter chains of mutual TLS match on them, so foreign TLS passes them by. */
+export const meshAlpn = {
+  http: ["istio-http/1.0", "istio-http/1.1", "istio-h2"],
+  tcp: ["istio-peer-exchange", "istio"],
+  all: ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"],
+} as const;
+
+const httpAlpn = ["h2", "http/1.1"];
+const tcpServerAlpn = ["istio-peer-exchange", "h2", "http/1.1"];
+
+/** Istio's server-side cipher list for mutual TLS; TLS 1.3 has its own fixed set. */
+const meshCiphers = [
+  "ECDHE-ECDSA-AES256-GCM-SHA384",
+  "ECDHE-RSA-AES256-GCM-SHA384",
+  "ECDHE-ECDSA-AES128-GCM-SHA256",
+  "ECDHE-RSA-AES128-GCM-SHA256",
+  "AES256-GCM-SHA384",
+  "AES128-GCM-SHA256",
+];
+
+/** What MeshConfig says about mutual TLS. */
+export interface MeshTls {
+  /** The trust domain and its aliases: a peer's SPIFFE id must start with one of them. */
+  readonly trustDomains: readonly string[];
+  readonly minProtocolVersion?: string;
+  readonly cipherSuites?: readonly string[];
+}
+
+/** The server side of mutual TLS: a client certificate of the mesh is demanded. */
+export function meshServerTls(mesh: MeshTls, protocol: "http" | "tcp"): Message {
+  return {
+    commonTlsContext: {
+      tlsParams: tlsParameters(mesh.minProtocolVersion, "TLSv1_3", mesh.cipherSuites ?? meshCiphers),
+      tlsCertificateSdsSecretConfigs: [agentSecret(workloadSecret)],
+      combinedValidationContext: {
+        defaultValidationContext: {
+          matchTypedSubjectAltNames: mesh.trustDomains.map((domain) => ({
+            sanType: "URI",
+            matcher: { prefix: `spiffe://${domain}/` },
+          })),
+        },
+        validationContextSdsSecretConfig: agentSecret(trustRootSecret),
+      },
+      alpnProtocols: protocol === "http" ? httpAlpn : tcpServerAlpn,
+    },
+    requireClientCertificate: wrapped(true),
+  };
+}
+
+/** The client side of mutual TLS. */
+export interface MeshClientTls {
+  readonly sni: string;
+  readonly alpn: readonly string[];
+  /** Exact SPIFFE ids that the server may bear; empty accepts every identity of the mesh's roots. */
+  readonly identities: readonly string[];
+  readonly minProtocolVersion?: string;
+}
+
+export function meshClientTls(client: MeshClientTls): Message {
+  return {
+    commonTlsContext: {
+      tlsParams: tlsParameters(client.minProtocolVersion, "TLSv1_3"),
+      tlsCertificateSdsSecretConfigs: [agentSecret(workloadSecret)],
+      combinedValidationContext: {
+        defaultValidationContext: {
+          matchTypedSubjectAltNames: client.identities.map((identity) => ({
+            sanType: "URI",
+            matcher: { exact: identity },
+          })),
+        },
+        validationContextSdsSecretConfig: agentSecret(trustRootSecret),
+      },
+      alpnProtocols: client.alpn,
+    },
+    sni: client.sni,
+  };
+}
+
+/** TLS termination as a server of a Gateway or of a Sidecar's ingress asks for it. */
+export function serverTls(settings: ServerTLSSettings, mesh: MeshTls, terminatesTcp: boolean): Message {
+  const mode = settings.mode ?? "SIMPLE";
+  if (mode === "ISTIO_MUTUAL") return meshServerTls(mesh, terminatesTcp ? "tcp" : "http");
+  const requireClient = mode === "MUTUAL";
+  const validateClient = requireClient || mode === "OPTIONAL_MUTUAL";
+  return {
+    commonTlsContext: {
+      tlsParams: tlsParameters(
+        protocolOf(settings.minProtocolVersion),
+        protocolOf(settings.maxProtocolVersion) ?? "TLSv1_3",
+        settings.cipherSuites,
+      ),
+      tlsCertificateSdsSecretConfigs: certificateSecrets(settings),
+      ...validationOf(settings, validateClient),
+      alpnProtocols: httpAlpn,
+    },
+    requireClientCertificate: wrapped(requireClient),
+  };
+}
+
+/** The secret's name in Envoy for a `credentialName`, as Istio forms it. */
+export function credentialSecretName(credential: string): string {
+  if (credential.startsWith("builtin://")) return workloadSecret;
+  return /^(kubernetes|kubernetes-gateway|configmap):\/\//.test(credential)
+    ? credential
+    : `kubernetes://${credential}`;
+}
+
+/** The credentials of a server, in order; the first also names the CA secret for client certificates. */
+export function credentialNames(settings: ServerTLSSettings): readonly string[] {
+  if (settings.credentialNames !== undefined && settings.credentialNames.length > 0)
+    return settings.credentialNames;
+  return settings.credentialName === undefined || settings.credentialName === ""
+    ? []
+    : [settings.credentialName];
+}
+
+/** Wraps a DownstreamTlsContext. */
+export function serverTransportSocket(context: Message): Message {
+  return {
+    name: "envoy.transport_sockets.tls",
+    typedConfig: typed("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", context),
+  };
+}
+
+/** Wraps an UpstreamTlsContext. */
+export function clientTransportSocket(context: Message): Message {
+  return {
+    name: "envoy.transport_sockets.tls",
+    typedConfig: typed("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", context),
+  };
+}
+
+/** A secret that the agent serves over its socket. The listener waits for it: it always comes. */
+export function agentSecret(name: string): Message {
+  return {
+    name,
+    sdsConfig: {
+      apiConfigSource: {
+        apiType: "GRPC",
+        transportApiVersion: "V3",
+        setNodeOnFirstMessageOnly: true,
+        grpcServices: [{ envoyGrpc: { clusterName: agentSdsCluster } }],
+      },
+      initialFetchTimeout: durationOf(0),
+      resourceApiVersion: "V3",
+    },
+  };
+}
+
+/** A secret that the control plane serves; a missing one must not keep the rest of the listener from starting. */
+export function controlPlaneSecret(name: string): Message {
+  return {
+    name,
+    sdsConfig: { ads: {}, initialFetchTimeout: durationOf(15_000), resourceApiVersion: "V3" },
+  };
+}
+
+function certificateSecrets(settings: ServerTLSSettings): Message[] {
+  const credentials = credentialNames(settings);
+  if (credentials.length > 0)
+    return credentials.map((credential) => controlPlaneSecret(credentialSecretName(credential)));
+  // Files in the proxy's own file system: the agent reads them and serves them under Istio's composed name.
+  const files = settings.tlsCertificates ?? [
+    { serverCertificate: settings.serverCertificate, privateKey: settings.privateKey },
+  ];
+  return files.map(({ serverCertificate, privateKey }) =>
+    agentSecret(
+      serverCertificate === undefined || serverCertificate === ""
+        ? workloadSecret
+        : `file-cert:${serverCertificate}~${privateKey ?? ""}`,
+    ),
+  );
+}
+
+function validationOf(settings: ServerTLSSettings, validateClient: boolean): Message {
+  const names = (settings.subjectAltNames ?? []).flatMap((name) =>
+    ["DNS", "URI", "EMAIL", "IP_ADDRESS"].map((sanType) => ({ sanType, matcher: { exact: name } })),
+  );
+  if (!validateClient)
+    return names.length === 0 ? {} : { validationContext: { matchTypedSubjectAltNames: names } };
+  return {
+    combinedValidationContext: {
+      defaultValidationContext: {
+        matchTypedSubjectAltNames: names,
+        verifyCertificateSpki: settings.verifyCertificateSpki ?? [],
+        verifyCertificateHash: settings.verifyCertificateHash ?? [],
+        ...(settings.insecureSkipVerify === true ? { trustChainVerification: "ACCEPT_UNTRUSTED" } : {}),
+      },
+      validationContextSdsSecretConfig: caSecret(settings),
+    },
+  };
+}
+
+function caSecret(settings: ServerTLSSettings): Message {
+  if (settings.caCertCredentialName !== undefined && settings.caCertCredentialName !== "")
+    return controlPlaneSecret(credentialSecretName(settings.caCertCredentialName));
+  const [first] = credentialNames(settings);
+  if (first !== undefined) return controlPlaneSecret(`${credentialSecretName(first)}-cacert`);
+  const file = settings.caCertificates;
+  return agentSecret(file === undefined || file === "" ? trustRootSecret : `file-root:${file}`);
+}
+
+function protocolOf(version: TLSProtocol | undefined): string | undefined {
+  return version === undefined || version === "TLS_AUTO" ? undefined : version.replace("TLSV", "TLSv");
+}
+
+function tlsParameters(
+  min: string | undefined,
+  max: string,
+  cipherSuites: readonly string[] | undefined = undefined,
+): Message {
+  return {
+    // Never below 1.2 unless a Gateway asks for it by name: Envoy's own default differs between client and server.
+    tlsMinimumProtocolVersion: min === undefined || min === "TLS_AUTO" ? "TLSv1_2" : min.replace("TLSV", "TLSv"),
+    tlsMaximumProtocolVersion: max,
+    ...(cipherSuites === undefined ? {} : { cipherSuites }),
+  };
+}
