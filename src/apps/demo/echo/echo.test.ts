@@ -1,0 +1,57 @@
+import assert from "node:assert/strict";
+import type { AddressInfo } from "node:net";
+import { after, test } from "node:test";
+import { forward } from "./forward.ts";
+import { startEcho, type Echo } from "./server.ts";
+
+const address = "127.0.0.1";
+const servers = await startEcho({
+  service: "echo",
+  version: "v2",
+  ports: [
+    { kind: "http", port: 0, address },
+    { kind: "tcp", port: 0, address, serverFirst: false },
+    { kind: "tcp", port: 0, address, serverFirst: true },
+  ],
+});
+after(() => {
+  for (const server of servers) server.close();
+});
+const [http, tcp, serverFirst] = servers.map((server) => (server.address() as AddressInfo).port);
+
+test("HTTP/1.1 and HTTP/2 on one port answer with what they saw", async () => {
+  for (const http2 of [false, true]) {
+    const headers = { host: "reviews:9080", "x-a": "b" };
+    const [result] = await forward({ url: `http://${address}:${http}/p?q=1`, headers, http2 });
+    const echo = JSON.parse(result?.body ?? "") as Echo;
+    assert.equal(echo.protocol, http2 ? "HTTP/2.0" : "HTTP/1.1");
+    assert.deepEqual(
+      [echo.host, echo.url, echo.headers["x-a"], echo.version],
+      ["reviews:9080", "/p?q=1", "b", "v2"],
+    );
+  }
+});
+
+test("an asked-for status and delay are given", async () => {
+  const [result] = await forward({ url: `http://${address}:${http}/?status=503&delay=30` });
+  assert.equal(result?.status, 503);
+  assert.ok((result?.durationMs ?? 0) >= 29);
+});
+
+test("a gRPC call gets status 0", async () => {
+  const [result] = await forward({ url: `grpc://${address}:${http}/echo.Echo/Say` });
+  assert.equal(result?.grpcStatus, 0);
+});
+
+test("TCP is echoed, and a server that speaks first does", async () => {
+  const [plain] = await forward({ url: `tcp://${address}:${tcp}`, message: "hi\n" });
+  assert.match(plain?.body ?? "", /service=echo version=v2 echo=hi/);
+  const [first] = await forward({ url: `tcp://${address}:${serverFirst}`, message: "hi\n" });
+  assert.match(first?.body ?? "", /^ready hostname=/);
+});
+
+test("a refused connection is an error, not a throw", async () => {
+  const [result] = await forward({ url: `http://${address}:1/` });
+  assert.equal(result?.status, 0);
+  assert.match(result?.error ?? "", /ECONNREFUSED/);
+});

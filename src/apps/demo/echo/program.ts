@@ -1,0 +1,104 @@
+// `demo echo`: the flags of echo. `--forward PORT` opens the client side: POST an Order as JSON, get Results.
+
+import { createServer } from "node:http";
+import { parseArgs } from "node:util";
+import { forward, type Order } from "./forward.ts";
+import { startEcho, type EchoPort } from "./server.ts";
+
+export const echoHelp = `echo [--service NAME] [--version v1] [--http PORTS] [--http-localhost PORTS] [--tcp PORTS] [--tcp-server-first PORTS]
+     [--https PORTS --key-file FILE --cert-file FILE] [--forward PORT] [--pod-ip IP --http-pod-ip PORTS]
+  PORTS are comma-separated. Example: echo --service a --http 8080,8081 --tcp 9090 --forward 8999`;
+
+const orderBytesMax = 262_144;
+
+export async function runEcho(args: readonly string[]): Promise<void> {
+  const text = { type: "string", default: "" } as const;
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      service: { type: "string", default: "echo" },
+      version: { type: "string", default: "v1" },
+      http: text,
+      "http-localhost": text,
+      "http-pod-ip": text,
+      "pod-ip": text,
+      tcp: text,
+      "tcp-server-first": text,
+      https: text,
+      "key-file": text,
+      "cert-file": text,
+      forward: text,
+    },
+  });
+  const any = "0.0.0.0";
+  const ports: EchoPort[] = [
+    ...numbers(values.http).map((port) => ({ kind: "http", port, address: any }) as const),
+    ...numbers(values["http-localhost"]).map(
+      (port) => ({ kind: "http", port, address: "127.0.0.1" }) as const,
+    ),
+    ...numbers(values["http-pod-ip"]).map(
+      (port) => ({ kind: "http", port, address: values["pod-ip"] }) as const,
+    ),
+    ...numbers(values.https).map((port) => ({ kind: "https", port, address: any }) as const),
+    ...numbers(values.tcp).map((port) => ({ kind: "tcp", port, address: any, serverFirst: false }) as const),
+    ...numbers(values["tcp-server-first"]).map(
+      (port) => ({ kind: "tcp", port, address: any, serverFirst: true }) as const,
+    ),
+  ];
+  const certificate = await certificateIn(values["key-file"], values["cert-file"]);
+  await startEcho({
+    service: values.service,
+    version: values.version,
+    ports,
+    ...(certificate && { certificate }),
+  });
+  for (const port of numbers(values.forward)) startForwarder(port);
+  process.on("SIGTERM", () => process.exit(0));
+}
+
+async function certificateIn(
+  keyFile: string,
+  certFile: string,
+): Promise<{ key: Buffer; cert: Buffer } | undefined> {
+  if (keyFile === "" || certFile === "") return undefined;
+  const { readFile } = await import("node:fs/promises");
+  return { key: await readFile(keyFile), cert: await readFile(certFile) };
+}
+
+function numbers(list: string): readonly number[] {
+  return list
+    .split(",")
+    .filter((part) => part !== "")
+    .map((part) => {
+      const port = Number(part);
+      if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new Error(`'${part}' is not a port`);
+      return port;
+    });
+}
+
+/** Whoever reaches this port makes calls in the pod's name: it is for tests, and off unless asked for. */
+function startForwarder(port: number): void {
+  createServer((request, response) => {
+    const chunks: Buffer[] = [];
+    let received = 0;
+    request.on("data", (chunk: Buffer) => {
+      received += chunk.length;
+      if (received > orderBytesMax) request.destroy();
+      else chunks.push(chunk);
+    });
+    request.on("end", () => {
+      void answerOrder(Buffer.concat(chunks).toString()).then(({ status, body }) => {
+        response.writeHead(status, { "content-type": "application/json" });
+        response.end(body);
+      });
+    });
+  }).listen(port, "0.0.0.0");
+}
+
+async function answerOrder(text: string): Promise<{ readonly status: number; readonly body: string }> {
+  try {
+    return { status: 200, body: JSON.stringify(await forward(JSON.parse(text) as Order)) };
+  } catch (error) {
+    return { status: 400, body: JSON.stringify({ error: String(error) }) };
+  }
+}

@@ -1,0 +1,167 @@
+// A server that answers with what it saw of a request: for tests of the mesh, and for people who want to look through
+// one. HTTP/1.1 and HTTP/2 without TLS share a port; a gRPC call of any method is answered with status 0.
+
+import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
+import {
+  createSecureServer,
+  createServer as createHttp2Server,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type SecureServerOptions,
+} from "node:http2";
+import { createServer as createTcpServer, type Server, type Socket } from "node:net";
+import { hostname } from "node:os";
+import type { Readable } from "node:stream";
+import type { TLSSocket } from "node:tls";
+
+export type EchoPort =
+  | { readonly kind: "http"; readonly port: number; readonly address: string }
+  | { readonly kind: "https"; readonly port: number; readonly address: string }
+  | { readonly kind: "tcp"; readonly port: number; readonly address: string; readonly serverFirst: boolean };
+
+export interface EchoOptions {
+  readonly service: string;
+  readonly version: string;
+  readonly ports: readonly EchoPort[];
+  /** For `https` ports. */
+  readonly certificate?: Pick<SecureServerOptions, "key" | "cert">;
+}
+
+/** What the server saw: the JSON body of every answer. */
+export interface Echo {
+  readonly hostname: string;
+  readonly service: string;
+  readonly version: string;
+  readonly method: string;
+  readonly url: string;
+  readonly host: string;
+  readonly protocol: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly port: number;
+  readonly remoteAddress: string;
+  readonly alpn: string;
+  readonly sni: string;
+}
+
+/** The longest body that is read before the answer; more is refused with 413. */
+const bodyBytesMax = 1_048_576;
+/** The first line of an HTTP/2 connection without TLS. */
+const http2Preface = "PRI * HTTP/2.0";
+
+/** Starts every port and resolves once all of them listen. */
+export async function startEcho(options: EchoOptions): Promise<readonly Server[]> {
+  const servers = options.ports.map((port) => ({ port, server: serverFor(port, options) }));
+  await Promise.all(
+    servers.map(
+      ({ port, server }) =>
+        new Promise<void>((resolve, reject) => {
+          server.once("error", reject);
+          server.listen(port.port, port.address, resolve);
+        }),
+    ),
+  );
+  return servers.map(({ server }) => server);
+}
+
+function serverFor(port: EchoPort, options: EchoOptions): Server {
+  switch (port.kind) {
+    case "http":
+      return plainServer((request, response) => answer(options, request, response));
+    case "https":
+      return createSecureServer(
+        { ...options.certificate, allowHTTP1: true },
+        (request: Http2ServerRequest, response: Http2ServerResponse) => answer(options, request, response),
+      );
+    case "tcp":
+      return createTcpServer((socket) => answerTcp(options, port.serverFirst, socket));
+  }
+}
+
+type Request = IncomingMessage | Http2ServerRequest;
+type Response = ServerResponse | Http2ServerResponse;
+
+/** Both HTTP versions on one port, told apart by the first bytes. */
+function plainServer(onRequest: (request: Request, response: Response) => void): Server {
+  const http1 = createHttpServer(onRequest);
+  const http2 = createHttp2Server(onRequest);
+  return createTcpServer((socket) => {
+    socket.on("error", () => socket.destroy());
+    socket.once("data", (first: Buffer) => {
+      socket.pause();
+      socket.unshift(first);
+      const isHttp2 = first.subarray(0, http2Preface.length).toString("latin1") === http2Preface;
+      (isHttp2 ? http2 : http1).emit("connection", socket);
+      if (!isHttp2) socket.resume();
+    });
+  });
+}
+
+function answer(options: EchoOptions, request: Request, response: Response): void {
+  let received = 0;
+  const body: Readable = request;
+  body.on("data", (chunk: Buffer) => {
+    received += chunk.length;
+    if (received > bodyBytesMax) request.destroy();
+  });
+  body.on("end", () => {
+    const seen = echoOf(options, request);
+    if (seen.headers["content-type"]?.startsWith("application/grpc") === true && "stream" in response) {
+      answerGrpc(response);
+      return;
+    }
+    const { status, delayMs } = wishesOf(request.url ?? "/");
+    setTimeout(() => {
+      response.writeHead(status, { "content-type": "application/json", "x-echo-version": options.version });
+      response.end(`${JSON.stringify(seen)}\n`);
+    }, delayMs);
+  });
+}
+
+/** `?status=503` and `?delay=200` (ms) ask for another answer. */
+function wishesOf(url: string): { readonly status: number; readonly delayMs: number } {
+  const query = new URL(url, "http://echo").searchParams;
+  const status = Number(query.get("status") ?? 200);
+  const delayMs = Number(query.get("delay") ?? 0);
+  return {
+    status: Number.isInteger(status) && status >= 200 && status < 600 ? status : 200,
+    delayMs: delayMs >= 0 && delayMs <= 60_000 ? delayMs : 0,
+  };
+}
+
+/** One empty message and status 0, whatever the method. */
+function answerGrpc(response: Http2ServerResponse): void {
+  response.writeHead(200, { "content-type": "application/grpc" });
+  response.setTrailer("grpc-status", "0");
+  response.end(Buffer.from([0, 0, 0, 0, 0]));
+}
+
+function echoOf(options: EchoOptions, request: Request): Echo {
+  const headers: Record<string, string> = {};
+  for (const [name, value] of Object.entries(request.headers)) {
+    if (!name.startsWith(":") && value !== undefined)
+      headers[name] = Array.isArray(value) ? value.join(",") : value;
+  }
+  const socket = request.socket as TLSSocket;
+  return {
+    hostname: hostname(),
+    service: options.service,
+    version: options.version,
+    method: request.method ?? "",
+    url: request.url ?? "",
+    host: ("authority" in request ? request.authority : undefined) || (headers["host"] ?? ""),
+    protocol: `HTTP/${request.httpVersion}`,
+    headers,
+    port: socket.localPort ?? 0,
+    remoteAddress: socket.remoteAddress ?? "",
+    alpn: typeof socket.alpnProtocol === "string" ? socket.alpnProtocol : "",
+    sni: typeof socket.servername === "string" ? socket.servername : "",
+  };
+}
+
+/** Answers each chunk with a line that names the server and repeats the chunk; speaks first where asked to. */
+function answerTcp(options: EchoOptions, serverFirst: boolean, socket: Socket): void {
+  socket.on("error", () => socket.destroy());
+  const name = `hostname=${hostname()} service=${options.service} version=${options.version}`;
+  if (serverFirst) socket.write(`ready ${name}\n`);
+  socket.on("data", (chunk: Buffer) => socket.write(`${name} echo=${chunk.toString("latin1").trimEnd()}\n`));
+}
