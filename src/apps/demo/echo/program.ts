@@ -1,6 +1,6 @@
 // `demo echo`: the flags of echo. `--forward PORT` opens the client side: POST an Order as JSON, get Results.
 
-import { createServer } from "node:http";
+import { createServer, type ServerResponse } from "node:http";
 import { parseArgs } from "node:util";
 import { forward, type Order } from "./forward.ts";
 import { startEcho, type EchoPort } from "./server.ts";
@@ -86,19 +86,16 @@ function startForwarder(port: number): void {
       if (received > orderBytesMax) request.destroy();
       else chunks.push(chunk);
     });
-    request.on("end", () => {
-      void answerOrder(Buffer.concat(chunks).toString()).then(({ status, body }) => {
-        response.writeHead(status, { "content-type": "application/json" });
-        response.end(body);
-      });
-    });
+    request.on("end", () => void answerOrder(Buffer.concat(chunks).toString(), response));
   }).listen(port, "0.0.0.0");
 }
 
-async function answerOrder(text: string): Promise<{ readonly status: number; readonly body: string }> {
+async function answerOrder(text: string, response: ServerResponse): Promise<void> {
+  response.setHeader("content-type", "application/json");
   try {
-    return { status: 200, body: JSON.stringify(await forward(JSON.parse(text) as Order)) };
+    response.end(JSON.stringify(await forward(JSON.parse(text) as Order)));
   } catch (error) {
-    return { status: 400, body: JSON.stringify({ error: String(error) }) };
+    response.statusCode = 400;
+    response.end(JSON.stringify({ error: String(error) }));
   }
 }

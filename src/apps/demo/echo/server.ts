@@ -111,7 +111,9 @@ function answer(options: EchoOptions, request: Request, response: Response): voi
     }
     const { status, delayMs } = wishesOf(request.url ?? "/");
     setTimeout(() => {
-      response.writeHead(status, { "content-type": "application/json", "x-echo-version": options.version });
+      response.statusCode = status;
+      response.setHeader("content-type", "application/json");
+      response.setHeader("x-echo-version", options.version);
       response.end(`${JSON.stringify(seen)}\n`);
     }, delayMs);
   });
@@ -131,7 +133,7 @@ function wishesOf(url: string): { readonly status: number; readonly delayMs: num
 /** One empty message and status 0, whatever the method. */
 function answerGrpc(response: Http2ServerResponse): void {
   response.writeHead(200, { "content-type": "application/grpc" });
-  response.setTrailer("grpc-status", "0");
+  response.addTrailers({ "grpc-status": "0" });
   response.end(Buffer.from([0, 0, 0, 0, 0]));
 }
 
