@@ -20,7 +20,9 @@ export interface HttpConnectionManager {
   readonly side: AccessLogPlace["side"];
   readonly statPrefix: string;
   /** A route table by name (fetched over ADS), or the table itself. */
-  readonly routes: { readonly kind: "named"; readonly name: string } | { readonly kind: "inline"; readonly table: Message };
+  readonly routes:
+    | { readonly kind: "named"; readonly name: string }
+    | { readonly kind: "inline"; readonly table: Message };
   /** Filters that decide before routing: authentication and authorization, in their order. */
   readonly policyFilters?: readonly Message[];
   /** The application speaks HTTP/2 only (gRPC, HTTP2 ports). */
@@ -39,32 +41,29 @@ export function httpConnectionManager(settings: FilterSettings, manager: HttpCon
   const { side, routes } = manager;
   return {
     name: "envoy.filters.network.http_connection_manager",
-    typedConfig: typed(
-      "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-      {
-        codecType: "AUTO",
-        statPrefix: manager.statPrefix,
-        ...(routes.kind === "named" ? { rds: routeSource(routes.name) } : { routeConfig: routes.table }),
-        httpFilters: httpFilters(manager.policyFilters ?? []),
-        ...serverName(side),
-        ...pathNormalization(settings.pathNormalization?.normalization),
-        ...clientCertificate(settings, side),
-        useRemoteAddress: wrapped(side === "gateway"),
-        ...(side === "gateway" ? trustedHops(settings) : {}),
-        internalAddressConfig: {},
-        generateRequestId: wrapped(true),
-        // A caller inside of the mesh keeps the id it came with, so that one call has one id on its whole way.
-        preserveExternalRequestId: side !== "gateway",
-        proxy_100Continue: true,
-        upgradeConfigs: [{ upgradeType: "websocket" }],
-        commonHttpProtocolOptions: { idleTimeout: durationOf(idleTimeoutMs) },
-        http2ProtocolOptions: { maxConcurrentStreams: wrapped(streamsPerConnectionMax) },
-        // Long polls and streams are the application's business; routes carry the time-outs.
-        streamIdleTimeout: durationOf(0),
-        requestTimeout: durationOf(0),
-        accessLog: accessLogs(settings, { side, protocol: "http" }),
-      },
-    ),
+    typedConfig: typed("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", {
+      codecType: "AUTO",
+      statPrefix: manager.statPrefix,
+      ...(routes.kind === "named" ? { rds: routeSource(routes.name) } : { routeConfig: routes.table }),
+      httpFilters: httpFilters(manager.policyFilters ?? []),
+      ...serverName(side),
+      ...pathNormalization(settings.pathNormalization?.normalization),
+      ...clientCertificate(settings, side),
+      useRemoteAddress: wrapped(side === "gateway"),
+      ...(side === "gateway" ? trustedHops(settings) : {}),
+      internalAddressConfig: {},
+      generateRequestId: wrapped(true),
+      // A caller inside of the mesh keeps the id it came with, so that one call has one id on its whole way.
+      preserveExternalRequestId: side !== "gateway",
+      proxy_100Continue: true,
+      upgradeConfigs: [{ upgradeType: "websocket" }],
+      commonHttpProtocolOptions: { idleTimeout: durationOf(idleTimeoutMs) },
+      http2ProtocolOptions: { maxConcurrentStreams: wrapped(streamsPerConnectionMax) },
+      // Long polls and streams are the application's business; routes carry the time-outs.
+      streamIdleTimeout: durationOf(0),
+      requestTimeout: durationOf(0),
+      accessLog: accessLogs(settings, { side, protocol: "http" }),
+    }),
   };
 }
 
@@ -73,7 +72,10 @@ export interface TcpProxy {
   readonly statPrefix: string;
   readonly to:
     | { readonly kind: "cluster"; readonly name: string }
-    | { readonly kind: "weighted"; readonly clusters: readonly { readonly name: string; readonly weight: number }[] };
+    | {
+        readonly kind: "weighted";
+        readonly clusters: readonly { readonly name: string; readonly weight: number }[];
+      };
   /** The chain terminates TLS: the upstream is connected once the peer is known, so that its metrics can name it. */
   readonly afterHandshake?: boolean;
   readonly hashOnSourceIp?: boolean;
@@ -207,7 +209,8 @@ function clientCertificate(settings: FilterSettings, side: AccessLogPlace["side"
     };
   const asked = settings.defaultConfig?.gatewayTopology?.forwardClientCertDetails;
   const details = asked === undefined || asked === "UNDEFINED" ? "SANITIZE_SET" : asked;
-  if (details !== "SANITIZE_SET" && details !== "APPEND_FORWARD") return { forwardClientCertDetails: details };
+  if (details !== "SANITIZE_SET" && details !== "APPEND_FORWARD")
+    return { forwardClientCertDetails: details };
   return {
     forwardClientCertDetails: details,
     setCurrentClientCertDetails: { subject: wrapped(true), cert: true, dns: true, uri: true },

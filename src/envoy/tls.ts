@@ -225,7 +225,8 @@ function tlsParameters(
 ): Message {
   return {
     // Never below 1.2 unless a Gateway asks for it by name: Envoy's own default differs between client and server.
-    tlsMinimumProtocolVersion: min === undefined || min === "TLS_AUTO" ? "TLSv1_2" : min.replace("TLSV", "TLSv"),
+    tlsMinimumProtocolVersion:
+      min === undefined || min === "TLS_AUTO" ? "TLSv1_2" : min.replace("TLSV", "TLSv"),
     tlsMaximumProtocolVersion: max,
     ...(cipherSuites === undefined ? {} : { cipherSuites }),
   };
