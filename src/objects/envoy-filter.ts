@@ -78,6 +78,7 @@ export interface EnvoyFilterListenerMatchFilterChainMatch {
   readonly name?: string;
   readonly sni?: string;
   readonly transportProtocol?: string;
+  readonly transportSocket?: string;
   readonly applicationProtocols?: string;
   readonly filter?: EnvoyFilterListenerMatchFilterMatch;
   readonly destinationPort?: number;

@@ -25,6 +25,7 @@ export interface JWTRule {
   readonly outputClaimToHeaders?: readonly ClaimToHeader[];
   readonly timeout?: string;
   readonly spaceDelimitedClaims?: readonly string[];
+  readonly presence?: "OPTIONAL" | "REQUIRED";
 }
 
 export interface JWTHeader {

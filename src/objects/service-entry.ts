@@ -9,7 +9,7 @@ export type ServiceEntry = KubeObject<ServiceEntrySpec>;
 export interface ServiceEntrySpec {
   readonly hosts: readonly string[];
   readonly addresses?: readonly string[];
-  readonly ports?: readonly ServicePort[];
+  readonly ports?: readonly ServiceEntryPort[];
   readonly location?: ServiceEntryLocation;
   readonly resolution?: ServiceEntryResolution;
   readonly endpoints?: readonly WorkloadEntrySpec[];
@@ -22,7 +22,7 @@ export type ServiceEntryLocation = "MESH_EXTERNAL" | "MESH_INTERNAL";
 
 export type ServiceEntryResolution = "NONE" | "STATIC" | "DNS" | "DNS_ROUND_ROBIN" | "DYNAMIC_DNS";
 
-export interface ServicePort {
+export interface ServiceEntryPort {
   readonly number: number;
   readonly protocol?: string;
   readonly name: string;

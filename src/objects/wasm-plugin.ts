@@ -41,10 +41,10 @@ export type PluginPhase = "UNSPECIFIED_PHASE" | "AUTHN" | "AUTHZ" | "STATS";
 export type PullPolicy = "UNSPECIFIED_POLICY" | "IfNotPresent" | "Always";
 
 export interface VmConfig {
-  readonly env?: readonly EnvVar[];
+  readonly env?: readonly WasmEnvVar[];
 }
 
-export interface EnvVar {
+export interface WasmEnvVar {
   readonly name: string;
   readonly valueFrom?: EnvValueSource;
   readonly value?: string;
