@@ -1,0 +1,10 @@
+export type { InjectionResult, InjectionSettings } from "./inject.ts";
+export { injectPod } from "./inject.ts";
+export type { InjectionMesh } from "./context.ts";
+export type { InjectionDecision } from "./policy.ts";
+export { decideInjection } from "./policy.ts";
+export type { InjectionValues } from "./values.ts";
+export { defaultValues, mergeValues } from "./values.ts";
+export type { Container, Pod, Volume } from "./pod.ts";
+export type { Workload } from "./workload.ts";
+export { workloadOf } from "./workload.ts";
