@@ -1,0 +1,146 @@
+// The input tables: one for each kind that the mesh reads, row key `namespace/name` (`name` for cluster-scoped kinds).
+// A row is the object as the API has it. Indexes are what keeps work proportional to a change.
+
+import { defineTable, type Table } from "#engine";
+import type {
+  AuthorizationPolicy,
+  DestinationRule,
+  EnvoyFilter,
+  Gateway,
+  KubeObject,
+  MeshConfig,
+  PeerAuthentication,
+  ProxyConfig,
+  RequestAuthentication,
+  ServiceEntry,
+  Sidecar,
+  Telemetry,
+  VirtualService,
+  WorkloadEntry,
+} from "#objects";
+import {
+  namespaceOf,
+  type ConfigMap,
+  type EndpointSlice,
+  type Namespace,
+  type Node,
+  type Pod,
+  type Secret,
+  type Service,
+} from "./core-kinds.ts";
+import { hostGroup } from "./hosts.ts";
+
+const namespace = (row: KubeObject): readonly string[] => [namespaceOf(row)];
+
+/** The one group of an index that holds a whole (small) subset of a table. */
+export const everything = "all";
+
+export const tables = {
+  Service: defineTable<Service, "namespace" | "port" | "all">("Service", {
+    namespace,
+    port: (row) => [...new Set((row.spec?.ports ?? []).map(({ port }) => String(port)))],
+    all: () => [everything],
+  }),
+  EndpointSlice: defineTable<EndpointSlice, "service" | "address">("EndpointSlice", {
+    service: (row) => {
+      const service = row.metadata.labels?.["kubernetes.io/service-name"];
+      return service === undefined ? [] : [`${namespaceOf(row)}/${service}`];
+    },
+    address: (row) => (row.endpoints ?? []).flatMap(({ addresses }) => addresses),
+  }),
+  Pod: defineTable<Pod, "namespace" | "address">("Pod", {
+    namespace,
+    address: (row) => (row.spec?.hostNetwork === true ? [] : podAddresses(row)),
+  }),
+  Namespace: defineTable<Namespace, "all">("Namespace", { all: () => [everything] }),
+  Node: defineTable<Node>("Node"),
+  Secret: defineTable<Secret, "namespace">("Secret", { namespace }),
+  ConfigMap: defineTable<ConfigMap, "namespace">("ConfigMap", { namespace }),
+  VirtualService: defineTable<VirtualService, "namespace" | "host" | "gateway" | "sourceLabels" | "all">(
+    "VirtualService",
+    {
+      namespace,
+      host: (row) => (row.spec?.hosts ?? []).map((host) => hostGroup(host, namespaceOf(row))),
+      gateway: (row) =>
+        (row.spec?.gateways ?? []).map((name) => (name.includes("/") ? name : `${namespaceOf(row)}/${name}`)),
+      sourceLabels: (row) => (usesSourceLabels(row) ? [everything] : []),
+      all: () => [everything],
+    },
+  ),
+  DestinationRule: defineTable<DestinationRule, "namespace" | "host" | "wildcard">("DestinationRule", {
+    namespace,
+    host: (row) => [hostGroup(row.spec?.host ?? "", namespaceOf(row))],
+    wildcard: (row) => ((row.spec?.host ?? "").startsWith("*") ? [everything] : []),
+  }),
+  Gateway: defineTable<Gateway, "namespace" | "all">("Gateway", { namespace, all: () => [everything] }),
+  ServiceEntry: defineTable<ServiceEntry, "namespace" | "host" | "selecting" | "port" | "all">("ServiceEntry", {
+    namespace,
+    port: (row) => [...new Set((row.spec?.ports ?? []).map((port) => String(port.number)))],
+    all: () => [everything],
+    host: (row) => row.spec?.hosts ?? [],
+    selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [namespaceOf(row)]),
+  }),
+  WorkloadEntry: defineTable<WorkloadEntry, "namespace" | "address">("WorkloadEntry", {
+    namespace,
+    address: (row) => (row.spec?.address === undefined ? [] : [row.spec.address]),
+  }),
+  Sidecar: defineTable<Sidecar, "namespace">("Sidecar", { namespace }),
+  PeerAuthentication: defineTable<PeerAuthentication, "namespace">("PeerAuthentication", { namespace }),
+  AuthorizationPolicy: defineTable<AuthorizationPolicy, "namespace">("AuthorizationPolicy", { namespace }),
+  RequestAuthentication: defineTable<RequestAuthentication, "namespace">("RequestAuthentication", {
+    namespace,
+  }),
+  EnvoyFilter: defineTable<EnvoyFilter, "namespace">("EnvoyFilter", { namespace }),
+  Telemetry: defineTable<Telemetry, "namespace">("Telemetry", { namespace }),
+  ProxyConfig: defineTable<ProxyConfig, "namespace">("ProxyConfig", { namespace }),
+} as const;
+
+export type TableKind = keyof typeof tables;
+
+/** MeshConfig: one row, `meshRow`. Absent means Istio's defaults. */
+export const meshConfigTable = defineTable<MeshConfig>("MeshConfig");
+export const meshRow = "mesh";
+
+/** What the control plane knows of where it runs. */
+export interface Environment {
+  /** The namespace whose policies hold for the whole mesh. */
+  readonly rootNamespace: string;
+  /** e.g. "cluster.local". */
+  readonly clusterDomain: string;
+  readonly clusterId: string;
+  /** The network of workloads that name none; "" when networks do not matter. */
+  readonly network: string;
+}
+
+export const defaultEnvironment: Environment = {
+  rootNamespace: "istio-d",
+  clusterDomain: "cluster.local",
+  clusterId: "Kubernetes",
+  network: "",
+};
+
+/** One row, `environmentRow`. */
+export const environmentTable = defineTable<Environment>("Environment");
+export const environmentRow = "environment";
+
+/** The table of a kind, for those who feed objects; undefined for kinds that the mesh does not read. */
+export function tableOf(kind: string): Table<KubeObject> | undefined {
+  return Object.hasOwn(tables, kind)
+    ? (tables[kind as TableKind] as unknown as Table<KubeObject>)
+    : undefined;
+}
+
+function podAddresses({ status }: Pod): readonly string[] {
+  const addresses = (status?.podIPs ?? []).flatMap(({ ip }) => (ip === undefined ? [] : [ip]));
+  if (addresses.length > 0) return addresses;
+  return status?.podIP === undefined ? [] : [status.podIP];
+}
+
+function usesSourceLabels({ spec }: VirtualService): boolean {
+  const matches = [
+    ...(spec?.http ?? []).flatMap(({ match }) => match ?? []),
+    ...(spec?.tls ?? []).flatMap(({ match }) => match ?? []),
+    ...(spec?.tcp ?? []).flatMap(({ match }) => match ?? []),
+  ];
+  return matches.some(({ sourceLabels }) => sourceLabels !== undefined);
+}
