@@ -1,0 +1,311 @@
+// Envoy's bootstrap: who this proxy is, where the control plane is and how to trust it, and the three listeners that are
+// there before any configuration arrives. Everything else comes over ADS. Pure: configuration in, JSON out.
+
+import { telemetryScope } from "#base";
+import { hostOf, portOf } from "./ca-client.ts";
+import type { AgentConfig, StatsMatcher } from "./config.ts";
+import { secretNames } from "./sds.ts";
+
+/** Beyond it new connections are refused, before memory and file descriptors run out. */
+const downstreamConnectionsMax = 100_000;
+const loopback = "127.0.0.1";
+
+export const staticClusters = {
+  xds: "xds-grpc",
+  sds: "sds-grpc",
+  admin: "prometheus_stats",
+  agent: "agent",
+} as const;
+
+export function renderBootstrap(config: AgentConfig): object {
+  return {
+    node: nodeOf(config),
+    admin: { address: socket(loopback, config.ports.admin), ignore_global_conn_limit: true },
+    dynamic_resources: dynamicResources(),
+    static_resources: {
+      listeners: [
+        forwardListener(
+          config,
+          "envoy_prometheus",
+          config.ports.envoyStats,
+          "/stats/prometheus",
+          staticClusters.admin,
+        ),
+        forwardListener(config, "envoy_ready", config.ports.ready, "/healthz/ready", staticClusters.agent),
+      ],
+      clusters: [
+        xdsCluster(config),
+        sdsCluster(config),
+        loopbackCluster(staticClusters.admin, config.ports.admin),
+        loopbackCluster(staticClusters.agent, config.ports.agent),
+      ],
+    },
+    stats_config: {
+      use_all_default_tags: false,
+      stats_tags: statsTags,
+      stats_matcher: { inclusion_list: { patterns: inclusionPatterns(config) } },
+    },
+    stats_flush_interval: `${telemetryScope.flushSeconds}s`,
+    stats_eviction_interval: `${telemetryScope.evictionSeconds}s`,
+    deferred_stat_options: { enable_deferred_creation_stats: true },
+    overload_manager: overloadManager,
+    layered_runtime: {
+      layers: [
+        { name: "static", static_layer: runtime },
+        { name: "admin", admin_layer: {} },
+      ],
+    },
+    default_regex_engine: {
+      name: "envoy.regex_engines.google_re2",
+      typed_config: { "@type": "type.googleapis.com/envoy.extensions.regex_engines.v3.GoogleRE2" },
+    },
+  };
+}
+
+/** `sidecar~<ip>~<pod>.<namespace>~<domain>`, as Istio names its proxies. */
+export function nodeIdOf(config: AgentConfig): string {
+  const ip = config.instanceIps[0] ?? loopback;
+  return `${config.role}~${ip}~${config.podName}.${config.namespace}~${config.dnsDomain}`;
+}
+
+function nodeOf(config: AgentConfig): object {
+  const metadata = {
+    ...config.metadata,
+    ENVOY_PROMETHEUS_PORT: config.ports.envoyStats,
+    ENVOY_STATUS_PORT: config.ports.ready,
+  };
+  return { id: nodeIdOf(config), cluster: config.serviceCluster, locality: localityOf(config), metadata };
+}
+
+/** Kubernetes' slash-separated `region/zone/subzone`; Istio takes dots too, since labels hold no slash. */
+function localityOf(config: AgentConfig): object | undefined {
+  const text = config.labels["istio-locality"];
+  if (text === undefined) return undefined;
+  const [region = "", zone = "", subZone = ""] = text.split(text.includes("/") ? "/" : ".");
+  return { region, zone, sub_zone: subZone };
+}
+
+const runtime = {
+  "re2.max_program_size.error_level": 32_768,
+} as const;
+
+const overloadManager = {
+  refresh_interval: "0.25s",
+  resource_monitors: [
+    {
+      name: "envoy.resource_monitors.global_downstream_max_connections",
+      typed_config: {
+        "@type":
+          "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        max_active_downstream_connections: downstreamConnectionsMax,
+      },
+    },
+  ],
+};
+
+function dynamicResources(): object {
+  return {
+    ads_config: {
+      api_type: "DELTA_GRPC",
+      transport_api_version: "V3",
+      set_node_on_first_message_only: true,
+      grpc_services: [
+        {
+          envoy_grpc: {
+            cluster_name: staticClusters.xds,
+            // After a restart of the control plane proxies come back soon, but not all in one moment (Envoy adds jitter).
+            retry_policy: { retry_back_off: { base_interval: "0.1s", max_interval: "5s" } },
+          },
+        },
+      ],
+    },
+    lds_config: { ads: {}, resource_api_version: "V3", initial_fetch_timeout: "0s" },
+    cds_config: { ads: {}, resource_api_version: "V3", initial_fetch_timeout: "0s" },
+  };
+}
+
+function xdsCluster(config: AgentConfig): object {
+  const host = hostOf(config.discoveryAddress);
+  const numeric = /^[0-9.]+$/.test(host);
+  return {
+    name: staticClusters.xds,
+    type: numeric ? "STATIC" : "STRICT_DNS",
+    connect_timeout: "5s",
+    dns_lookup_family: "V4_PREFERRED",
+    dns_refresh_rate: "5s",
+    respect_dns_ttl: true,
+    load_assignment: assignment(staticClusters.xds, socket(host, portOf(config.discoveryAddress))),
+    typed_extension_protocol_options: http2Options,
+    // A control plane that has gone without a word (its node died) is noticed, and another replica is asked.
+    upstream_connection_options: {
+      tcp_keepalive: { keepalive_time: 30, keepalive_interval: 5, keepalive_probes: 3 },
+    },
+    circuit_breakers: {
+      thresholds: [{ max_connections: 1_000, max_pending_requests: 1_000, max_requests: 10_000 }],
+    },
+    transport_socket: {
+      name: "envoy.transport_sockets.tls",
+      typed_config: {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        sni: host,
+        common_tls_context: {
+          tls_params: { tls_minimum_protocol_version: "TLSv1_2" },
+          alpn_protocols: ["h2"],
+          tls_certificate_sds_secret_configs: [secretConfig(secretNames.workload)],
+          combined_validation_context: {
+            default_validation_context: {
+              match_typed_subject_alt_names: [
+                { san_type: numeric ? "IP_ADDRESS" : "DNS", matcher: { exact: host } },
+              ],
+            },
+            validation_context_sds_secret_config: secretConfig(secretNames.root),
+          },
+        },
+      },
+    },
+  };
+}
+
+const http2Options = {
+  "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    explicit_http_config: {
+      http2_protocol_options: { connection_keepalive: { interval: "30s", timeout: "10s" } },
+    },
+  },
+};
+
+/** Envoy waits for a secret as long as it takes: without its certificate it can do nothing useful. */
+function secretConfig(name: string): object {
+  return {
+    name,
+    sds_config: {
+      resource_api_version: "V3",
+      initial_fetch_timeout: "0s",
+      api_config_source: {
+        api_type: "DELTA_GRPC",
+        transport_api_version: "V3",
+        set_node_on_first_message_only: true,
+        grpc_services: [{ envoy_grpc: { cluster_name: staticClusters.sds } }],
+      },
+    },
+  };
+}
+
+function sdsCluster(config: AgentConfig): object {
+  return {
+    name: staticClusters.sds,
+    type: "STATIC",
+    connect_timeout: "1s",
+    typed_extension_protocol_options: http2Options,
+    load_assignment: assignment(staticClusters.sds, { pipe: { path: config.paths.sdsSocket } }),
+  };
+}
+
+function loopbackCluster(name: string, port: number): object {
+  return {
+    name,
+    type: "STATIC",
+    connect_timeout: "0.25s",
+    load_assignment: assignment(name, socket(loopback, port)),
+  };
+}
+
+function assignment(name: string, address: object): object {
+  return { cluster_name: name, endpoints: [{ lb_endpoints: [{ endpoint: { address } }] }] };
+}
+
+/** A listener that passes one path on to a loopback port, and answers 404 to everything else. */
+function forwardListener(
+  config: AgentConfig,
+  name: string,
+  port: number,
+  path: string,
+  cluster: string,
+): object {
+  const address = (config.instanceIps[0] ?? "").includes(":") ? "::" : "0.0.0.0";
+  const manager = {
+    "@type":
+      "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    stat_prefix: name,
+    codec_type: "AUTO",
+    stream_idle_timeout: "60s",
+    route_config: {
+      name,
+      virtual_hosts: [
+        { name, domains: ["*"], routes: [{ match: { path }, route: { cluster, timeout: "10s" } }] },
+      ],
+    },
+    http_filters: [
+      {
+        name: "envoy.filters.http.router",
+        typed_config: { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+      },
+    ],
+  };
+  return {
+    name,
+    address: socket(address, port),
+    // Health and metrics stay reachable when the proxy is full of other people's connections.
+    ignore_global_conn_limit: true,
+    filter_chains: [
+      { filters: [{ name: "envoy.filters.network.http_connection_manager", typed_config: manager }] },
+    ],
+  };
+}
+
+function socket(address: string, port: number): object {
+  return { socket_address: { address, port_value: port } };
+}
+
+/** What Istio's own proxies keep, plus what the agent needs for draining. Cluster statistics cost most and are off. */
+const keptPrefixes = [
+  "istio_",
+  "cluster_manager",
+  "listener_manager",
+  "server.",
+  "cluster.xds-grpc",
+  "access_logs",
+];
+const keptSuffixes = [
+  "downstream_cx_active",
+  "downstream_rq_active",
+  "rbac.allowed",
+  "rbac.denied",
+  "shadow_allowed",
+  "shadow_denied",
+];
+
+function inclusionPatterns(config: AgentConfig): object[] {
+  const matcher: StatsMatcher = config.proxyConfig.proxyStatsMatcher ?? {};
+  const annotated = (name: string): string[] =>
+    (config.annotations[`sidecar.istio.io/${name}`] ?? "").split(",").filter((part) => part !== "");
+  const prefixes = [
+    ...keptPrefixes,
+    ...(matcher.inclusionPrefixes ?? []),
+    ...annotated("statsInclusionPrefixes"),
+  ];
+  const suffixes = [
+    ...keptSuffixes,
+    ...(matcher.inclusionSuffixes ?? []),
+    ...annotated("statsInclusionSuffixes"),
+  ];
+  const regexps = [...(matcher.inclusionRegexps ?? []), ...annotated("statsInclusionRegexps")];
+  return [
+    ...prefixes.map((prefix) => ({ prefix })),
+    ...suffixes.map((suffix) => ({ suffix })),
+    ...regexps.map((regex) => ({ safe_regex: { regex } })),
+  ];
+}
+
+const statsTags = [
+  { tag_name: "cluster_name", regex: String.raw`^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)` },
+  {
+    tag_name: "http_conn_manager_prefix",
+    regex: String.raw`^http\.(((outbound_)?[0-9.]{0,15}_?[\w.-]*?)\.)(?:downstream|rbac|no_)`,
+  },
+  {
+    tag_name: "listener_address",
+    regex: String.raw`^listener\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)`,
+  },
+];

@@ -1,0 +1,326 @@
+// What the agent is told: the environment that the injector writes (Istio's names), the ProxyConfig in it, and the labels
+// and annotations of the Pod. Parsed once, into plain data; defaults are Istio's.
+
+import { ports, type WorkloadFacts } from "#base";
+
+export type ProxyRole = "sidecar" | "router";
+
+/** MeshConfig's `defaultConfig` with the Pod's own `proxy.istio.io/config` over it, as JSON; only what the agent reads. */
+export interface ProxyConfig {
+  readonly discoveryAddress?: string;
+  readonly concurrency?: number;
+  readonly drainDuration?: string;
+  readonly terminationDrainDuration?: string;
+  readonly statusPort?: number;
+  readonly proxyAdminPort?: number;
+  readonly configPath?: string;
+  readonly serviceCluster?: string;
+  readonly meshId?: string;
+  readonly proxyMetadata?: Readonly<Record<string, string>>;
+  readonly proxyStatsMatcher?: StatsMatcher;
+  readonly holdApplicationUntilProxyStarts?: boolean;
+}
+
+export interface StatsMatcher {
+  readonly inclusionPrefixes?: readonly string[];
+  readonly inclusionSuffixes?: readonly string[];
+  readonly inclusionRegexps?: readonly string[];
+}
+
+/** One rewritten probe of an application's container, as Istio's injector writes it. */
+export interface AppProbe {
+  readonly httpGet?: {
+    readonly path?: string;
+    readonly port: number | string;
+    readonly scheme?: string;
+    readonly host?: string;
+    readonly httpHeaders?: readonly { readonly name: string; readonly value: string }[];
+  };
+  readonly tcpSocket?: { readonly port: number | string; readonly host?: string };
+  readonly grpc?: { readonly port: number; readonly service?: string };
+  readonly timeoutSeconds?: number;
+}
+
+export interface AgentPorts {
+  readonly admin: number;
+  readonly agent: number;
+  readonly ready: number;
+  readonly envoyStats: number;
+}
+
+export interface AgentPaths {
+  readonly token: string;
+  readonly root: string;
+  readonly sdsSocket: string;
+  readonly configDir: string;
+  readonly envoy: string;
+}
+
+export interface AgentConfig {
+  readonly role: ProxyRole;
+  readonly podName: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+  readonly instanceIps: readonly string[];
+  readonly dnsDomain: string;
+  readonly trustDomain: string;
+  readonly clusterId: string;
+  /** `host:port` of xDS. */
+  readonly discoveryAddress: string;
+  /** `host:port` of the CA. */
+  readonly caAddress: string;
+  readonly serviceCluster: string;
+  /** The proxy's own workload, for the labels that Envoy does not count. */
+  readonly facts: WorkloadFacts;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+  /** What the control plane is told about this proxy, under Istio's keys. */
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly proxyConfig: ProxyConfig;
+  readonly concurrency: number;
+  readonly drainSeconds: number;
+  readonly terminationDrainMs: number;
+  readonly minimumDrainMs: number;
+  readonly exitOnZeroActiveConnections: boolean;
+  readonly certTtlSeconds: number;
+  readonly logLevel: string;
+  readonly componentLogLevel: string;
+  readonly probes: Readonly<Record<string, AppProbe>>;
+  /** Where the application serves its own metrics; absent when it has none. */
+  readonly appMetricsUrl: string | undefined;
+  readonly ports: AgentPorts;
+  readonly paths: AgentPaths;
+}
+
+export interface AgentInputs {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly args: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly envoyPath: string;
+}
+
+/** A mistake in what the agent was told; it ends with this sentence and code 2. */
+export class ConfigError extends Error {}
+
+/** Istio: without a limit of its own, a proxy gets two worker threads. */
+const concurrencyDefault = 2;
+const drainSecondsDefault = 45;
+const terminationDrainMsDefault = 5_000;
+/** Peers need this long to hear that the endpoint is gone; draining never ends sooner. */
+const minimumDrainMsDefault = 2_000;
+
+export function parseConfig(inputs: AgentInputs): AgentConfig {
+  const proxyConfig = parseJson<ProxyConfig>(inputs.env["PROXY_CONFIG"], "PROXY_CONFIG") ?? {};
+  // ProxyConfig's proxyMetadata counts as environment; what the Pod itself sets wins.
+  const env = { ...proxyConfig.proxyMetadata, ...inputs.env };
+  const { role, flags } = parseArgs(inputs.args);
+  const { labels, annotations } = inputs;
+  const namespace = required(env, "POD_NAMESPACE");
+  const podName = required(env, "POD_NAME");
+  const discoveryAddress = proxyConfig.discoveryAddress ?? `istiod.istio-d.svc:${ports.xds}`;
+  const facts = factsOf(env, labels, namespace, podName);
+  const app = facts.app === "" ? (env["ISTIO_META_WORKLOAD_NAME"] ?? "istio-proxy") : facts.app;
+  return {
+    role,
+    podName,
+    namespace,
+    serviceAccount: env["SERVICE_ACCOUNT"] ?? "default",
+    instanceIps: listOf(env["INSTANCE_IPS"] ?? env["INSTANCE_IP"] ?? "127.0.0.1"),
+    dnsDomain: flags.get("domain") ?? `${namespace}.svc.cluster.local`,
+    trustDomain: env["TRUST_DOMAIN"] ?? "cluster.local",
+    clusterId: facts.cluster,
+    discoveryAddress,
+    caAddress: env["CA_ADDR"] ?? discoveryAddress,
+    serviceCluster: proxyConfig.serviceCluster ?? `${app}.${namespace}`,
+    facts,
+    labels,
+    annotations,
+    metadata: metadataOf(env, proxyConfig, labels, annotations, facts),
+    proxyConfig,
+    concurrency: concurrencyOf(env, proxyConfig),
+    drainSeconds: Math.ceil(durationMs(proxyConfig.drainDuration, drainSecondsDefault * 1_000) / 1_000),
+    terminationDrainMs: durationMs(
+      env["TERMINATION_DRAIN_DURATION_SECONDS"] ?? proxyConfig.terminationDrainDuration,
+      terminationDrainMsDefault,
+    ),
+    minimumDrainMs: durationMs(env["MINIMUM_DRAIN_DURATION"], minimumDrainMsDefault),
+    exitOnZeroActiveConnections: env["EXIT_ON_ZERO_ACTIVE_CONNECTIONS"] === "true",
+    certTtlSeconds: Math.round(durationMs(env["SECRET_TTL"], 86_400_000) / 1_000),
+    logLevel: flags.get("proxyLogLevel") ?? "warning",
+    componentLogLevel: flags.get("proxyComponentLogLevel") ?? "misc:error",
+    probes:
+      parseJson<Record<string, AppProbe>>(env["ISTIO_KUBE_APP_PROBERS"], "ISTIO_KUBE_APP_PROBERS") ?? {},
+    appMetricsUrl: appMetricsUrl(env["ISTIO_PROMETHEUS_ANNOTATIONS"]),
+    ports: {
+      admin: proxyConfig.proxyAdminPort ?? ports.admin,
+      agent: proxyConfig.statusPort ?? ports.agent,
+      ready: numberOf(env["ENVOY_STATUS_PORT"], ports.ready),
+      envoyStats: numberOf(env["ENVOY_PROMETHEUS_PORT"], ports.envoyStats),
+    },
+    paths: {
+      token: env["MIZZEN_TOKEN_PATH"] ?? "/var/run/secrets/tokens/istio-token",
+      root: env["MIZZEN_ROOT_PATH"] ?? "/var/run/secrets/istio/root-cert.pem",
+      sdsSocket: env["MIZZEN_SDS_SOCKET"] ?? "/var/run/secrets/workload-spiffe-uds/socket",
+      configDir: env["MIZZEN_PROXY_DIR"] ?? proxyConfig.configPath ?? "/etc/istio/proxy",
+      envoy: inputs.envoyPath,
+    },
+  };
+}
+
+/** `proxy sidecar --flag value --flag=value`: the role and the flags; unknown flags are kept and do no harm. */
+function parseArgs(args: readonly string[]): { role: ProxyRole; flags: Map<string, string> } {
+  const flags = new Map<string, string>();
+  let role: ProxyRole = "sidecar";
+  for (let at = 0; at < args.length; at++) {
+    const arg = args[at] ?? "";
+    if (arg === "sidecar" || arg === "router") role = arg;
+    if (!arg.startsWith("--")) continue;
+    const [name = "", inline] = arg.slice(2).split(/=(.*)/s);
+    const next = args[at + 1];
+    if (inline !== undefined) flags.set(name, inline);
+    else if (next !== undefined && !next.startsWith("--")) {
+      flags.set(name, next);
+      at += 1;
+    }
+  }
+  return { role, flags };
+}
+
+function factsOf(
+  env: Readonly<Record<string, string | undefined>>,
+  labels: Readonly<Record<string, string>>,
+  namespace: string,
+  podName: string,
+): WorkloadFacts {
+  const workload = env["ISTIO_META_WORKLOAD_NAME"] ?? podName;
+  const app = labels["app"] ?? labels["app.kubernetes.io/name"] ?? "";
+  const version = labels["version"] ?? labels["app.kubernetes.io/version"] ?? "";
+  return {
+    workload,
+    namespace,
+    app,
+    version,
+    canonicalService: labels["service.istio.io/canonical-name"] ?? (app === "" ? workload : app),
+    canonicalRevision: labels["service.istio.io/canonical-revision"] ?? (version === "" ? "latest" : version),
+    cluster: env["ISTIO_META_CLUSTER_ID"] ?? "Kubernetes",
+  };
+}
+
+const metaPrefix = "ISTIO_META_";
+const metaJsonPrefix = "ISTIO_METAJSON_";
+
+function metadataOf(
+  env: Readonly<Record<string, string | undefined>>,
+  proxyConfig: ProxyConfig,
+  labels: Readonly<Record<string, string>>,
+  annotations: Readonly<Record<string, string>>,
+  facts: WorkloadFacts,
+): Record<string, unknown> {
+  const metadata: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(env).toSorted(([one], [other]) => (one < other ? -1 : 1))) {
+    if (value === undefined) continue;
+    if (name.startsWith(metaPrefix)) metadata[name.slice(metaPrefix.length)] = value;
+    if (name.startsWith(metaJsonPrefix)) Object.assign(metadata, parseJson<object>(value, name));
+  }
+  return {
+    ...metadata,
+    NAME: env["POD_NAME"],
+    NAMESPACE: env["POD_NAMESPACE"],
+    SERVICE_ACCOUNT: env["SERVICE_ACCOUNT"] ?? "default",
+    INSTANCE_IPS: env["INSTANCE_IPS"] ?? env["INSTANCE_IP"],
+    WORKLOAD_NAME: facts.workload,
+    CLUSTER_ID: facts.cluster,
+    MESH_ID: env["ISTIO_META_MESH_ID"] ?? proxyConfig.meshId ?? env["TRUST_DOMAIN"] ?? "cluster.local",
+    INTERCEPTION_MODE: env["ISTIO_META_INTERCEPTION_MODE"] ?? "REDIRECT",
+    LABELS: labels,
+    ANNOTATIONS: Object.fromEntries(Object.entries(annotations).filter(([name]) => isToldAnnotation(name))),
+    PROXY_CONFIG: proxyConfig,
+    ...(env["HOST_IP"] === undefined ? {} : { HOST_IP: env["HOST_IP"] }),
+    ...(env["ISTIO_NODE_NAME"] === undefined ? {} : { NODE_NAME: env["ISTIO_NODE_NAME"] }),
+  };
+}
+
+/** The control plane needs the mesh's annotations; others may be long (last-applied-configuration) and are nobody's business. */
+function isToldAnnotation(name: string): boolean {
+  return /(^|\.)istio\.io\//.test(name);
+}
+
+function concurrencyOf(env: Readonly<Record<string, string | undefined>>, proxyConfig: ProxyConfig): number {
+  if (proxyConfig.concurrency !== undefined) return proxyConfig.concurrency;
+  const cpuLimit = numberOf(env["ISTIO_CPU_LIMIT"], 0);
+  return cpuLimit > 0 ? Math.max(1, Math.ceil(cpuLimit)) : concurrencyDefault;
+}
+
+function appMetricsUrl(annotations: string | undefined): string | undefined {
+  const scrape = parseJson<{ scrape?: string; port?: string; path?: string }>(
+    annotations,
+    "ISTIO_PROMETHEUS_ANNOTATIONS",
+  );
+  if (scrape === undefined || scrape.scrape === "false") return undefined;
+  const path = scrape.path === undefined || scrape.path === "" ? "/metrics" : scrape.path;
+  const port = scrape.port === undefined || scrape.port === "" ? "80" : scrape.port;
+  return `http://127.0.0.1:${port}${path.startsWith("/") ? "" : "/"}${path}`;
+}
+
+/** Parses `45s`, `1m30s`, `250ms`, or plain seconds; milliseconds. Throws ConfigError on anything else. */
+export function durationMs(text: string | undefined, otherwiseMs: number): number {
+  if (text === undefined || text === "") return otherwiseMs;
+  if (/^[0-9.]+$/.test(text)) return Number(text) * 1_000;
+  if (!/^([0-9.]+(ms|s|m|h))+$/.test(text))
+    throw new ConfigError(`"${text}" is not a duration like 5s or 1m30s`);
+  const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
+  const parts = [...text.matchAll(/([0-9.]+)(ms|s|m|h)/g)];
+  return parts.reduce((sum, [, count, unit]) => sum + Number(count) * (unitMs[unit ?? ""] ?? 0), 0);
+}
+
+/** Parses the downward API's file of labels or annotations: a line each, `key="value"` with Go's quoting. */
+export function parseDownward(text: string): Record<string, string> {
+  const pairs: Record<string, string> = {};
+  for (const line of text.split("\n")) {
+    const at = line.indexOf("=");
+    if (at <= 0) continue;
+    const quoted = line.slice(at + 1);
+    pairs[line.slice(0, at)] = quoted.startsWith('"') ? unquote(quoted) : quoted;
+  }
+  return pairs;
+}
+
+function unquote(quoted: string): string {
+  try {
+    // Go writes \x41 where JSON has no such escape.
+    return String(JSON.parse(quoted.replace(/\\x([0-9a-f]{2})/gi, "\\u00$1")));
+  } catch {
+    return quoted.slice(1, -1);
+  }
+}
+
+function required(env: Readonly<Record<string, string | undefined>>, name: string): string {
+  const value = env[name];
+  if (value === undefined || value === "")
+    throw new ConfigError(`the environment variable ${name} is missing`);
+  return value;
+}
+
+function listOf(text: string): string[] {
+  return text
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
+}
+
+function numberOf(text: string | undefined, otherwise: number): number {
+  if (text === undefined || text === "") return otherwise;
+  const number = Number(text);
+  if (!Number.isFinite(number)) throw new ConfigError(`"${text}" is not a number`);
+  return number;
+}
+
+function parseJson<Shape>(text: string | undefined, name: string): Shape | undefined {
+  if (text === undefined || text.trim() === "") return undefined;
+  try {
+    return JSON.parse(text) as Shape;
+  } catch (cause) {
+    throw new ConfigError(`${name} is not JSON: ${cause instanceof Error ? cause.message : String(cause)}`);
+  }
+}

@@ -1,0 +1,117 @@
+// Envoy as a child: started, started again when it dies, ended when asked to. Its output is the pod's output as it is.
+
+import { spawn, type ChildProcess } from "node:child_process";
+import type { Clock, Logger } from "#base";
+import type { AgentConfig } from "./config.ts";
+import { nodeIdOf } from "./bootstrap.ts";
+
+export interface SupervisorOptions {
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly command: string;
+  readonly args: readonly string[];
+  /** Envoy died too often to be worth another try; the agent ends with this code and Kubernetes shows why. */
+  readonly onGiveUp: (exitCode: number) => void;
+}
+
+const restartFirstMs = 100;
+const restartMaxMs = 1_500;
+/** An Envoy that lived this long was well; its next death starts the count anew. */
+const wellAfterMs = 10_000;
+/** Deaths in a row, each soon after the start, after which the configuration or the binary must be at fault. */
+const deathsMax = 8;
+/** An Envoy that does not end by SIGTERM in this time is killed. */
+const killAfterMs = 3_000;
+
+export class EnvoySupervisor {
+  /** How often Envoy was started again. */
+  restarts = 0;
+  readonly #options: SupervisorOptions;
+  #child: ChildProcess | undefined;
+  #startedMs = 0;
+  #deaths = 0;
+  #stopping = false;
+  #ended: (() => void) | undefined;
+  #cancelRestart: () => void = () => {};
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  start(): void {
+    const { clock, command, args } = this.#options;
+    this.#startedMs = clock.monotonicMs();
+    const child = spawn(command, args, { stdio: ["ignore", "inherit", "inherit"] });
+    this.#child = child;
+    child.on("error", (error) => this.#onDeath(`cannot be started: ${error.message}`, 126));
+    child.on("exit", (code, signal) =>
+      this.#onDeath(`ended with ${signal ?? `code ${code ?? 0}`}`, code ?? 1),
+    );
+  }
+
+  /** Ends Envoy and resolves when it is gone. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.#cancelRestart();
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = new Promise<void>((resolve) => (this.#ended = resolve));
+    child.kill("SIGTERM");
+    const cancel = this.#options.clock.after(killAfterMs, () => child.kill("SIGKILL"));
+    await ended;
+    cancel();
+  }
+
+  #onDeath(how: string, code: number): void {
+    const { clock, log, onGiveUp } = this.#options;
+    this.#child = undefined;
+    if (this.#stopping) {
+      this.#ended?.();
+      return;
+    }
+    const livedMs = clock.monotonicMs() - this.#startedMs;
+    this.#deaths = livedMs >= wellAfterMs ? 1 : this.#deaths + 1;
+    if (this.#deaths > deathsMax) {
+      log.error({ deaths: this.#deaths }, `Envoy ${how}; it is not started again`);
+      onGiveUp(code === 0 ? 1 : code);
+      return;
+    }
+    const waitMs = Math.min(restartFirstMs * 2 ** (this.#deaths - 1), restartMaxMs);
+    log.error({ livedMs: Math.round(livedMs), restartMs: waitMs }, `Envoy ${how}`);
+    this.#cancelRestart = clock.after(waitMs, () => {
+      this.restarts += 1;
+      this.start();
+    });
+  }
+}
+
+/** Envoy's command line; `bootstrapPath` is the rendered JSON. */
+export function envoyArgs(config: AgentConfig, bootstrapPath: string): string[] {
+  return [
+    "-c",
+    bootstrapPath,
+    "--disable-hot-restart",
+    "--drain-time-s",
+    String(config.drainSeconds),
+    "--drain-strategy",
+    "immediate",
+    "--service-cluster",
+    config.serviceCluster,
+    "--service-node",
+    nodeIdOf(config),
+    "--local-address-ip-version",
+    (config.instanceIps[0] ?? "").includes(":") ? "v6" : "v4",
+    "--log-level",
+    config.logLevel,
+    "--component-log-level",
+    config.componentLogLevel,
+    "--log-format",
+    "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v",
+    // 0 means a thread for each processor, which is what Envoy does by itself.
+    ...(config.concurrency > 0 ? ["--concurrency", String(config.concurrency)] : []),
+  ];
+}

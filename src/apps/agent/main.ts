@@ -1,0 +1,34 @@
+// The program in every pod of the mesh: `proxy sidecar|router` beside the application, `capture` before it.
+// Each mode loads only what it needs: the capture runs for milliseconds, the proxy for months.
+
+import { ConfigError } from "./config.ts";
+
+const [, , mode, ...args] = process.argv;
+
+const usage = "usage: agent proxy sidecar|router [flags]\n       agent capture [flags of istio-iptables]\n";
+const exitUsage = 2;
+
+async function main(): Promise<number | undefined> {
+  if (mode === "proxy") {
+    const { runProxy } = await import("./proxy.ts");
+    runProxy(args);
+    return undefined;
+  }
+  if (mode === "capture" || mode === "istio-iptables") {
+    const { runCapture } = await import("./capture/run.ts");
+    return runCapture(args);
+  }
+  process.stderr.write(usage);
+  return exitUsage;
+}
+
+main().then(
+  (code) => {
+    if (code !== undefined) process.exitCode = code;
+  },
+  (error: unknown) => {
+    const text = error instanceof Error ? error.message : String(error);
+    process.stderr.write(`agent: ${text}\n`);
+    process.exitCode = error instanceof ConfigError ? exitUsage : 1;
+  },
+);

@@ -1,0 +1,231 @@
+// `agent proxy`: puts the parts together, hands them the real clock, environment and sockets, and ends them in order.
+
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import type { Http2Server } from "node:http2";
+import type { Server } from "node:http";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Clock, Logger } from "#base";
+import { EnvoyAdmin } from "./admin.ts";
+import { renderBootstrap } from "./bootstrap.ts";
+import { fetchCertificate } from "./ca-client.ts";
+import { parseConfig, parseDownward, type AgentConfig } from "./config.ts";
+import { drain } from "./drain.ts";
+import { envoyArgs, EnvoySupervisor } from "./envoy.ts";
+import { createStreamServer } from "./grpc.ts";
+import { createLog, type Level } from "./log.ts";
+import { Rotator } from "./rotator.ts";
+import { secretNames, secretPaths, SecretStore } from "./sds.ts";
+import { createStatusServer } from "./status.ts";
+
+const version = "0.1.0";
+/** The root's volume is looked at this often; Kubernetes itself needs up to a minute to write it. */
+const rootPollMs = 5_000;
+/** When the root has changed, pods ask for new certificates spread over this time. */
+const rootRenewWithinMs = 30_000;
+
+const clock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  after: (delayMs, callback) => {
+    const timer = setTimeout(callback, delayMs);
+    return () => clearTimeout(timer);
+  },
+};
+
+export function runProxy(args: readonly string[]): void {
+  const config = parseConfig({
+    env: process.env,
+    args,
+    labels: readDownward("/etc/istio/pod/labels", process.env["MIZZEN_PODINFO"], "labels"),
+    annotations: readDownward("/etc/istio/pod/annotations", process.env["MIZZEN_PODINFO"], "annotations"),
+    envoyPath: findEnvoy(),
+  });
+  const level = (process.env["MIZZEN_LOG_LEVEL"] ?? "info") as Level;
+  const log = createLog(level, (line) => void process.stdout.write(line), { component: "agent" });
+  const agent = new ProxyAgent(config, log);
+  agent.start();
+  let signals = 0;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      signals += 1;
+      // Whoever asks twice does not want to wait.
+      agent.stop({ drainFirst: signals === 1 });
+    });
+  }
+}
+
+class ProxyAgent {
+  readonly #config: AgentConfig;
+  readonly #log: Logger;
+  readonly #admin: EnvoyAdmin;
+  readonly #secrets: SecretStore;
+  readonly #rotator: Rotator;
+  readonly #envoy: EnvoySupervisor;
+  readonly #spiffeId: string;
+  #rootPem = "";
+  #status: Server | undefined;
+  #sds: Http2Server | undefined;
+  #draining = false;
+  #rootTimer: NodeJS.Timeout | undefined;
+
+  constructor(config: AgentConfig, log: Logger) {
+    const { trustDomain, namespace, serviceAccount, paths } = config;
+    this.#config = config;
+    this.#log = log;
+    this.#admin = new EnvoyAdmin(config.ports.admin);
+    this.#secrets = new SecretStore(log);
+    this.#spiffeId = `spiffe://${trustDomain}/ns/${namespace}/sa/${serviceAccount}`;
+    this.#rotator = new Rotator({
+      clock,
+      log,
+      random: Math.random,
+      fetch: () => this.#fetch(),
+      onCertificate: () => this.#publish(),
+    });
+    const bootstrapPath = join(paths.configDir, "envoy-rev.json");
+    this.#envoy = new EnvoySupervisor({
+      clock,
+      log,
+      command: paths.envoy,
+      args: envoyArgs(config, bootstrapPath),
+      onGiveUp: (code) => this.#exit(code),
+    });
+    mkdirSync(paths.configDir, { recursive: true });
+    writeFileSync(`${bootstrapPath}.new`, JSON.stringify(renderBootstrap(config)));
+    renameSync(`${bootstrapPath}.new`, bootstrapPath);
+  }
+
+  start(): void {
+    this.#followRoot();
+    this.#rotator.start();
+    this.#listenSecrets();
+    this.#status = createStatusServer({
+      config: this.#config,
+      log: this.#log,
+      admin: this.#admin,
+      principal: this.#spiffeId,
+      counts: () => this.#counts(),
+      isDraining: () => this.#draining,
+      onQuit: () => this.stop({ drainFirst: true }),
+    });
+    this.#status.on("error", (error) => this.#fail("the status port cannot be opened", error));
+    this.#status.listen(this.#config.ports.agent);
+  }
+
+  /** Drains, ends Envoy, ends the process. Called again while draining it ends at once. */
+  stop(how: { readonly drainFirst: boolean }): void {
+    if (this.#draining && how.drainFirst) return;
+    this.#draining = true;
+    void this.#end(how.drainFirst);
+  }
+
+  async #end(drainFirst: boolean): Promise<void> {
+    if (drainFirst) await drain({ clock, log: this.#log, admin: this.#admin, config: this.#config });
+    await this.#envoy.stop();
+    this.#exit(0);
+  }
+
+  #exit(code: number): void {
+    this.#rotator.stop();
+    clearInterval(this.#rootTimer);
+    this.#status?.close();
+    this.#sds?.close();
+    rmSync(this.#config.paths.sdsSocket, { force: true });
+    process.exit(code);
+  }
+
+  #fail(what: string, error: Error): void {
+    this.#log.error({ reason: error.message }, what);
+    void this.#envoy.stop().then(() => this.#exit(1));
+  }
+
+  /** Envoy starts when the socket is there; the certificate may come later, Envoy waits for it. */
+  #listenSecrets(): void {
+    const { sdsSocket } = this.#config.paths;
+    mkdirSync(dirname(sdsSocket), { recursive: true });
+    rmSync(sdsSocket, { force: true });
+    this.#sds = createStreamServer(secretPaths(this.#secrets));
+    this.#sds.on("error", (error) => this.#fail("the socket for secrets cannot be opened", error));
+    this.#sds.listen(sdsSocket, () => this.#envoy.start());
+  }
+
+  #fetch(): ReturnType<typeof fetchCertificate> {
+    const { caAddress, certTtlSeconds, paths } = this.#config;
+    if (this.#rootPem === "") this.#readRoot();
+    if (this.#rootPem === "") throw new Error(`there is no root certificate at ${paths.root}`);
+    return fetchCertificate({
+      address: caAddress,
+      spiffeId: this.#spiffeId,
+      // Read each time: the kubelet replaces the token before it expires.
+      token: readFileSync(paths.token, "utf8").trim(),
+      rootPem: this.#rootPem,
+      ttlSeconds: certTtlSeconds,
+    });
+  }
+
+  #publish(): void {
+    const certificate = this.#rotator.current;
+    if (certificate !== undefined) {
+      const { chainPem, keyPem } = certificate;
+      this.#secrets.set(secretNames.workload, { kind: "certificate", chainPem, keyPem });
+    }
+    const rootsPem = uniqueCertificates(`${this.#rootPem}\n${certificate?.rootPem ?? ""}`);
+    if (rootsPem !== "") this.#secrets.set(secretNames.root, { kind: "trust", rootsPem });
+  }
+
+  #followRoot(): void {
+    this.#readRoot();
+    this.#rootTimer = setInterval(() => {
+      if (!this.#readRoot()) return;
+      this.#log.info({}, "the root has changed");
+      this.#publish();
+      this.#rotator.renewWithin(rootRenewWithinMs);
+    }, rootPollMs);
+    this.#rootTimer.unref();
+  }
+
+  /** True when the file holds something new. A missing file changes nothing: the volume may be on its way. */
+  #readRoot(): boolean {
+    const pem = readIfThere(this.#config.paths.root);
+    if (pem === "" || pem === this.#rootPem) return false;
+    const isChange = this.#rootPem !== "";
+    this.#rootPem = pem;
+    return isChange;
+  }
+
+  #counts(): Parameters<typeof import("./metrics.ts").renderAgentMetrics>[0] {
+    const expiresMs = this.#rotator.current?.notAfterMs;
+    return {
+      certificateExpirySeconds: expiresMs === undefined ? undefined : (expiresMs - clock.nowMs()) / 1_000,
+      caFailures: this.#rotator.failures,
+      rotations: this.#rotator.rotations,
+      envoyRestarts: this.#envoy.restarts,
+      residentBytes: process.memoryUsage.rss(),
+      version,
+    };
+  }
+}
+
+function readIfThere(path: string): string {
+  return existsSync(path) ? readFileSync(path, "utf8") : "";
+}
+
+function readDownward(path: string, dir: string | undefined, name: string): Record<string, string> {
+  return parseDownward(readIfThere(dir === undefined ? path : join(dir, name)));
+}
+
+/** The certificates of a PEM text, each once. */
+function uniqueCertificates(pem: string): string {
+  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  return [...new Set(blocks.map((block) => block.replace(/\r/g, "")))].map((block) => `${block}\n`).join("");
+}
+
+/** MIZZEN_ENVOY, or the one that the set-up installed beside this package, or whatever PATH holds. */
+function findEnvoy(): string {
+  const named = process.env["MIZZEN_ENVOY"];
+  if (named !== undefined && named !== "") return named;
+  const here = dirname(fileURLToPath(import.meta.url));
+  const beside = ["..", "../../.."].map((up) => join(here, up, ".cache/bin/envoy"));
+  return beside.find((path) => existsSync(path)) ?? "envoy";
+}
