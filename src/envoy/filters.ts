@@ -25,8 +25,6 @@ export interface HttpConnectionManager {
     | { readonly kind: "inline"; readonly table: Message };
   /** Filters that decide before routing: authentication and authorization, in their order. */
   readonly policyFilters?: readonly Message[];
-  /** The application speaks HTTP/2 only (gRPC, HTTP2 ports). */
-  readonly http2?: boolean;
 }
 
 /** Streams that one peer may have open on one connection; beyond it the peer waits. */

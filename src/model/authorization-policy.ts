@@ -3,7 +3,7 @@
 import { defineKeyedQuery } from "#engine";
 import type { AuthorizationPolicy } from "#objects";
 import { environmentOf } from "./mesh.ts";
-import { byAge, targets } from "./selectors.ts";
+import { oldestFirst, targets } from "./selectors.ts";
 import { tables } from "./tables.ts";
 import { workloadText, type WorkloadKey } from "./workload.ts";
 
@@ -16,7 +16,7 @@ export const authorizationPoliciesOf = defineKeyedQuery<WorkloadKey, readonly Au
     const namespaces = [...new Set([rootNamespace, workload.namespace])];
     return policiesFor(
       namespaces.flatMap((namespace) =>
-        read(tables.AuthorizationPolicy.by.namespace, namespace).toSorted(byAge),
+        read(tables.AuthorizationPolicy.by.namespace, namespace).toSorted(oldestFirst),
       ),
       workload,
     );

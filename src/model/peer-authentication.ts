@@ -6,7 +6,7 @@
 import { defineKeyedQuery, defineQuery, sameData } from "#engine";
 import type { PeerAuthentication, PeerAuthenticationMutualTLS } from "#objects";
 import { environmentOf } from "./mesh.ts";
-import { byAge, selects } from "./selectors.ts";
+import { oldestFirst, selects } from "./selectors.ts";
 import { tables } from "./tables.ts";
 import { workloadText, type WorkloadKey } from "./workload.ts";
 
@@ -86,7 +86,7 @@ function mergeModes(
 }
 
 function oldest(policies: readonly PeerAuthentication[]): PeerAuthentication | undefined {
-  return policies.toSorted(byAge)[0];
+  return policies.toSorted(oldestFirst)[0];
 }
 
 function hasSelector({ spec }: PeerAuthentication): boolean {

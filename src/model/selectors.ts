@@ -10,7 +10,7 @@ export function selects(selector: Labels | undefined, labels: Labels): boolean {
 }
 
 /** Oldest first, then by name and namespace: Istio's order wherever one object must win over another. */
-export function byAge(a: KubeObject, b: KubeObject): number {
+export function oldestFirst(a: KubeObject, b: KubeObject): number {
   return (
     compareTexts(a.metadata.creationTimestamp ?? "", b.metadata.creationTimestamp ?? "") ||
     compareTexts(a.metadata.name, b.metadata.name) ||

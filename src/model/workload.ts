@@ -17,3 +17,14 @@ export function workloadText({ namespace, labels }: WorkloadKey): string {
 export function workloadOf(proxy: ProxyClass): WorkloadKey {
   return { namespace: proxy.namespace, labels: proxy.labels };
 }
+
+/**
+ * The addresses of a proxy that no Pod stands behind (a machine outside of the cluster): only by them can endpoints of
+ * ServiceEntries name it. Proxies of Pods leave this empty, so that replicas stay one class.
+ */
+export function instanceAddresses(proxy: ProxyClass): readonly string[] {
+  return (proxy.metadata[instanceAddressesField] ?? "").split(",").filter((address) => address !== "");
+}
+
+/** The name of the field of `ProxyClass.metadata` that carries those addresses, divided by commas. */
+export const instanceAddressesField = "INSTANCE_IPS";

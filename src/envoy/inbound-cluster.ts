@@ -1,0 +1,137 @@
+// Clusters of a workload's inbound side: the application itself, reached at the address that the client asked for.
+
+import { packService, telemetryMetadata } from "#base";
+import type { Read } from "#engine";
+import { readMesh } from "#model";
+import type { InboundClusterKey, InboundPassthroughClusterKey } from "#plan";
+import { durationMsOf } from "./duration.ts";
+import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
+import { resource, type EnvoyResource } from "./resource.ts";
+
+/** The source address of connections to the application; the capture rules know it and leave them alone. */
+const passthroughBind = "127.0.0.6";
+/** Connections and requests are limited by those who know the application's limits, not by Envoy's default of 1,024. */
+const unlimited = 4_294_967_295;
+/** Hosts of an original-destination cluster are the pod itself: forgetting them would only cut connections. */
+const cleanupSeconds = 9_223_372_036;
+
+export function inboundCluster(read: Read, key: InboundClusterKey): EnvoyResource {
+  const name = `inbound|${key.port}||`;
+  const first = key.services[0];
+  const message: Message = {
+    ...common(read, name),
+    ...discovery(key),
+    ...bindConfig(key),
+    typedExtensionProtocolOptions: protocolOptions(key),
+    metadata: {
+      filterMetadata: {
+        istio: structOf({ services: key.services }),
+        ...(first === undefined ? {} : serviceMetadata(packService(first.host, first.name, first.namespace))),
+      },
+    },
+  };
+  return resource("cluster", name, message);
+}
+
+export function inboundPassthroughCluster(read: Read, _key: InboundPassthroughClusterKey): EnvoyResource {
+  const name = "InboundPassthroughCluster";
+  return resource("cluster", name, {
+    ...common(read, name),
+    ...originalDestination(),
+    ...sourceAddress,
+    typedExtensionProtocolOptions: httpOptions({ useDownstreamProtocolConfig: bothProtocols }),
+    metadata: { filterMetadata: serviceMetadata(packService(name, name, "")) },
+  });
+}
+
+function common(read: Read, name: string): Message {
+  return {
+    name,
+    connectTimeout: durationOf(durationMsOf(readMesh(read, "connectTimeout"))),
+    circuitBreakers: {
+      thresholds: [
+        {
+          maxConnections: wrapped(unlimited),
+          maxPendingRequests: wrapped(unlimited),
+          maxRequests: wrapped(unlimited),
+          maxRetries: wrapped(unlimited),
+          trackRemaining: true,
+        },
+      ],
+    },
+  };
+}
+
+function discovery({ port, upstream }: InboundClusterKey): Message {
+  switch (upstream.kind) {
+    case "original":
+      return originalDestination();
+    case "own-address":
+      return originalDestination(upstream.port);
+    case "address":
+      return staticEndpoint(port, {
+        socketAddress: { address: upstream.address, portValue: upstream.port },
+      });
+    case "socket":
+      return staticEndpoint(port, { pipe: { path: upstream.path } });
+  }
+}
+
+function originalDestination(portOverride?: number): Message {
+  return {
+    type: "ORIGINAL_DST",
+    lbPolicy: "CLUSTER_PROVIDED",
+    cleanupInterval: { seconds: cleanupSeconds },
+    ...(portOverride === undefined
+      ? {}
+      : { originalDstLbConfig: { upstreamPortOverride: wrapped(portOverride) } }),
+  };
+}
+
+function staticEndpoint(port: number, address: Message): Message {
+  return {
+    type: "STATIC",
+    lbPolicy: "ROUND_ROBIN",
+    loadAssignment: {
+      clusterName: `inbound|${port}||`,
+      endpoints: [{ lbEndpoints: [{ endpoint: { address } }] }],
+    },
+  };
+}
+
+const sourceAddress: Message = {
+  upstreamBindConfig: { sourceAddress: { address: passthroughBind, portValue: 0 } },
+};
+
+/** Connections to the loopback address pass no capture rule, so they need no mark. */
+function bindConfig({ upstream }: InboundClusterKey): Message {
+  const local = upstream.kind === "socket" || (upstream.kind === "address" && isLoopback(upstream.address));
+  return local ? {} : sourceAddress;
+}
+
+function isLoopback(address: string): boolean {
+  return address.startsWith("127.") || address === "::1";
+}
+
+const bothProtocols: Message = { httpProtocolOptions: {}, http2ProtocolOptions: {} };
+
+function protocolOptions({ protocol, http2 }: InboundClusterKey): Message {
+  if (protocol === "tcp") return {};
+  if (protocol === "auto") return httpOptions({ useDownstreamProtocolConfig: bothProtocols });
+  return httpOptions({
+    explicitHttpConfig: http2 ? { http2ProtocolOptions: {} } : { httpProtocolOptions: {} },
+  });
+}
+
+function httpOptions(options: Message): Message {
+  return {
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
+      "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+      options,
+    ),
+  };
+}
+
+function serviceMetadata(packed: string): Message {
+  return { [telemetryMetadata.key]: structOf({ [telemetryMetadata.service]: packed }) };
+}

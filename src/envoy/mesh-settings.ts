@@ -1,0 +1,25 @@
+// MeshConfig as the builders take it: only the fields that they read, so that nothing else wakes them.
+
+import type { Read } from "#engine";
+import { readMesh, readTrustDomains } from "#model";
+import type { FilterSettings } from "./filters.ts";
+import type { MeshTls } from "./tls.ts";
+
+export function readFilterSettings(read: Read): FilterSettings {
+  return {
+    accessLogFile: readMesh(read, "accessLogFile"),
+    accessLogFormat: readMesh(read, "accessLogFormat"),
+    accessLogEncoding: readMesh(read, "accessLogEncoding"),
+    pathNormalization: readMesh(read, "pathNormalization"),
+    defaultConfig: readMesh(read, "defaultConfig"),
+  };
+}
+
+export function readMeshTls(read: Read): MeshTls {
+  const mutual = readMesh(read, "meshMTLS");
+  return {
+    trustDomains: readTrustDomains(read),
+    minProtocolVersion: mutual?.minProtocolVersion,
+    cipherSuites: mutual?.cipherSuites,
+  };
+}

@@ -1,0 +1,31 @@
+// Keys of the resources of a workload's inbound side.
+
+import type { InboundPort, InboundScope, Upstream } from "#model";
+
+/** `inbound|9080||`: everything is in the key, so workloads with the same port and service share the bytes. */
+export interface InboundClusterKey {
+  readonly kind: "inbound";
+  readonly port: number;
+  readonly upstream: Upstream;
+  readonly protocol: InboundPort["protocol"];
+  readonly http2: boolean;
+  readonly services: InboundPort["services"];
+}
+
+/** `InboundPassthroughCluster`: ports that no service names. */
+export interface InboundPassthroughClusterKey {
+  readonly kind: "inbound-passthrough";
+}
+
+/** `virtualInbound`, where capture brings every connection to the workload. */
+export interface VirtualInboundKey {
+  readonly kind: "virtual-inbound";
+  readonly scope: InboundScope;
+}
+
+/** A port of a Sidecar's ingress that binds by itself. */
+export interface InboundListenerKey {
+  readonly kind: "inbound";
+  readonly scope: InboundScope;
+  readonly port: number;
+}

@@ -1,0 +1,63 @@
+// What the inbound side of a workload wants: one listener for captured connections, a cluster for each port.
+
+import { defineKeyedQuery, sameData, type Read } from "#engine";
+import {
+  inboundPortsOf,
+  inboundScopeOf,
+  inboundScopeText,
+  type InboundPort,
+  type InboundScope,
+} from "#model";
+import { emptyPlan, type Plan, type Planned } from "./plan.ts";
+import type {
+  InboundClusterKey,
+  InboundListenerKey,
+  InboundPassthroughClusterKey,
+  VirtualInboundKey,
+} from "./inbound-keys.ts";
+import type { InboundView } from "./views.ts";
+
+export function planInbound(read: Read, view: InboundView): Plan {
+  return read(inboundPlanOf, inboundScopeOf(view.proxy));
+}
+
+const inboundPlanOf = defineKeyedQuery<InboundScope, Plan>(
+  "inboundPlanOf",
+  inboundScopeText,
+  (read, scope) => {
+    const ports = read(inboundPortsOf, scope);
+    const captured = scope.interception !== "NONE";
+    const passthrough: Planned<InboundPassthroughClusterKey> = {
+      name: "InboundPassthroughCluster",
+      key: { kind: "inbound-passthrough" },
+    };
+    const virtual: Planned<VirtualInboundKey> = {
+      name: "virtualInbound",
+      key: { kind: "virtual-inbound", scope },
+    };
+    const clusters: readonly Planned[] = [...(captured ? [passthrough] : []), ...ports.map(plannedCluster)];
+    const bound = ports.flatMap((port): Planned<InboundListenerKey>[] =>
+      port.bind === undefined
+        ? []
+        : [{ name: `${port.bind}_${port.port}`, key: { kind: "inbound", scope, port: port.port } }],
+    );
+    return {
+      ...emptyPlan,
+      cluster: [{ id: "inbound", entries: clusters }],
+      listener: [{ id: "inbound", entries: [...(captured ? [virtual] : []), ...bound] }],
+    };
+  },
+  sameData,
+);
+
+function plannedCluster(port: InboundPort): Planned<InboundClusterKey> {
+  const { upstream, protocol, http2, services } = port;
+  return {
+    name: inboundClusterName(port.port),
+    key: { kind: "inbound", port: port.port, upstream, protocol, http2, services },
+  };
+}
+
+export function inboundClusterName(port: number): string {
+  return `inbound|${port}||`;
+}
