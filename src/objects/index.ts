@@ -24,3 +24,42 @@ export type * from "./gateway-api.ts";
 export type { KindInfo } from "./kinds.ts";
 export { groupOf, kindInfo, kindOf, kinds, resourceName, versionOf } from "./kinds.ts";
 export { annotations, labels } from "./labels.ts";
+export {
+  alternateHosts,
+  compareHosts,
+  hostMatches,
+  hostsForNamespace,
+  hostSubsetOf,
+  intersectHosts,
+  isWildcard,
+  moreSpecificHost,
+  mostSpecificHost,
+  resolveGatewayName,
+  resolveShortName,
+} from "./host.ts";
+export type { Protocol } from "./protocol.ts";
+export { isHttp, isHttp2, isTcp, isTls, parseProtocol, protocolOfPort } from "./protocol.ts";
+export { parseDurationMs, parseDurationNs, renderDuration } from "./duration.ts";
+export {
+  isDnsLabel,
+  labelProblems,
+  labelsSubsetOf,
+  renderLabels,
+  selectorMatches,
+  serviceSelects,
+} from "./label-match.ts";
+export type { RoutingClaim } from "./claims.ts";
+export { parseRoutingClaim } from "./claims.ts";
+export {
+  isHttpServer,
+  isHttpsServerWithTermination,
+  isPassthroughServer,
+  isTcpServerWithTermination,
+  isTlsServer,
+  mayUpgradeToHttp3,
+} from "./gateway-server.ts";
+export { matchesConflict, mergeDelegateRoutes, mergeMatches } from "./delegate.ts";
+export { sortRoutesByPrecedence } from "./route-order.ts";
+export type { JwksServer } from "./jwks-uri.ts";
+export { parseJwksUri } from "./jwks-uri.ts";
+export { conditionFault, isPathTemplate, isTemplateLiteral, pathTemplateFault } from "./policy-values.ts";
