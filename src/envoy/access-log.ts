@@ -56,20 +56,34 @@ const quoted = new Set([
 const defaultText = `${fields.map(([name, format]) => textField(name, format)).join(" ")}\n`;
 const defaultJson = Object.fromEntries(fields);
 
-/** The file access log, or nothing when `accessLogFile` is not set. */
+/**
+ * The access log, or nothing when `accessLogFile` is not set. Standard output is written to as a stream and not opened
+ * as a file: behind a supervisor it may be a socket, which cannot be opened by its path.
+ */
 export function fileAccessLogs(settings: AccessLogSettings): readonly AccessLog[] {
   const path = settings.accessLogFile ?? "";
   if (path === "") return [];
+  const logFormat = settings.accessLogEncoding === "JSON" ? jsonFormat(settings) : textFormat(settings);
+  const stream = streams[path];
+  if (stream !== undefined) return [{ name: stream.name, typedConfig: typed(stream.type, { logFormat }) }];
   return [
     {
       name: "envoy.access_loggers.file",
-      typedConfig: typed("envoy.extensions.access_loggers.file.v3.FileAccessLog", {
-        path,
-        logFormat: settings.accessLogEncoding === "JSON" ? jsonFormat(settings) : textFormat(settings),
-      }),
+      typedConfig: typed("envoy.extensions.access_loggers.file.v3.FileAccessLog", { path, logFormat }),
     },
   ];
 }
+
+const streams: Readonly<Record<string, { readonly name: string; readonly type: string }>> = {
+  "/dev/stdout": {
+    name: "envoy.access_loggers.stdout",
+    type: "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+  },
+  "/dev/stderr": {
+    name: "envoy.access_loggers.stderr",
+    type: "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+  },
+};
 
 function textFormat({ accessLogFormat }: AccessLogSettings): Message {
   const given = accessLogFormat ?? "";

@@ -13,7 +13,7 @@ const passthroughBind = "127.0.0.6";
 /** Connections and requests are limited by those who know the application's limits, not by Envoy's default of 1,024. */
 const unlimited = 4_294_967_295;
 /** Hosts of an original-destination cluster are the pod itself: forgetting them would only cut connections. */
-const cleanupSeconds = 9_223_372_036;
+const cleanupSeconds = 10 * 365 * 86_400;
 
 export function inboundCluster(read: Read, key: InboundClusterKey): EnvoyResource {
   const name = `inbound|${key.port}||`;
