@@ -22,13 +22,10 @@ async function main(): Promise<number | undefined> {
   return exitUsage;
 }
 
-main().then(
-  (code) => {
-    if (code !== undefined) process.exitCode = code;
-  },
-  (error: unknown) => {
-    const text = error instanceof Error ? error.message : String(error);
-    process.stderr.write(`agent: ${text}\n`);
-    process.exitCode = error instanceof ConfigError ? exitUsage : 1;
-  },
-);
+try {
+  const code = await main();
+  if (code !== undefined) process.exitCode = code;
+} catch (error) {
+  process.stderr.write(`agent: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = error instanceof ConfigError ? exitUsage : 1;
+}
