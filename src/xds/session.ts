@@ -1,0 +1,447 @@
+// One proxy's delta xDS stream, free of any transport: requests come in parsed, responses go out as bytes.
+//
+// The state that it keeps is what the proxy holds (name to version); what to send follows from comparing that with what
+// its views say now, so no order of changes, acknowledgements and reconnects can lead astray. Which names to compare
+// comes from the views' logs. Per type one response is in flight; what changes meanwhile waits in the logs, not here.
+//
+// Make before break: clusters with their endpoints go first, listeners and routes wait for the proxy to have taken them,
+// and clusters go away only when the listeners and routes of the same proxy have settled. A proxy that gets a cluster
+// again warms it anew and asks for no endpoints, so these follow each cluster unasked.
+
+import { typeUrlOf, type EnvoyResource } from "#envoy";
+import { resourceTypes, type ResourceType } from "#plan";
+import type { LiveView, Rejection, Target } from "./view.ts";
+import { namedBy } from "./view.ts";
+import { newcomerWaitMs, orderWaitMs, responseBytesMax, stuckAfterMs, subscribedNamesMax } from "./limits.ts";
+import { culpritsOf, halves } from "./rejection.ts";
+import { Subscription, toldAbsent, type SentResource } from "./subscription.ts";
+import { renderResponse, type DeltaRequest } from "./wire.ts";
+
+/** Why a session ended a stream, with gRPC's code. */
+export interface Closing {
+  readonly code: number;
+  readonly message: string;
+}
+
+export const grpcAborted = 10;
+export const grpcResourceExhausted = 8;
+
+export interface SessionReports {
+  sent(type: ResourceType, resources: number, bytes: number): void;
+  /** @param sinceMs from when something that the proxy wants changed, or it asked, to this acknowledgement */
+  acknowledged(type: ResourceType, sinceMs: number): void;
+  rejected(type: ResourceType, culprits: readonly string[], reason: string): void;
+}
+
+export interface SessionOptions {
+  readonly id: string;
+  readonly nowMs: () => number;
+  readonly send: (bytes: Uint8Array) => void;
+  readonly close: (closing: Closing) => void;
+  /** Tells the mesh of a rejection. */
+  readonly reject: (rejection: Rejection, views: readonly LiveView[]) => boolean;
+  /** Wakes the others after a verdict of this proxy. */
+  readonly flush: () => void;
+  readonly reports: SessionReports;
+}
+
+/** How `syncz` shows one type of one proxy. */
+export interface TypeStatus {
+  readonly type: ResourceType;
+  readonly subscribed: number | "*";
+  readonly held: number;
+  readonly state: "SYNCED" | "STALE" | "NOT SENT" | "ERROR";
+  readonly lastSentMs: number;
+  readonly lastAckedMs: number;
+  readonly rejection: string | undefined;
+}
+
+interface Draft {
+  readonly resources: Map<string, SentResource>;
+  readonly removed: Map<string, string | undefined>;
+  bytes: number;
+  waits: boolean;
+}
+
+// Secrets first: clusters and listeners warm until they have them. Listeners before the routes that they name.
+const sendOrder: readonly ResourceType[] = [
+  "secret",
+  "cluster",
+  "endpoint",
+  "listener",
+  "route",
+  "virtualHost",
+];
+const waitsForClusters: ReadonlySet<ResourceType> = new Set<ResourceType>([
+  "listener",
+  "route",
+  "virtualHost",
+]);
+
+export class AdsSession {
+  readonly id: string;
+  readonly #options: SessionOptions;
+  readonly #subscriptions = new Map<ResourceType, Subscription>();
+  #views: readonly LiveView[] = [];
+  #nonce = 0;
+  #wokenAtMs: number | undefined;
+
+  constructor(options: SessionOptions) {
+    this.id = options.id;
+    this.#options = options;
+  }
+
+  get views(): readonly LiveView[] {
+    return this.#views;
+  }
+
+  /** The views that the proxy is entitled to, now and whenever its class gets others. */
+  viewsChanged(views: readonly LiveView[]): void {
+    this.#views = views;
+    for (const subscription of this.#subscriptions.values()) {
+      subscription.recheckAll = true;
+      subscription.cursors.clear();
+    }
+    this.wake();
+  }
+
+  wants(type: ResourceType, name: string): boolean {
+    return this.#subscriptions.get(type)?.wants(name) ?? false;
+  }
+
+  wake(): void {
+    this.#wokenAtMs ??= this.#options.nowMs();
+    this.#pump();
+  }
+
+  /** To be called every second or so: lets go what waited too long and ends a stream that is stuck. */
+  tick(): void {
+    const nowMs = this.#options.nowMs();
+    for (const [type, { inFlight }] of this.#subscriptions) {
+      if (inFlight === undefined || nowMs - inFlight.sentAtMs < stuckAfterMs) continue;
+      const message = `no answer to ${type} response ${inFlight.nonce} for ${stuckAfterMs / 1000} s`;
+      this.#options.close({ code: grpcAborted, message });
+      return;
+    }
+    this.#pump();
+  }
+
+  receive(request: DeltaRequest, type: ResourceType): void {
+    const subscription = this.#subscribe(request, type);
+    if (subscription.names.size > subscribedNamesMax) {
+      const message = `more than ${subscribedNamesMax} names of type ${type} asked for`;
+      this.#options.close({ code: grpcResourceExhausted, message });
+      return;
+    }
+    if (request.responseNonce !== "" && request.responseNonce === subscription.inFlight?.nonce) {
+      if (request.rejection === undefined) this.#acknowledged(type, subscription);
+      else this.#rejected(type, subscription, request.rejection);
+      this.#options.flush();
+    }
+    this.#pump();
+  }
+
+  status(): TypeStatus[] {
+    return resourceTypes.flatMap((type) => {
+      const subscription = this.#subscriptions.get(type);
+      if (subscription === undefined) return [];
+      const { names, wildcard, held, inFlight, lastRejection, lastSentMs, lastAckedMs } = subscription;
+      const state =
+        lastRejection !== undefined
+          ? "ERROR"
+          : inFlight !== undefined
+            ? "STALE"
+            : lastSentMs === 0 && held.size === 0
+              ? "NOT SENT"
+              : "SYNCED";
+      const subscribed = wildcard ? "*" : names.size;
+      return [
+        { type, subscribed, held: held.size, state, lastSentMs, lastAckedMs, rejection: lastRejection },
+      ];
+    });
+  }
+
+  /** Name to version of what the proxy holds or is about to. */
+  held(type: ResourceType): ReadonlyMap<string, string> {
+    return this.#subscriptions.get(type)?.held ?? new Map<string, string>();
+  }
+
+  #subscribe(request: DeltaRequest, type: ResourceType): Subscription {
+    let subscription = this.#subscriptions.get(type);
+    if (subscription === undefined) {
+      subscription = new Subscription();
+      this.#subscriptions.set(type, subscription);
+      this.#firstRequest(request, type, subscription);
+    }
+    for (const name of request.subscribe) {
+      if (name === "*") {
+        this.#wildcard(subscription);
+        continue;
+      }
+      subscription.names.add(name);
+      subscription.recheck.add(name);
+      // A name that is asked for again is to be sent again; what a new stream says it holds is not.
+      if (!request.initialVersions.has(name)) subscription.held.delete(name);
+    }
+    for (const name of request.unsubscribe) {
+      if (name === "*") subscription.wildcard = false;
+      subscription.names.delete(name);
+      if (!subscription.wildcard) subscription.held.delete(name);
+    }
+    return subscription;
+  }
+
+  #firstRequest(request: DeltaRequest, type: ResourceType, subscription: Subscription): void {
+    const nowMs = this.#options.nowMs();
+    // As in the first versions of xDS, a first request without names asks for everything.
+    if (request.subscribe.length === 0) this.#wildcard(subscription);
+    if (request.initialVersions.size === 0 && (subscription.wildcard || request.subscribe.includes("*")))
+      subscription.mustAnswerSinceMs = nowMs;
+    for (const [name, version] of request.initialVersions) {
+      subscription.held.set(name, version);
+      subscription.recheck.add(name);
+      for (const view of this.#views) view.accept(type, name, version, undefined, nowMs);
+    }
+    this.#wokenAtMs ??= nowMs;
+    if (request.initialVersions.size > 0) this.#options.flush();
+  }
+
+  #wildcard(subscription: Subscription): void {
+    subscription.wildcard = true;
+    subscription.recheckAll = true;
+  }
+
+  #acknowledged(type: ResourceType, subscription: Subscription): void {
+    const nowMs = this.#options.nowMs();
+    const inFlight = subscription.inFlight!;
+    subscription.inFlight = undefined;
+    subscription.ackedNonce = inFlight.nonce;
+    subscription.lastAckedMs = nowMs;
+    subscription.trialGroups.shift();
+    for (const [name, { resource, trial }] of inFlight.resources) {
+      subscription.refused.delete(name);
+      for (const view of this.#views) view.accept(type, name, resource, trial, nowMs);
+    }
+    if (subscription.refused.size === 0) subscription.lastRejection = undefined;
+    this.#options.reports.acknowledged(type, nowMs - (this.#wokenAtMs ?? inFlight.sentAtMs));
+    this.#wokenAtMs = undefined;
+  }
+
+  #rejected(type: ResourceType, subscription: Subscription, reason: string): void {
+    const inFlight = subscription.inFlight!;
+    subscription.inFlight = undefined;
+    subscription.lastRejection = reason;
+    const group = subscription.trialGroups.shift();
+    for (const [name, { versionBefore }] of inFlight.resources) {
+      if (versionBefore === undefined) subscription.held.delete(name);
+      else subscription.held.set(name, versionBefore);
+      subscription.recheck.add(name);
+    }
+    // A response of removals alone is not sent twice: nothing in it could become better.
+    for (const [name, versionBefore] of inFlight.resources.size > 0 ? inFlight.removed : []) {
+      if (versionBefore !== undefined) subscription.held.set(name, versionBefore);
+      subscription.recheck.add(name);
+    }
+    const culprits = culpritsOf(inFlight.resources, reason);
+    for (const name of culprits)
+      this.#refuse(type, subscription, name, inFlight.resources.get(name)!, reason);
+    if (culprits.length === 0) subscription.trialGroups.unshift(...halves(inFlight.resources));
+    else if (group !== undefined) subscription.trialGroups.unshift(group);
+    this.#options.reports.rejected(type, culprits, reason);
+  }
+
+  #refuse(
+    type: ResourceType,
+    subscription: Subscription,
+    name: string,
+    sent: SentResource,
+    reason: string,
+  ): void {
+    const { version, origins } = sent.resource;
+    subscription.refused.set(name, version);
+    const atMs = this.#options.nowMs();
+    this.#options.reject({ type, name, version, reason, proxy: this.id, atMs, origins }, this.#views);
+  }
+
+  #pump(): void {
+    for (const type of sendOrder) {
+      const subscription = this.#subscriptions.get(type);
+      if (subscription === undefined || subscription.inFlight !== undefined) continue;
+      if (waitsForClusters.has(type) && this.#clustersUnsettled()) continue;
+      this.#sendWhatDiffers(type, subscription);
+    }
+    // Removals wait for what may name them. Where that had nothing to send, no acknowledgement will come to go on from.
+    for (const [type, subscription] of this.#subscriptions) {
+      if (subscription.inFlight !== undefined || subscription.recheck.size === 0) continue;
+      if (waitsForClusters.has(type) && this.#clustersUnsettled()) continue;
+      this.#sendWhatDiffers(type, subscription);
+    }
+  }
+
+  /** Whether clusters (with their endpoints) are on their way: what names them comes after. */
+  #clustersUnsettled(): boolean {
+    const nowMs = this.#options.nowMs();
+    return (["cluster", "endpoint"] as const).some((type) => {
+      const inFlight = this.#subscriptions.get(type)?.inFlight;
+      return inFlight !== undefined && nowMs - inFlight.sentAtMs < orderWaitMs;
+    });
+  }
+
+  #sendWhatDiffers(type: ResourceType, subscription: Subscription): void {
+    const names = subscription.trialGroups[0] ?? this.#namesToCompare(type, subscription);
+    const draft: Draft = { resources: new Map(), removed: new Map(), bytes: 0, waits: false };
+    for (const name of names) this.#compare(type, subscription, name, draft);
+    const nothing = draft.resources.size === 0 && draft.removed.size === 0;
+    if (nothing && subscription.trialGroups.length > 0) {
+      // What the group held has changed or gone meanwhile.
+      subscription.trialGroups.shift();
+      this.#sendWhatDiffers(type, subscription);
+      return;
+    }
+    if (subscription.mustAnswerSinceMs !== undefined) {
+      const waitedMs = this.#options.nowMs() - subscription.mustAnswerSinceMs;
+      if (draft.waits && waitedMs < newcomerWaitMs) {
+        subscription.recheckAll = true;
+        return;
+      }
+    } else if (nothing) return;
+    this.#send(type, subscription, draft);
+  }
+
+  /** The names of the views' logs since the last look that the proxy asked for, and those noted besides. */
+  #namesToCompare(type: ResourceType, subscription: Subscription): Iterable<string> {
+    const names = new Set(subscription.recheck);
+    subscription.recheck.clear();
+    let all = subscription.recheckAll;
+    subscription.recheckAll = false;
+    for (const view of this.#views) {
+      const log = view.log(type);
+      const cursor = subscription.cursors.get(view);
+      subscription.cursors.set(view, log.head);
+      const changed = cursor === undefined ? undefined : log.since(cursor);
+      if (changed === undefined) all = true;
+      else for (const name of changed) if (subscription.wants(name)) names.add(name);
+    }
+    if (!all) return names;
+    for (const name of subscription.names) names.add(name);
+    for (const name of subscription.held.keys()) names.add(name);
+    if (subscription.wildcard) {
+      for (const view of this.#views) for (const name of view.names(type)) names.add(name);
+    }
+    return names;
+  }
+
+  #compare(type: ResourceType, subscription: Subscription, name: string, draft: Draft): void {
+    const held = subscription.held.get(name);
+    if (!subscription.wants(name)) {
+      subscription.held.delete(name);
+      return;
+    }
+    const target = this.#target(type, name);
+    if (target.kind === "hold") {
+      draft.waits = true;
+      return;
+    }
+    if (target.kind === "absent") {
+      this.#compareAbsent(type, subscription, name, draft);
+      return;
+    }
+    const { resource, trial } = target;
+    this.#forgetRefused(type, subscription, name, resource);
+    if (held === resource.version) return;
+    if (subscription.refused.get(name) === resource.version) return;
+    if (draft.bytes > 0 && draft.bytes + resource.bytes.length > responseBytesMax) {
+      subscription.recheck.add(name);
+      return;
+    }
+    draft.bytes += resource.bytes.length;
+    draft.resources.set(name, { resource, trial, versionBefore: held });
+  }
+
+  #compareAbsent(type: ResourceType, subscription: Subscription, name: string, draft: Draft): void {
+    const held = subscription.held.get(name);
+    this.#forgetRefused(type, subscription, name, undefined);
+    if (held === toldAbsent) return;
+    // A wildcard's client knows nothing of a name that it never got.
+    if (held === undefined && !subscription.names.has(name)) return;
+    if (held !== undefined && this.#mayBeNamedStill(type)) {
+      subscription.recheck.add(name);
+      return;
+    }
+    draft.removed.set(name, held);
+  }
+
+  /** What was refused is remembered only as long as it is wanted. */
+  #forgetRefused(
+    type: ResourceType,
+    subscription: Subscription,
+    name: string,
+    resource: EnvoyResource | undefined,
+  ): void {
+    const refused = subscription.refused.get(name);
+    if (refused === undefined || refused === resource?.version) return;
+    if (this.#views.some((view) => view.entry(type, name)?.rejection?.version === refused)) return;
+    subscription.refused.delete(name);
+    if (subscription.refused.size === 0) subscription.lastRejection = undefined;
+  }
+
+  #target(type: ResourceType, name: string): Target {
+    let target: Target = { kind: "absent" };
+    for (const view of this.#views) {
+      target = view.target(type, name, this);
+      if (target.kind !== "absent") return target;
+    }
+    return target;
+  }
+
+  /** Whether the proxy may still hold something that names a resource of this type which is to go. */
+  #mayBeNamedStill(type: ResourceType): boolean {
+    return namedBy[type].some((naming) => {
+      const subscription = this.#subscriptions.get(naming);
+      if (subscription === undefined) return false;
+      if (subscription.inFlight !== undefined || subscription.trialGroups.length > 0) return true;
+      if (subscription.recheckAll || subscription.recheck.size > 0) return true;
+      return this.#views.some((view) => subscription.cursors.get(view) !== view.log(naming).head);
+    });
+  }
+
+  #send(type: ResourceType, subscription: Subscription, draft: Draft): void {
+    const nowMs = this.#options.nowMs();
+    const nonce = String(++this.#nonce);
+    const resources: EnvoyResource[] = [];
+    for (const [name, { resource }] of draft.resources) {
+      subscription.held.set(name, resource.version);
+      resources.push(resource);
+    }
+    for (const name of draft.removed.keys()) {
+      if (subscription.names.has(name)) subscription.held.set(name, toldAbsent);
+      else subscription.held.delete(name);
+    }
+    subscription.inFlight = { nonce, sentAtMs: nowMs, resources: draft.resources, removed: draft.removed };
+    subscription.sentNonce = nonce;
+    subscription.lastSentMs = nowMs;
+    subscription.mustAnswerSinceMs = undefined;
+    const bytes = renderResponse({
+      typeUrl: typeUrlOf(type),
+      nonce,
+      // Not a version of anything, since each resource has its own; shown by Envoy's config dump.
+      systemVersion: resources[0]?.version ?? "",
+      resources,
+      removed: [...draft.removed.keys()],
+    });
+    if (type === "cluster") this.#resendEndpoints(draft.resources.keys());
+    this.#options.reports.sent(type, resources.length, bytes.length);
+    this.#options.send(bytes);
+  }
+
+  /** An EDS cluster's endpoints have its name. */
+  #resendEndpoints(clusters: Iterable<string>): void {
+    const endpoints = this.#subscriptions.get("endpoint");
+    if (endpoints === undefined) return;
+    for (const name of clusters) {
+      if (!endpoints.names.has(name)) continue;
+      endpoints.held.delete(name);
+      endpoints.recheck.add(name);
+    }
+  }
+}

@@ -1,0 +1,53 @@
+// What one proxy has asked for of one type, what it holds, and what it has not yet answered for.
+
+import type { EnvoyResource } from "#envoy";
+import type { LiveView } from "./view.ts";
+
+/** One resource of an unacknowledged response. */
+export interface SentResource {
+  readonly resource: EnvoyResource;
+  /** The view's revision if the proxy tries it for the others. */
+  readonly trial: number | undefined;
+  /** What the proxy held before: what it still holds if it rejects. */
+  readonly versionBefore: string | undefined;
+}
+
+export interface InFlight {
+  readonly nonce: string;
+  readonly sentAtMs: number;
+  readonly resources: ReadonlyMap<string, SentResource>;
+  /** Removed names with the version held before. */
+  readonly removed: ReadonlyMap<string, string | undefined>;
+}
+
+/** A name that the proxy was told does not exist. */
+export const toldAbsent = "";
+
+export class Subscription {
+  wildcard = false;
+  readonly names = new Set<string>();
+  /** Name to version, as the proxy will hold it once it has acknowledged what is in flight. */
+  readonly held = new Map<string, string>();
+  /** Name to the version that this proxy rejected: not offered to it again. */
+  readonly refused = new Map<string, string>();
+  /** Names to look at besides those in the views' logs. */
+  readonly recheck = new Set<string>();
+  /** Everything is to be looked at: the views are new or the log was cut. */
+  recheckAll = false;
+  /** A fresh proxy waits for an answer even if it is empty. */
+  mustAnswerSinceMs: number | undefined;
+  /** Under a bisection after a rejection: the groups of names that go in responses of their own, in order. */
+  trialGroups: string[][] = [];
+  readonly cursors = new Map<LiveView, number>();
+  inFlight: InFlight | undefined;
+  /** For `syncz`. */
+  sentNonce = "";
+  ackedNonce = "";
+  lastSentMs = 0;
+  lastAckedMs = 0;
+  lastRejection: string | undefined;
+
+  wants(name: string): boolean {
+    return this.wildcard || this.names.has(name);
+  }
+}

@@ -1,0 +1,293 @@
+// A small world and simulated proxies for the tests of this room: the world is a table of resources by view, a proxy
+// keeps to the protocol as Envoy does (wildcards for clusters and listeners, endpoints by cluster, routes by listener)
+// and rejects resources whose text says "bad".
+
+import protobuf from "protobufjs/minimal.js";
+import { defineKeyedQuery, defineTable, Engine, type Change } from "#engine";
+import { resource, resourceTypeOf, sameResource, typeUrlOf, type EnvoyResource } from "#envoy";
+import { emptyPlan, resourceTypes, type Plan, type ResourceType } from "#plan";
+import { Mesh, type Translation } from "./mesh.ts";
+import { AdsSession } from "./session.ts";
+import type { Rejection } from "./view.ts";
+import type { DeltaRequest } from "./wire.ts";
+
+export interface Row {
+  readonly view: string;
+  readonly type: ResourceType;
+  readonly name: string;
+  readonly text: string;
+}
+
+export const rowTable = defineTable("Row", { view: (row: Row) => [row.view] });
+
+const resourceQuery = (type: ResourceType) =>
+  defineKeyedQuery<string, EnvoyResource | undefined>(
+    `resource.${type}`,
+    (key) => key,
+    (read, key) => {
+      const row = read(rowTable, key);
+      if (row === undefined) return undefined;
+      return resource(type, row.name, textMessage(type, row));
+    },
+    sameResource,
+  );
+
+export const translation: Translation<string, string> = {
+  viewsOf: defineKeyedQuery<string, readonly string[]>(
+    "viewsOf",
+    (key) => key,
+    (_read, key) => key.split("+"),
+  ),
+  planOf: defineKeyedQuery<string, Plan>(
+    "planOf",
+    (key) => key,
+    (read, view) => {
+      const plan: Record<ResourceType, { id: string; entries: { name: string; key: string }[] }[]> = {
+        ...structuredClone(emptyPlan),
+      } as never;
+      for (const key of read(rowTable.by.view.members, view)) {
+        const [, type = "cluster", name = ""] = key.split("/") as [string, ResourceType, string];
+        plan[type][0] ??= { id: "all", entries: [] };
+        plan[type][0].entries.push({ name, key });
+      }
+      return plan;
+    },
+  ),
+  resourceOf: Object.fromEntries(resourceTypes.map((type) => [type, resourceQuery(type)])) as never,
+};
+
+/** Something of each type that carries a text. */
+function textMessage(type: ResourceType, { name, text }: Row): Record<string, unknown> {
+  if (type === "cluster") return { name, altStatName: text };
+  if (type === "endpoint") return { clusterName: `${name}~${text}` };
+  if (type === "listener") return { name, statPrefix: text };
+  if (type === "route") return { name: `${name}~${text}` };
+  if (type === "virtualHost") return { name, domains: [text] };
+  return { name: `${name}~${text}` };
+}
+
+export function rowChange(row: Row): Change {
+  return { table: rowTable as never, key: `${row.view}/${row.type}/${row.name}`, value: row };
+}
+
+export function rowRemoval({ view, type, name }: Omit<Row, "text">): Change {
+  return { table: rowTable as never, key: `${view}/${type}/${name}`, value: undefined };
+}
+
+export class World {
+  readonly engine = new Engine();
+  nowMs = 1_000_000;
+  readonly rejections: Rejection[] = [];
+  readonly mesh: Mesh<string, string>;
+  readonly proxies = new Set<FakeProxy>();
+  #timers: { atMs: number; callback: () => void }[] = [];
+
+  constructor() {
+    this.mesh = new Mesh({
+      engine: this.engine,
+      translation,
+      nowMs: () => this.nowMs,
+      after: (delayMs, callback) => {
+        const timer = { atMs: this.nowMs + delayMs, callback };
+        this.#timers.push(timer);
+        return () => {
+          this.#timers = this.#timers.filter((one) => one !== timer);
+        };
+      },
+      reports: {
+        failed: ({ error }) => {
+          throw error;
+        },
+        rejected: (rejection) => this.rejections.push(rejection),
+        cleared: () => {},
+        published: () => {},
+      },
+    });
+  }
+
+  put(...rows: readonly Row[]): ReturnType<Mesh<string, string>["publish"]> {
+    return this.mesh.publish(rows.map(rowChange));
+  }
+
+  drop(...rows: readonly Omit<Row, "text">[]): ReturnType<Mesh<string, string>["publish"]> {
+    return this.mesh.publish(rows.map(rowRemoval));
+  }
+
+  /** Lets time pass, with the ticks that the server makes. */
+  pass(ms: number): void {
+    this.nowMs += ms;
+    const due = this.#timers.filter(({ atMs }) => atMs <= this.nowMs);
+    this.#timers = this.#timers.filter(({ atMs }) => atMs > this.nowMs);
+    for (const { callback } of due) callback();
+    this.mesh.tick();
+    for (const proxy of this.proxies) proxy.session?.tick();
+  }
+
+  connect(id: string, proxyClass: string): FakeProxy {
+    const proxy = new FakeProxy(this, id, proxyClass);
+    proxy.connect();
+    this.proxies.add(proxy);
+    return proxy;
+  }
+
+  /** Answers whatever is unanswered until all is quiet. */
+  settle(): void {
+    for (let round = 0; round < 10_000; round++) {
+      let answered = 0;
+      for (const proxy of this.proxies) answered += proxy.answerAll();
+      if (answered === 0) return;
+    }
+    throw new Error("the proxies never come to rest");
+  }
+}
+
+interface Response {
+  readonly type: ResourceType;
+  readonly nonce: string;
+  readonly resources: readonly { name: string; version: string; bad: boolean }[];
+  readonly removed: readonly string[];
+}
+
+export class FakeProxy {
+  readonly #world: World;
+  readonly id: string;
+  readonly proxyClass: string;
+  session: AdsSession | undefined;
+  /** Whether messages of rejection name the resource. */
+  namesCulprits = true;
+  readonly held = new Map<ResourceType, Map<string, string>>();
+  readonly inbox: Response[] = [];
+  /** All responses ever, and all bad versions ever seen. */
+  readonly received: Response[] = [];
+  readonly badSeen = new Set<string>();
+
+  constructor(world: World, id: string, proxyClass: string) {
+    this.#world = world;
+    this.id = id;
+    this.proxyClass = proxyClass;
+  }
+
+  connect(): void {
+    const { mesh } = this.#world;
+    const session = new AdsSession({
+      id: this.id,
+      nowMs: () => this.#world.nowMs,
+      send: (bytes) => {
+        const response = parseResponse(bytes);
+        this.inbox.push(response);
+        this.received.push(response);
+      },
+      close: () => this.disconnect(),
+      reject: (rejection, views) => mesh.reject(rejection, views),
+      flush: () => mesh.flush(),
+      reports: { sent() {}, acknowledged() {}, rejected() {} },
+    });
+    this.session = session;
+    session.viewsChanged(mesh.attach(session, this.proxyClass));
+    this.#request("cluster", { initial: true });
+    this.#request("listener", { initial: true });
+    const endpoints = [...(this.held.get("cluster")?.keys() ?? [])];
+    if (endpoints.length > 0) this.#request("endpoint", { initial: true, subscribe: endpoints });
+    const routes = [...(this.held.get("listener")?.keys() ?? [])];
+    if (routes.length > 0) this.#request("route", { initial: true, subscribe: routes });
+  }
+
+  disconnect(): void {
+    if (this.session !== undefined) this.#world.mesh.detach(this.session, this.proxyClass);
+    this.session = undefined;
+    this.inbox.length = 0;
+  }
+
+  answerAll(): number {
+    let answered = 0;
+    while (this.answerOne()) answered++;
+    return answered;
+  }
+
+  /** Answers the oldest response: a rejection if anything in it is bad; the good ones in it are taken, as in CDS. */
+  answerOne(): boolean {
+    const response = this.inbox.shift();
+    if (response === undefined) return false;
+    const bad = response.resources.filter((one) => one.bad);
+    for (const { version } of bad) this.badSeen.add(version);
+    const held = this.#heldOf(response.type);
+    const unsubscribe: string[] = [];
+    const subscribe: string[] = [];
+    for (const { name, version } of response.resources.filter((one) => !one.bad)) {
+      if (!held.has(name)) subscribe.push(name);
+      held.set(name, version);
+    }
+    for (const name of response.removed) if (held.delete(name)) unsubscribe.push(name);
+    const rejection =
+      bad.length === 0
+        ? undefined
+        : `not taken${this.namesCulprits ? `: ${bad.map(({ name }) => name).join(", ")}: bad` : ""}`;
+    this.#request(response.type, { nonce: response.nonce, rejection });
+    const behind =
+      response.type === "cluster" ? "endpoint" : response.type === "listener" ? "route" : undefined;
+    if (behind !== undefined && subscribe.length + unsubscribe.length > 0) {
+      for (const name of unsubscribe) this.#heldOf(behind).delete(name);
+      this.#request(behind, { subscribe, unsubscribe });
+    }
+    return true;
+  }
+
+  #heldOf(type: ResourceType): Map<string, string> {
+    let held = this.held.get(type);
+    if (held === undefined) this.held.set(type, (held = new Map()));
+    return held;
+  }
+
+  #request(
+    type: ResourceType,
+    options: {
+      initial?: boolean;
+      subscribe?: string[];
+      unsubscribe?: string[];
+      nonce?: string;
+      rejection?: string | undefined;
+    },
+  ): void {
+    const request: DeltaRequest = {
+      node: undefined,
+      typeUrl: typeUrlOf(type),
+      subscribe: options.subscribe ?? [],
+      unsubscribe: options.unsubscribe ?? [],
+      initialVersions: options.initial === true ? new Map(this.#heldOf(type)) : new Map(),
+      responseNonce: options.nonce ?? "",
+      rejection: options.rejection,
+    };
+    this.session?.receive(request, type);
+  }
+}
+
+/** Parses a DeltaDiscoveryResponse; a resource whose bytes hold the word "bad" is bad. */
+function parseResponse(bytes: Uint8Array): Response {
+  const reader = protobuf.Reader.create(bytes);
+  const resources: { name: string; version: string; bad: boolean }[] = [];
+  const removed: string[] = [];
+  let type: ResourceType | undefined;
+  let nonce = "";
+  while (reader.pos < reader.len) {
+    const tag = reader.uint32();
+    if (tag >>> 3 === 2) resources.push(parseResource(reader.bytes()));
+    else if (tag >>> 3 === 4) type = resourceTypeOf(reader.string());
+    else if (tag >>> 3 === 5) nonce = reader.string();
+    else if (tag >>> 3 === 6) removed.push(reader.string());
+    else reader.skipType(tag & 7);
+  }
+  if (type === undefined) throw new Error("a response without a type");
+  return { type, nonce, resources, removed };
+}
+
+function parseResource(bytes: Uint8Array): { name: string; version: string; bad: boolean } {
+  const reader = protobuf.Reader.create(bytes);
+  const parsed = { name: "", version: "", bad: Buffer.from(bytes).includes("bad") };
+  while (reader.pos < reader.len) {
+    const tag = reader.uint32();
+    if (tag >>> 3 === 1) parsed.version = reader.string();
+    else if (tag >>> 3 === 3) parsed.name = reader.string();
+    else reader.skipType(tag & 7);
+  }
+  return parsed;
+}

@@ -1,0 +1,358 @@
+// What the proxies of one view share: its resources, a log of their changes for each type, and the rule by which a
+// change reaches the proxies.
+//
+// Canary first. A changed resource goes to one proxy of the view, the canary. Once that has acknowledged it, it is
+// *good* and goes to the rest; if it is rejected, the last good version stays served to everyone, newcomers included,
+// until the resource changes again. A canary that says nothing is replaced, and after a few silent ones the change goes
+// to all: a mesh must not stand still because three proxies hang. Endpoints go to all at once: what they say is only
+// which addresses live, and a delay there costs requests. What went out untried is withdrawn when a proxy rejects it.
+//
+// Break last. What leaves the plan while another resource may still name it (a cluster, a route table) stays served
+// until no listener or route of the view is on trial or rejected, since until then someone is served an old one.
+
+import type { EnvoyResource, Origin } from "#envoy";
+import { resourceTypes, type ResourceType } from "#plan";
+import { ChangeLog } from "./change-log.ts";
+import { canaryTriesMax, canaryWaitMs } from "./limits.ts";
+
+/** A proxy's session as its views see it. */
+export interface Subscriber {
+  readonly id: string;
+  /** Whether the proxy has asked for this name, or for everything of the type. */
+  wants(type: ResourceType, name: string): boolean;
+  /** Something that it wants changed. */
+  wake(): void;
+}
+
+/** A resource that a proxy refused. */
+export interface Rejection {
+  readonly type: ResourceType;
+  readonly name: string;
+  readonly version: string;
+  /** Envoy's words. */
+  readonly reason: string;
+  /** The node id of the proxy that refused. */
+  readonly proxy: string;
+  readonly atMs: number;
+  /** The objects that the resource is made from: one of them is at fault. */
+  readonly origins: readonly Origin[];
+}
+
+/** One name of a view. */
+export interface Entry {
+  /** What the plan and the translation want; undefined once the name has left the plan. */
+  current: EnvoyResource | undefined;
+  /** Counts the values of `current`. */
+  revision: number;
+  /** The last version that a proxy took. */
+  good: EnvoyResource | undefined;
+  /** The `revision` that `good` was. */
+  goodRevision: number;
+  /** Set while `good` is served although no proxy has taken it: what was good before. */
+  unconfirmed: { readonly before: EnvoyResource | undefined } | undefined;
+  /** Why `current` is not served, if so. */
+  rejection: Rejection | undefined;
+}
+
+/** What one proxy is to have of a name now: a resource, nothing, or nothing new until others have tried it. */
+export type Target =
+  | { readonly kind: "resource"; readonly resource: EnvoyResource; readonly trial: number | undefined }
+  | { readonly kind: "absent" }
+  | { readonly kind: "hold" };
+
+interface TypeState {
+  readonly entries: Map<string, Entry>;
+  readonly log: ChangeLog;
+  readonly onTrial: Set<string>;
+  readonly rejected: Set<string>;
+  /** Names that have left the plan and are served until nothing can name them. */
+  readonly leaving: Set<string>;
+}
+
+const absent: Target = { kind: "absent" };
+const hold: Target = { kind: "hold" };
+
+const withoutTrial: ReadonlySet<ResourceType> = new Set<ResourceType>(["endpoint"]);
+
+/** The types that may name a resource of each type: while one of those is unsettled, no removal. */
+export const namedBy: Readonly<Record<ResourceType, readonly ResourceType[]>> = {
+  listener: [],
+  route: ["listener"],
+  virtualHost: ["listener"],
+  cluster: ["listener", "route", "virtualHost"],
+  endpoint: ["listener", "route", "virtualHost"],
+  secret: ["listener"],
+};
+
+export class LiveView {
+  readonly text: string;
+  readonly subscribers = new Set<Subscriber>();
+  /** What changed since sessions were last woken; emptied by whoever wakes them. */
+  readonly touched = new Map<ResourceType, Set<string>>();
+  readonly #types: Readonly<Record<ResourceType, TypeState>>;
+  readonly #onTouched: (view: LiveView) => void;
+  #canary: Subscriber | undefined;
+  readonly #asked = new Set<Subscriber>();
+  #trialSinceMs = 0;
+
+  constructor(text: string, onTouched: (view: LiveView) => void) {
+    this.text = text;
+    this.#onTouched = onTouched;
+    this.#types = Object.fromEntries(resourceTypes.map((type) => [type, emptyState()])) as Record<
+      ResourceType,
+      TypeState
+    >;
+  }
+
+  names(type: ResourceType): Iterable<string> {
+    return this.#types[type].entries.keys();
+  }
+
+  entry(type: ResourceType, name: string): Entry | undefined {
+    return this.#types[type].entries.get(name);
+  }
+
+  log(type: ResourceType): ChangeLog {
+    return this.#types[type].log;
+  }
+
+  /** Whether a proxy's verdict is awaited. */
+  get onTrial(): boolean {
+    return resourceTypes.some((type) => this.#types[type].onTrial.size > 0);
+  }
+
+  get canary(): Subscriber | undefined {
+    return this.#canary;
+  }
+
+  join(subscriber: Subscriber, nowMs: number): void {
+    this.subscribers.add(subscriber);
+    if (this.#canary === undefined) this.#appoint(subscriber, nowMs);
+  }
+
+  leave(subscriber: Subscriber, nowMs: number): void {
+    this.subscribers.delete(subscriber);
+    this.#asked.delete(subscriber);
+    if (this.#canary === subscriber) this.#appoint(this.#nextCanary(), nowMs);
+  }
+
+  /** The translation has a new value for a name. */
+  set(type: ResourceType, name: string, resource: EnvoyResource, nowMs: number): void {
+    const state = this.#types[type];
+    let entry = state.entries.get(name);
+    if (entry === undefined) {
+      entry = newEntry();
+      state.entries.set(name, entry);
+    }
+    if (entry.current?.version === resource.version) return;
+    state.leaving.delete(name);
+    entry.current = resource;
+    entry.revision++;
+    if (entry.rejection !== undefined && entry.rejection.version !== resource.version) {
+      entry.rejection = undefined;
+      state.rejected.delete(name);
+    }
+    if (entry.good?.version === resource.version) {
+      this.#makeGood(type, name, entry, resource);
+    } else if (withoutTrial.has(type)) {
+      this.#makeGoodUnconfirmed(type, name, entry, resource);
+    } else if (entry.rejection === undefined) {
+      if (!this.onTrial) this.#trialSinceMs = nowMs;
+      state.onTrial.add(name);
+    }
+    this.#touch(type, name);
+    this.#releaseLeaving();
+  }
+
+  /** The name has left the plan, or its translation came to nothing. */
+  remove(type: ResourceType, name: string): void {
+    const state = this.#types[type];
+    const entry = state.entries.get(name);
+    if (entry === undefined) return;
+    state.onTrial.delete(name);
+    state.rejected.delete(name);
+    entry.rejection = undefined;
+    entry.current = undefined;
+    if (entry.good !== undefined && this.#mayBeNamed(type)) state.leaving.add(name);
+    else state.entries.delete(name);
+    this.#touch(type, name);
+    this.#releaseLeaving();
+  }
+
+  /** What a proxy is to have of a name. */
+  target(type: ResourceType, name: string, subscriber: Subscriber): Target {
+    const entry = this.#types[type].entries.get(name);
+    if (entry === undefined) return absent;
+    const { current, good, rejection } = entry;
+    if (current === undefined || rejection !== undefined) return served(good);
+    if (good?.version === current.version) return served(good);
+    if (this.#canary === subscriber) return { kind: "resource", resource: current, trial: entry.revision };
+    return good === undefined ? hold : served(good);
+  }
+
+  /**
+   * A proxy holds this version and is content with it.
+   * @param trial the revision that it was given on trial, undefined if it held the version already
+   */
+  accept(
+    type: ResourceType,
+    name: string,
+    resource: EnvoyResource | string,
+    trial: number | undefined,
+    nowMs: number,
+  ): void {
+    const entry = this.#types[type].entries.get(name);
+    if (entry === undefined) return;
+    const version = typeof resource === "string" ? resource : resource.version;
+    if (entry.good?.version === version) entry.unconfirmed = undefined;
+    if (!this.#types[type].onTrial.has(name)) return;
+    if (entry.current?.version === version) {
+      this.#makeGood(type, name, entry, entry.current);
+    } else if (trial !== undefined && trial > entry.goodRevision && typeof resource !== "string") {
+      // It was overtaken by a newer one meanwhile, but is better than what the rest has.
+      entry.good = resource;
+      entry.goodRevision = trial;
+      entry.unconfirmed = undefined;
+    } else return;
+    this.#progress(nowMs);
+    this.#touch(type, name);
+    this.#releaseLeaving();
+  }
+
+  /** A proxy rejected a version. True if that is a verdict: the version is wanted, and no other proxy has taken it. */
+  reject(rejection: Rejection): boolean {
+    const { type, name } = rejection;
+    const state = this.#types[type];
+    const entry = state.entries.get(name);
+    if (entry?.current?.version !== rejection.version) return false;
+    const wasOnTrial = state.onTrial.delete(name);
+    if (!wasOnTrial && entry.unconfirmed === undefined) return false;
+    if (!wasOnTrial) entry.good = entry.unconfirmed?.before;
+    entry.unconfirmed = undefined;
+    entry.rejection = rejection;
+    state.rejected.add(name);
+    this.#progress(rejection.atMs);
+    this.#touch(type, name);
+    return true;
+  }
+
+  rejections(): Rejection[] {
+    return resourceTypes.flatMap((type) =>
+      [...this.#types[type].rejected].flatMap((name) => this.#types[type].entries.get(name)?.rejection ?? []),
+    );
+  }
+
+  /** Called now and then while something is on trial: asks another proxy, or lets go, when the canary keeps silent. */
+  checkTrial(nowMs: number): void {
+    if (!this.onTrial || this.subscribers.size === 0) return;
+    if (nowMs - this.#trialSinceMs < canaryWaitMs) return;
+    const next = this.#nextCanary();
+    if (next !== undefined && this.#asked.size < canaryTriesMax) this.#appoint(next, nowMs);
+    else this.#release(nowMs);
+  }
+
+  /** Nobody gave a verdict: everything on trial goes to all. */
+  #release(nowMs: number): void {
+    for (const type of resourceTypes) {
+      const state = this.#types[type];
+      for (const name of state.onTrial) {
+        const entry = state.entries.get(name);
+        if (entry?.current === undefined) continue;
+        this.#makeGoodUnconfirmed(type, name, entry, entry.current);
+        this.#touch(type, name);
+      }
+      state.onTrial.clear();
+    }
+    this.#progress(nowMs);
+    this.#releaseLeaving();
+  }
+
+  #nextCanary(): Subscriber | undefined {
+    for (const subscriber of this.subscribers) if (!this.#asked.has(subscriber)) return subscriber;
+    return undefined;
+  }
+
+  #appoint(canary: Subscriber | undefined, nowMs: number): void {
+    this.#canary = canary ?? this.subscribers.values().next().value;
+    this.#trialSinceMs = nowMs;
+    if (this.#canary === undefined) {
+      this.#asked.clear();
+      return;
+    }
+    this.#asked.add(this.#canary);
+    for (const type of resourceTypes) {
+      for (const name of this.#types[type].onTrial) this.#touch(type, name);
+    }
+  }
+
+  /** A verdict came: the canary is awake. */
+  #progress(nowMs: number): void {
+    this.#trialSinceMs = nowMs;
+    this.#asked.clear();
+    if (this.#canary !== undefined) this.#asked.add(this.#canary);
+  }
+
+  #makeGood(type: ResourceType, name: string, entry: Entry, resource: EnvoyResource): void {
+    entry.good = resource;
+    entry.goodRevision = entry.revision;
+    entry.unconfirmed = undefined;
+    this.#types[type].onTrial.delete(name);
+  }
+
+  #makeGoodUnconfirmed(type: ResourceType, name: string, entry: Entry, resource: EnvoyResource): void {
+    const before = entry.unconfirmed === undefined ? entry.good : entry.unconfirmed.before;
+    this.#makeGood(type, name, entry, resource);
+    entry.unconfirmed = { before };
+  }
+
+  #mayBeNamed(type: ResourceType): boolean {
+    return namedBy[type].some(
+      (naming) => this.#types[naming].onTrial.size > 0 || this.#types[naming].rejected.size > 0,
+    );
+  }
+
+  #releaseLeaving(): void {
+    for (const type of resourceTypes) {
+      const state = this.#types[type];
+      if (state.leaving.size === 0 || this.#mayBeNamed(type)) continue;
+      for (const name of state.leaving) {
+        state.entries.delete(name);
+        this.#touch(type, name);
+      }
+      state.leaving.clear();
+    }
+  }
+
+  #touch(type: ResourceType, name: string): void {
+    this.#types[type].log.append(name);
+    let names = this.touched.get(type);
+    if (names === undefined) this.touched.set(type, (names = new Set()));
+    names.add(name);
+    this.#onTouched(this);
+  }
+}
+
+function emptyState(): TypeState {
+  return {
+    entries: new Map(),
+    log: new ChangeLog(),
+    onTrial: new Set(),
+    rejected: new Set(),
+    leaving: new Set(),
+  };
+}
+
+function newEntry(): Entry {
+  return {
+    current: undefined,
+    revision: 0,
+    good: undefined,
+    goodRevision: 0,
+    unconfirmed: undefined,
+    rejection: undefined,
+  };
+}
+
+function served(good: EnvoyResource | undefined): Target {
+  return good === undefined ? absent : { kind: "resource", resource: good, trial: undefined };
+}
