@@ -167,7 +167,7 @@ function wordsOfNft(rule: string): string {
     .replace(/meta (skuid|skgid|mark|l4proto)/g, "$1")
     .replace(/l4proto (tcp|udp) (?=.*\b\1 [sd]port)/, "")
     .split(
-      /(?=\b(?:oifname|iifname|ip6? [sd]addr|tcp [sd]port|udp [sd]port|l4proto|skuid|skgid|jump|return|redirect|ct |mark |accept|tproxy|drop))/,
+      /(?=(?<![-\w])(?:oifname|iifname|ip6? [sd]addr|tcp [sd]port|udp [sd]port|l4proto|skuid|skgid|jump|return|redirect|ct |mark |accept|tproxy|drop))/,
     )
     .map((word) => word.trim())
     .filter((word) => word !== "")
@@ -190,7 +190,18 @@ function interleaved(chains: Chains): Chains {
       rules.filter((rule) => !isV4(rule)),
     );
   }
-  return split;
+  return withoutIdleJumps(split);
+}
+
+/** A jump into a chain that has no rule for the family does nothing. */
+function withoutIdleJumps(chains: Chains): Chains {
+  const isIdle = (chain: string, rule: string): boolean => {
+    const target = /jump (\S+)/.exec(rule)?.[1];
+    if (target === undefined) return false;
+    const [table = "", , family = ""] = chain.split(" ");
+    return (chains.get(`${table} ${target} ${family}`) ?? []).length === 0;
+  };
+  return new Map([...chains].map(([chain, rules]) => [chain, rules.filter((rule) => !isIdle(chain, rule))]));
 }
 
 /** Our rules in nftables' words; the rules of the two families side by side. */
@@ -211,7 +222,7 @@ function renderNft(settings: CaptureSettings): Chains {
   take(four, "v4");
   // Without IPv6 the rules of both families are IPv4's where no address is named.
   take(settings.ipv6 ? rulesFor(settings, "ipv6") : withoutAddresses(four), "v6");
-  return chains;
+  return withoutIdleJumps(chains);
 }
 
 function withoutAddresses(rules: RuleSet): RuleSet {
@@ -243,6 +254,15 @@ function nftOf(rule: string, family: "v4" | "v6"): string {
     .replace(/-i (\S+)/, "iifname $1")
     .replace(/-j REDIRECT --to-ports (\d+)/, "redirect to :$1")
     .replace(/-j CT --zone (\d)/, "ct zone set $1")
+    .replace(/-j MARK --set-mark (\d+)/, "mark set $1")
+    .replace(/-m mark --mark (\d+)/, "mark $1")
+    .replace(/-m mark ! --mark (\d+)/, "mark != $1")
+    .replace(/-m connmark --mark (\d+)/, "ct mark $1")
+    .replace("-j CONNMARK --save-mark", "ct mark set mark")
+    .replace("-j CONNMARK --restore-mark", "mark set ct mark")
+    .replace("-m conntrack --ctstate RELATED,ESTABLISHED", "ct state related,established")
+    .replace(/-j TPROXY --tproxy-mark (\d+)\S* --on-port (\d+)/, `tproxy ${ip} to :$2 mark set $1 accept`)
+    .replace("-j ACCEPT", "accept")
     .replace(/-j RETURN/, "return")
     .replace(/-j (ISTIO_\S+)/, (_all, chain: string) => `jump ${chain.toLowerCase().replaceAll("_", "-")}`)
     .replace(/-p (tcp|udp)/, "l4proto $1");

@@ -86,8 +86,12 @@ function skipInterfaces(rules: RuleBuilder, settings: CaptureSettings): void {
 }
 
 function captureInbound(rules: RuleBuilder, settings: CaptureSettings, facts: FamilyFacts): void {
-  if (settings.inboundPorts.length === 0) return;
   const transparent = settings.mode === "TPROXY";
+  if (settings.inboundPorts.length === 0) {
+    // Outbound calls to the pod's own address still come back by marks.
+    if (transparent) keepSource(rules, settings, facts);
+    return;
+  }
   const table = transparent ? "mangle" : "nat";
   if (transparent) {
     rules.append("mangle", "ISTIO_DIVERT", `-j MARK --set-mark ${settings.tproxyMark}`);
@@ -195,9 +199,8 @@ function captureDns(rules: RuleBuilder, settings: CaptureSettings, facts: Family
     : settings.dnsServers
         .filter((server) => facts.matches(server))
         .map((server) => `${server}/${isIPv6(server) ? 128 : 32}`);
-  rules.append("nat", "ISTIO_OUTPUT", "-j ISTIO_OUTPUT_DNS");
+  if (servers.length > 0) rules.append("nat", "ISTIO_OUTPUT", "-j ISTIO_OUTPUT_DNS");
   rules.append("raw", "OUTPUT", "-j ISTIO_OUTPUT_DNS");
-  rules.chain("nat", "ISTIO_OUTPUT_DNS");
   const to = (server: string): string => (server === "" ? "" : ` -d ${server}`);
   const from = (server: string): string => (server === "" ? "" : ` -s ${server}`);
   for (const protocol of ["tcp", "udp"]) {
@@ -218,8 +221,7 @@ function captureDns(rules: RuleBuilder, settings: CaptureSettings, facts: Family
       `-p udp --sport ${settings.dnsPort} -m owner ${owner} -j CT --zone 2`,
     );
   }
-  rules.append("raw", "PREROUTING", "-j ISTIO_INBOUND");
-  rules.chain("raw", "ISTIO_INBOUND");
+  if (servers.length > 0) rules.append("raw", "PREROUTING", "-j ISTIO_INBOUND");
   for (const server of servers) {
     rules.append("raw", "ISTIO_OUTPUT_DNS", `-p udp --dport 53${to(server)} -j CT --zone 2`);
     rules.append("raw", "ISTIO_INBOUND", `-p udp --sport 53${from(server)} -j CT --zone 1`);
