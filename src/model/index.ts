@@ -16,4 +16,100 @@ export {
   ingressSidecarOf,
 } from "./inbound.ts";
 export { instanceAddresses, instanceAddressesField } from "./workload.ts";
+export type { Environment, TableKind } from "./tables.ts";
+export {
+  defaultEnvironment,
+  environmentRow,
+  environmentTable,
+  everything,
+  meshConfigTable,
+  meshRow,
+  tableOf,
+  tables,
+} from "./tables.ts";
+export type {
+  ConfigMap,
+  EndpointSlice,
+  KubeServicePort,
+  Namespace,
+  Node,
+  Pod,
+  Secret,
+  Service,
+} from "./core-kinds.ts";
+export { namespaceOf } from "./core-kinds.ts";
+export type { WorldOptions } from "./world.ts";
+export {
+  environmentChange,
+  meshConfigChange,
+  meshConfigOf,
+  objectChange,
+  removalChange,
+  worldChanges,
+} from "./world.ts";
+export {
+  bySpecificity,
+  fullHost,
+  hostCovers,
+  hostGroup,
+  hostGroups,
+  hostsMeet,
+  isWildcard,
+  wildcardsOf,
+} from "./hosts.ts";
+export type { PortWords, Protocol } from "./protocol.ts";
+export { isHttp, isHttp2, isTls, listenerProtocol, parseProtocol, selectProtocol } from "./protocol.ts";
+export type { MeshPort, MeshService, Resolution } from "./services.ts";
+export {
+  aliasesOf,
+  byAge as byServiceAge,
+  isExportedTo,
+  kubeRowOf,
+  serviceKey,
+  serviceNamespaces,
+  serviceOf,
+  servicePorts,
+  servicesOfHost,
+  servicesOfNamespace,
+  servicesOfPort,
+} from "./services.ts";
+export type { Endpoint } from "./endpoints.ts";
+export { addressesOf, endpointsOf, serviceAccountsOf } from "./endpoints.ts";
+export type { Egress, Import, OutboundScope, Outlet } from "./scope.ts";
+export {
+  allowsAny,
+  anyOutlet,
+  egressAt,
+  egressOf,
+  isImported,
+  outboundScopeOf,
+  outletText,
+  scopeText,
+  visibleNamespaces,
+  visibleService,
+  visibleServices,
+} from "./scope.ts";
+export type { MergedRule, RuleQuestion } from "./destination-rule.ts";
+export { asksForLocality, mergedRule, noRule, rulesFor, subsetNames } from "./destination-rule.ts";
+export type { RouteFacts, StreamRoutes } from "./virtual-service.ts";
+export {
+  destinationsOf,
+  httpRoutesOf,
+  routeFacts,
+  routesFor,
+  streamRoutesFor,
+  streamRoutesOf,
+  visibleRoutes,
+} from "./virtual-service.ts";
 export { environmentOf, readMesh, readProxyDefaults, readTrustDomains } from "./mesh.ts";
+export type {
+  GatewayConflict,
+  GatewayListener,
+  GatewayScope,
+  MergedGateway,
+  MergedServer,
+  ServerKind,
+} from "./gateway.ts";
+export { gatewayScopeOf, gatewayScopeText, hostsForNamespace, mergedGatewayOf } from "./gateway.ts";
+export type { Credential, KeyPair, TrustedCa } from "./credentials.ts";
+export { keyPairOf, trustedCaOf } from "./credentials.ts";

@@ -1,0 +1,263 @@
+// Gateways of a router proxy: which Gateway objects choose it, and what their servers come to when they meet on a port.
+//
+// Rules of meeting, as Istio has them: plain HTTP servers on one port share a route table; servers with TLS share a
+// port and are told apart by server name; everything else is a conflict, in which the older object wins.
+
+import type { ObjectRef } from "#base";
+import { defineKeyedQuery, sameData } from "#engine";
+import { refOf, type Gateway, type GatewayServer, type ServerTLSSettings } from "#objects";
+import { inboundTargetsOf, type InboundTarget } from "./inbound.ts";
+import { isHttp, parseProtocol, type Protocol } from "./protocol.ts";
+import type { ProxyClass } from "./proxy.ts";
+import { outboundScopeOf, scopeText, type OutboundScope } from "./scope.ts";
+import { oldestFirst, selects, type Labels } from "./selectors.ts";
+import { everything, tables } from "./tables.ts";
+import { instanceAddresses, workloadText, type WorkloadKey } from "./workload.ts";
+
+/** What a router's configuration depends on. */
+export interface GatewayScope extends WorkloadKey {
+  readonly addresses: readonly string[];
+  /** What it may see of the mesh: everything that is exported to its namespace; Sidecars are not for routers. */
+  readonly outbound: OutboundScope;
+}
+
+/** One server of one Gateway on one port of the proxy. */
+export interface MergedServer {
+  /** `namespace/name` of the Gateway. */
+  readonly gateway: string;
+  readonly object: ObjectRef;
+  /** Position in `spec.servers`. */
+  readonly at: number;
+  readonly name: string;
+  /** The port that the Gateway names; VirtualServices match on it. */
+  readonly number: number;
+  readonly portName: string;
+  readonly protocol: Protocol;
+  readonly bind: string;
+  /** `host` or `namespace/host`. */
+  readonly hosts: readonly string[];
+  readonly tls?: ServerTLSSettings;
+  readonly kind: ServerKind;
+  /** The route table of an HTTP server; "" for others. */
+  readonly routeName: string;
+}
+
+export type ServerKind = "http" | "https" | "passthrough" | "auto-passthrough" | "tcp" | "tls-terminating";
+
+export interface GatewayListener {
+  readonly name: string;
+  readonly bind: string;
+  readonly port: number;
+  readonly servers: readonly MergedServer[];
+}
+
+export interface GatewayConflict {
+  readonly object: ObjectRef;
+  readonly at: number;
+  readonly text: string;
+}
+
+export interface MergedGateway {
+  readonly listeners: readonly GatewayListener[];
+  /** Route tables by name, with the servers whose hosts they serve. */
+  readonly routes: Readonly<Record<string, readonly MergedServer[]>>;
+  readonly conflicts: readonly GatewayConflict[];
+}
+
+export const gatewayScopeOf = defineKeyedQuery<ProxyClass, GatewayScope>(
+  "gatewayScopeOf",
+  (proxy) => `${workloadText(proxy)} ${JSON.stringify([proxy.locality, proxy.network, instanceAddresses(proxy)])}`,
+  (read, proxy) => ({
+    namespace: proxy.namespace,
+    labels: proxy.labels,
+    addresses: instanceAddresses(proxy),
+    outbound: { ...read(outboundScopeOf, proxy), sidecar: "", unintercepted: false },
+  }),
+  sameData,
+);
+
+export function gatewayScopeText(scope: GatewayScope): string {
+  return `${workloadText(scope)} ${scope.addresses.join()} ${scopeText(scope.outbound)}`;
+}
+
+/** A Service port is named in a Gateway, its target port is what the proxy listens on. */
+const servicesAnnotation = "internal.istio.io/gateway-service";
+/** On a Service: Gateways name the proxy's own ports, not this Service's. */
+const noTranslationLabel = "experimental.istio.io/disable-gateway-port-translation";
+
+/** The merged servers of the Gateways that choose a proxy. */
+export const mergedGatewayOf = defineKeyedQuery<GatewayScope, MergedGateway>(
+  "mergedGatewayOf",
+  gatewayScopeText,
+  (read, scope) => {
+    const targets = read(inboundTargetsOf, { ...scope, interception: "NONE" }).filter(
+      ({ object }) =>
+        object.kind !== "Service" ||
+        read(tables.Service, `${object.namespace}/${object.name}`)?.metadata.labels?.[noTranslationLabel] ===
+          undefined,
+    );
+    const chosen = read(tables.Gateway.by.all, everything)
+      .toSorted(oldestFirst)
+      .flatMap((gateway) => portsFor(gateway, scope.labels, targets));
+    return merge(chosen);
+  },
+  sameData,
+);
+
+interface ChosenGateway {
+  readonly gateway: Gateway;
+  readonly portsOf: (number: number) => readonly number[];
+}
+
+/** Chosen by its selector, or by naming the Service in front of the proxy; with the proxy's ports for its own. */
+function portsFor(gateway: Gateway, labels: Labels, targets: readonly InboundTarget[]): ChosenGateway[] {
+  const services = gateway.metadata.annotations?.[servicesAnnotation];
+  if (services !== undefined) {
+    const hosts = services.split(",");
+    const own = targets.filter(
+      ({ host, namespace }) => hosts.includes(host) && namespace === gateway.metadata.namespace,
+    );
+    const portsOf = (number: number): number[] => [
+      ...new Set(own.filter(({ servicePort }) => servicePort === number).map(({ port }) => port)),
+    ];
+    return own.length === 0 ? [] : [{ gateway, portsOf }];
+  }
+  if (!selects(gateway.spec?.selector, labels)) return [];
+  const portsOf = (number: number): number[] => [
+    targets.find(({ servicePort }) => servicePort === number)?.port ?? number,
+  ];
+  return [{ gateway, portsOf }];
+}
+
+/** The state of merging: what each port of the proxy has got so far. */
+interface Ports {
+  readonly listeners: Map<string, { bind: string; port: number; servers: MergedServer[]; plain: boolean }>;
+  readonly routes: Map<string, MergedServer[]>;
+  /** By port and bind: the server names that TLS chains are told apart by. */
+  readonly serverNames: Map<string, Set<string>>;
+  readonly conflicts: GatewayConflict[];
+}
+
+function merge(gateways: readonly ChosenGateway[]): MergedGateway {
+  const ports: Ports = { listeners: new Map(), routes: new Map(), serverNames: new Map(), conflicts: [] };
+  for (const { gateway, portsOf } of gateways) {
+    (gateway.spec?.servers ?? []).forEach((server, at) => {
+      for (const port of portsOf(server.port.number)) add(ports, mergedServer(gateway, server, at, port), port);
+    });
+  }
+  const listeners = [...ports.listeners.values()].map(({ bind, port, servers }) => ({
+    name: `${bind}_${port}`,
+    bind,
+    port,
+    servers,
+  }));
+  return {
+    listeners: listeners.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+    routes: Object.fromEntries(ports.routes),
+    conflicts: ports.conflicts,
+  };
+}
+
+function mergedServer(gateway: Gateway, server: GatewayServer, at: number, port: number): MergedServer {
+  const namespace = gateway.metadata.namespace ?? "default";
+  const protocol = parseProtocol(server.port.protocol);
+  const kind = kindOf(protocol, server.tls);
+  const bind = server.bind ?? "";
+  const suffix = bind === "" ? "" : `.${bind}`;
+  const routeName =
+    kind === "http"
+      ? `http.${port}${suffix}`
+      : kind === "https"
+        ? `https.${server.port.number}.${server.port.name}.${gateway.metadata.name}.${namespace}${suffix}`
+        : "";
+  return {
+    gateway: `${namespace}/${gateway.metadata.name}`,
+    object: refOf(gateway),
+    at,
+    name: server.name ?? "",
+    number: server.port.number,
+    portName: server.port.name,
+    protocol,
+    bind,
+    hosts: server.hosts.map((host) => qualifiedHost(host.toLowerCase(), namespace)),
+    ...(server.tls === undefined ? {} : { tls: server.tls }),
+    kind,
+    routeName,
+  };
+}
+
+function kindOf(protocol: Protocol, tls: ServerTLSSettings | undefined): ServerKind {
+  if (isHttp(protocol)) return "http";
+  const mode = tls?.mode ?? "PASSTHROUGH";
+  if (tls === undefined) return "tcp";
+  // Without a mode Istio's default is PASSTHROUGH, whose number is zero.
+  if (mode === "PASSTHROUGH") return "passthrough";
+  if (mode === "AUTO_PASSTHROUGH") return "auto-passthrough";
+  return protocol === "https" ? "https" : "tls-terminating";
+}
+
+function add(ports: Ports, server: MergedServer, port: number): void {
+  const bind = server.bind === "" ? "0.0.0.0" : server.bind;
+  const key = `${bind}_${port}`;
+  const tls = server.tls !== undefined && server.kind !== "http";
+  if (server.tls !== undefined && !claimServerNames(ports, key, server)) return;
+  const listener = ports.listeners.get(key);
+  if (listener === undefined) {
+    ports.listeners.set(key, { bind, port, servers: [server], plain: !tls });
+    addRoute(ports, server);
+    return;
+  }
+  if (listener.plain || !tls) {
+    const bothHttp = server.kind === "http" && listener.servers.every(({ kind }) => kind === "http");
+    if (!bothHttp) {
+      const other = listener.servers[0];
+      conflict(ports, server, `port ${port} is already taken by ${other?.protocol} of ${other?.gateway}`);
+      return;
+    }
+  }
+  if (server.kind === "https" && ports.routes.has(server.routeName)) {
+    conflict(ports, server, `another HTTPS server has the port name "${server.portName}"`);
+    return;
+  }
+  listener.servers.push(server);
+  addRoute(ports, server);
+}
+
+/** Two filter chains with one server name would be rejected as a whole: the older server keeps it. */
+function claimServerNames(ports: Ports, key: string, server: MergedServer): boolean {
+  const known = ports.serverNames.get(key) ?? new Set<string>();
+  ports.serverNames.set(key, known);
+  const taken = server.hosts.filter((host) => known.has(host));
+  if (taken.length > 0) {
+    conflict(ports, server, `host ${taken.join(", ")} is already served on this port`);
+    return false;
+  }
+  for (const host of server.hosts) known.add(host);
+  return true;
+}
+
+function addRoute(ports: Ports, server: MergedServer): void {
+  if (server.routeName === "") return;
+  ports.routes.set(server.routeName, [...(ports.routes.get(server.routeName) ?? []), server]);
+}
+
+function conflict(ports: Ports, { object, at }: MergedServer, text: string): void {
+  ports.conflicts.push({ object, at, text });
+}
+
+/** `./host` is the Gateway's own namespace, `*` as a namespace is all of them. */
+function qualifiedHost(host: string, namespace: string): string {
+  const [before = "", after] = host.split("/");
+  if (after === undefined) return host;
+  if (before === "*") return after;
+  return before === "." ? `${namespace}/${after}` : host;
+}
+
+/** The hosts of a server that a VirtualService of this namespace may be bound to, without their namespaces. */
+export function hostsForNamespace(hosts: readonly string[], namespace: string): readonly string[] {
+  return hosts.flatMap((host) => {
+    const [before = "", after] = host.split("/");
+    if (after === undefined) return [host];
+    return before === namespace ? [after] : [];
+  });
+}
