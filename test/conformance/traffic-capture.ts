@@ -193,6 +193,19 @@ function interleaved(chains: Chains): Chains {
   return withoutIdleJumps(split);
 }
 
+/** Neighbours that all return may stand in any order. */
+function inAnyOrder(rules: readonly string[]): string[] {
+  const returns = (rule: string): boolean => / ?\breturn\b/.test(rule);
+  const ordered: string[] = [];
+  for (let at = 0; at < rules.length;) {
+    let end = at + 1;
+    if (returns(rules[at] ?? "")) while (end < rules.length && returns(rules[end] ?? "")) end += 1;
+    ordered.push(...rules.slice(at, end).toSorted());
+    at = end;
+  }
+  return ordered;
+}
+
 /** A jump into a chain that has no rule for the family does nothing. */
 function withoutIdleJumps(chains: Chains): Chains {
   const isIdle = (chain: string, rule: string): boolean => {
@@ -201,7 +214,9 @@ function withoutIdleJumps(chains: Chains): Chains {
     const [table = "", , family = ""] = chain.split(" ");
     return (chains.get(`${table} ${target} ${family}`) ?? []).length === 0;
   };
-  return new Map([...chains].map(([chain, rules]) => [chain, rules.filter((rule) => !isIdle(chain, rule))]));
+  return new Map(
+    [...chains].map(([chain, rules]) => [chain, inAnyOrder(rules.filter((rule) => !isIdle(chain, rule)))]),
+  );
 }
 
 /** Our rules in nftables' words; the rules of the two families side by side. */
