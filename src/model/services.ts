@@ -1,7 +1,7 @@
 // Services of the mesh: what a Kubernetes Service and a ServiceEntry have in common.
 
 import type { ObjectRef } from "#base";
-import { defineQuery, sameData, type Read } from "#engine";
+import { defineQuery, sameData } from "#engine";
 import { refOf, type KubeObject, type ServiceEntry } from "#objects";
 import { namespaceOf, type Service } from "./core-kinds.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
@@ -158,6 +158,16 @@ export const servicesOfPort = defineQuery<readonly string[]>(
   sameData,
 );
 
+/** Hosts of the ExternalName Services that stand for this host. */
+export const aliasesOf = defineQuery<readonly string[]>(
+  "aliases",
+  (read, host) =>
+    read(tables.Service.by.externalName.members, host)
+      .flatMap((row) => read(kubeService, row)?.host ?? [])
+      .filter((alias) => alias !== host),
+  sameData,
+);
+
 /** Port numbers that the services of a namespace have. */
 const portsOfNamespace = defineQuery<readonly number[]>(
   "portsOfNamespace",
@@ -201,10 +211,6 @@ export function isExportedTo(
   return exportTo.includes("*") || exportTo.includes(clientNamespace) || exportTo.length === 0
     ? true
     : exportTo.includes(".") && ownNamespace === clientNamespace;
-}
-
-export function readService(read: Read, key: string): MeshService | undefined {
-  return read(serviceOf, key);
 }
 
 /** The row of the Service that has this host, if a Service can have it: `namespace/name`. */

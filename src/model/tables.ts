@@ -36,8 +36,10 @@ const namespace = (row: KubeObject): readonly string[] => [namespaceOf(row)];
 export const everything = "all";
 
 export const tables = {
-  Service: defineTable<Service, "namespace" | "port" | "all">("Service", {
+  Service: defineTable<Service, "namespace" | "port" | "externalName" | "all">("Service", {
     namespace,
+    externalName: (row) =>
+      row.spec?.type === "ExternalName" && row.spec.externalName !== undefined ? [row.spec.externalName] : [],
     port: (row) => [...new Set((row.spec?.ports ?? []).map(({ port }) => String(port)))],
     all: () => [everything],
   }),
@@ -67,10 +69,10 @@ export const tables = {
       all: () => [everything],
     },
   ),
-  DestinationRule: defineTable<DestinationRule, "namespace" | "host" | "wildcard">("DestinationRule", {
+  DestinationRule: defineTable<DestinationRule, "namespace" | "host" | "selecting">("DestinationRule", {
     namespace,
     host: (row) => [hostGroup(row.spec?.host ?? "", namespaceOf(row))],
-    wildcard: (row) => ((row.spec?.host ?? "").startsWith("*") ? [everything] : []),
+    selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [everything]),
   }),
   Gateway: defineTable<Gateway, "namespace" | "all">("Gateway", { namespace, all: () => [everything] }),
   ServiceEntry: defineTable<ServiceEntry, "namespace" | "host" | "selecting" | "port" | "all">("ServiceEntry", {

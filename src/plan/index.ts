@@ -1,5 +1,27 @@
 export type { Chunk, Plan, Planned, ResourceType } from "./plan.ts";
 export { emptyPlan, resourceTypes } from "./plan.ts";
+export type { GatewayView, InboundView, OutboundView, View } from "./views.ts";
+export { viewsOf, viewText } from "./views.ts";
+export { planOf } from "./plan-of.ts";
+export type {
+  ClientFacts,
+  ClusterKey,
+  EndpointKey,
+  KeyOf,
+  ListenerKey,
+  OutboundClusterKey,
+  OutboundListenerKey,
+  OutboundPart,
+  OutboundRouteKey,
+  OutboundVirtualHostKey,
+  RouteKey,
+  VirtualHostKey,
+  VirtualOutboundKey,
+  WellKnownClusterKey,
+} from "./keys.ts";
+export { keyText, stableText } from "./keys.ts";
+export { outboundClusterName } from "./outbound.ts";
+export { virtualHostName, virtualHostsOf } from "./virtual-hosts.ts";
 export type {
   InboundClusterKey,
   InboundListenerKey,

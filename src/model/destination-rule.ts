@@ -1,0 +1,118 @@
+// DestinationRules: which of them apply to a host for a client, and what they say together.
+
+import { defineKeyedQuery, defineQuery, sameData } from "#engine";
+import type { DestinationRule, Subset, TrafficPolicy } from "#objects";
+import { namespaceOf } from "./core-kinds.ts";
+import { hostGroups, wildcardsOf } from "./hosts.ts";
+import { environmentOf, readMesh } from "./mesh.ts";
+import { oldestFirst, selects, type Labels } from "./selectors.ts";
+import { isExportedTo } from "./services.ts";
+import { tables } from "./tables.ts";
+
+export interface RuleQuestion {
+  /** The client's namespace. */
+  readonly client: string;
+  /** Those of the client's labels that rules ask for. */
+  readonly labels: Labels;
+  readonly host: string;
+  readonly serviceNamespace: string;
+}
+
+/**
+ * Row keys of the DestinationRules that apply, in the order in which they are merged. Istio looks into the client's
+ * namespace, then the service's, then the root namespace, and stops at the first that has a rule for the host; in
+ * each, the most specific host wins.
+ */
+export const rulesFor = defineKeyedQuery<RuleQuestion, readonly string[]>(
+  "rulesFor",
+  ({ client, labels, host, serviceNamespace }) => JSON.stringify([client, host, serviceNamespace, labels]),
+  (read, { client, labels, host, serviceNamespace }) => {
+    const { clusterDomain, rootNamespace } = read(environmentOf, "");
+    const byDefault = readMesh(read, "defaultDestinationRuleExportTo") ?? ["*"];
+    const places =
+      client === rootNamespace ? [serviceNamespace, client] : [client, serviceNamespace, rootNamespace];
+    const levels = [hostGroups(host, clusterDomain), ...wildcardsOf(host).map((wildcard) => [wildcard])];
+    for (const place of new Set(places)) {
+      for (const groups of levels) {
+        const rows = groups
+          .flatMap((group) => read(tables.DestinationRule.by.host.members, group))
+          .filter((row) => row.startsWith(`${place}/`))
+          .flatMap((row) => read(tables.DestinationRule, row) ?? [])
+          .filter((rule) => applies(rule, client, labels, byDefault));
+        if (rows.length > 0) return mergeable(rows).map((rule) => `${place}/${rule.metadata.name}`);
+      }
+    }
+    return [];
+  },
+  sameData,
+);
+
+export interface MergedRule {
+  readonly trafficPolicy: TrafficPolicy;
+  readonly subsets: readonly Subset[];
+}
+
+export const noRule: MergedRule = { trafficPolicy: {}, subsets: [] };
+
+/** What rules say together: row keys joined by ",". */
+export const mergedRule = defineQuery<MergedRule>(
+  "mergedRule",
+  (read, rules) =>
+    mergeRules(
+      rules === "" ? [] : rules.split(",").flatMap((row) => read(tables.DestinationRule, row) ?? []),
+    ),
+  sameData,
+);
+
+/** Only the subsets' names: a plan needs no more. */
+export const subsetNames = defineQuery<readonly string[]>(
+  "subsetNames",
+  (read, rules) => read(mergedRule, rules).subsets.map(({ name }) => name),
+  sameData,
+);
+
+/** Whether the client's locality makes a difference under these rules. */
+export const asksForLocality = defineQuery<boolean>("asksForLocality", (read, rules) => {
+  const rule = read(mergedRule, rules);
+  const policies = [rule.trafficPolicy, ...rule.subsets.map(({ trafficPolicy }) => trafficPolicy ?? {})];
+  const parts = policies.flatMap((policy) => [policy, ...(policy.portLevelSettings ?? [])]);
+  // Istio balances by locality where a rule says so, or where outlier detection makes failover possible.
+  return parts.some(
+    ({ outlierDetection, loadBalancer }) =>
+      outlierDetection !== undefined || loadBalancer?.localityLbSetting !== undefined,
+  );
+});
+
+/** Later rules for the same host add subsets, and a traffic policy only when the earlier ones have none. */
+function mergeRules(rules: readonly DestinationRule[]): MergedRule {
+  const subsets = new Map<string, Subset>();
+  for (const { spec } of rules) {
+    for (const subset of spec?.subsets ?? []) if (!subsets.has(subset.name)) subsets.set(subset.name, subset);
+  }
+  const trafficPolicy = rules.find(({ spec }) => spec?.trafficPolicy !== undefined)?.spec?.trafficPolicy;
+  return { trafficPolicy: trafficPolicy ?? {}, subsets: [...subsets.values()] };
+}
+
+function applies(
+  rule: DestinationRule,
+  client: string,
+  labels: Labels,
+  byDefault: readonly string[],
+): boolean {
+  const own = namespaceOf(rule);
+  const given = rule.spec?.exportTo;
+  const exportTo = given === undefined || given.length === 0 ? byDefault : given;
+  if (own !== client && !isExportedTo(exportTo, own, client)) return false;
+  const selector = rule.spec?.workloadSelector;
+  // A rule with a selector is for clients of its own namespace only.
+  return selector === undefined || (own === client && selects(selector.matchLabels, labels));
+}
+
+/** Rules with a workload selector go first and alone; the others of equal `exportTo` are merged, oldest first. */
+function mergeable(rows: readonly DestinationRule[]): DestinationRule[] {
+  const ordered = rows.toSorted(oldestFirst);
+  const selecting = ordered.find(({ spec }) => spec?.workloadSelector !== undefined);
+  if (selecting !== undefined) return [selecting];
+  const first = JSON.stringify(ordered[0]?.spec?.exportTo ?? []);
+  return ordered.filter(({ spec }) => JSON.stringify(spec?.exportTo ?? []) === first);
+}

@@ -1,0 +1,249 @@
+// What the outbound side of a sidecar may see: its namespace, the Sidecar object that applies to it, and the few
+// labels of its own that any rule asks for. Proxies of equal scope share an outbound view.
+
+import { defineKeyedQuery, defineQuery, sameData } from "#engine";
+import type { IstioEgressListener, Sidecar } from "#objects";
+import { hostCovers, hostsMeet } from "./hosts.ts";
+import { environmentOf, readMesh } from "./mesh.ts";
+import { proxyClassText, type ProxyClass } from "./proxy.ts";
+import { oldestFirst, selects } from "./selectors.ts";
+import { isExportedTo, serviceNamespaces, serviceOf, servicesOfHost, servicesOfNamespace } from "./services.ts";
+import { everything, tables } from "./tables.ts";
+
+export interface OutboundScope {
+  readonly namespace: string;
+  /** Row key of the Sidecar that applies; "" for none. */
+  readonly sidecar: string;
+  /** Only the labels that some rule's source match or workload selector names. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** region/zone/subzone, for load balancing by locality. */
+  readonly locality: string;
+  readonly network: string;
+  /** Listeners are bound to ports, since nothing captures the traffic. */
+  readonly unintercepted: boolean;
+}
+
+export function scopeText(scope: OutboundScope): string {
+  const labels = Object.entries(scope.labels).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify([
+    scope.namespace,
+    scope.sidecar,
+    labels,
+    scope.locality,
+    scope.network,
+    scope.unintercepted,
+  ]);
+}
+
+/** Which hosts an egress listener lets in. */
+export interface Import {
+  /** A namespace or "*". */
+  readonly namespace: string;
+  /** A host, a wildcard or "*". */
+  readonly host: string;
+  readonly excluded: boolean;
+}
+
+export interface Egress {
+  /** 0 is the listener for every port that no other egress listener has. */
+  readonly port: number;
+  readonly protocol: string;
+  readonly bind: string;
+  readonly bindToPort: boolean;
+  readonly imports: readonly Import[];
+}
+
+const importEverything: Import = { namespace: "*", host: "*", excluded: false };
+const defaultEgress: Egress = {
+  port: 0,
+  protocol: "",
+  bind: "",
+  bindToPort: false,
+  imports: [importEverything],
+};
+
+/** Labels that sources are matched by, anywhere in the mesh. */
+const labelsAskedFor = defineQuery<readonly string[]>(
+  "labelsAskedFor",
+  (read) => {
+    const byRoutes = read(tables.VirtualService.by.sourceLabels, everything).flatMap(({ spec }) =>
+      [...(spec?.http ?? []), ...(spec?.tls ?? []), ...(spec?.tcp ?? [])].flatMap(({ match }) =>
+        (match ?? []).flatMap(({ sourceLabels }) => Object.keys(sourceLabels ?? {})),
+      ),
+    );
+    const byRules = read(tables.DestinationRule.by.selecting, everything).flatMap(({ spec }) =>
+      Object.keys(spec?.workloadSelector?.matchLabels ?? {}),
+    );
+    return [...new Set([...byRoutes, ...byRules])].toSorted();
+  },
+  sameData,
+);
+
+export const outboundScopeOf = defineKeyedQuery<ProxyClass, OutboundScope>(
+  "outboundScope",
+  proxyClassText,
+  (read, proxy) => {
+    const { rootNamespace } = read(environmentOf, "");
+    const own = read(tables.Sidecar.by.namespace, proxy.namespace);
+    const ofRoot =
+      proxy.namespace === rootNamespace ? [] : read(tables.Sidecar.by.namespace, rootNamespace);
+    const chosen = chooseSidecar(own, proxy) ?? ofRoot.filter(isDefault).toSorted(oldestFirst)[0];
+    const asked = read(labelsAskedFor, "").filter((name) => Object.hasOwn(proxy.labels, name));
+    return {
+      namespace: proxy.namespace,
+      sidecar:
+        chosen === undefined ? "" : `${chosen.metadata.namespace ?? "default"}/${chosen.metadata.name}`,
+      labels: Object.fromEntries(asked.map((name) => [name, proxy.labels[name] ?? ""])),
+      locality: proxy.locality,
+      network: proxy.network,
+      unintercepted: proxy.interception === "NONE",
+    };
+  },
+  sameData,
+);
+
+/** The egress listeners of a scope, those with a port first. */
+export const egressOf = defineKeyedQuery<OutboundScope, readonly Egress[]>(
+  "egress",
+  scopeText,
+  (read, scope) => {
+    const given = scope.sidecar === "" ? undefined : read(tables.Sidecar, scope.sidecar)?.spec?.egress;
+    if (given === undefined || given.length === 0) return [defaultEgress];
+    const listeners = given.map((listener) => egressListener(listener, scope.namespace));
+    return listeners.toSorted((a, b) => Number(a.port === 0) - Number(b.port === 0));
+  },
+  sameData,
+);
+
+/** Whether traffic to hosts that the mesh does not know passes; the Sidecar's word goes before MeshConfig's. */
+export const allowsAny = defineKeyedQuery<OutboundScope, boolean>("allowsAny", scopeText, (read, scope) => {
+  const own =
+    scope.sidecar === "" ? undefined : read(tables.Sidecar, scope.sidecar)?.spec?.outboundTrafficPolicy;
+  if (own !== undefined) return own.mode === "ALLOW_ANY";
+  return readMesh(read, "outboundTrafficPolicy").mode !== "REGISTRY_ONLY";
+});
+
+/** One egress listener of a scope: what most lookups are relative to. */
+export interface Outlet {
+  readonly scope: OutboundScope;
+  /** The port of the egress listener; 0 for the one that takes every other port; `anyOutlet` for all together. */
+  readonly port: number;
+}
+
+/** The port of an outlet that lets in what any egress listener of the scope lets in. */
+export const anyOutlet = -1;
+
+export function outletText({ scope, port }: Outlet): string {
+  return `${port} ${scopeText(scope)}`;
+}
+
+export const egressAt = defineKeyedQuery<Outlet, Egress | undefined>(
+  "egressAt",
+  outletText,
+  (read, { scope, port }) => {
+    const listeners = read(egressOf, scope);
+    if (port !== anyOutlet) return listeners.find((egress) => egress.port === port);
+    return { ...defaultEgress, imports: listeners.flatMap(({ imports }) => imports) };
+  },
+  sameData,
+);
+
+/** The service that a host means to this outlet, as `namespace/host`; undefined when it may not see any. */
+export const visibleService = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly host: string },
+  string | undefined
+>(
+  "visibleService",
+  ({ outlet, host }) => `${host} ${outletText(outlet)}`,
+  (read, { outlet, host }) => {
+    const imports = read(egressAt, outlet)?.imports ?? [];
+    const client = outlet.scope.namespace;
+    const candidates = read(servicesOfHost, host).flatMap((key) => {
+      const service = read(serviceOf, key);
+      return service !== undefined &&
+        isExportedTo(service.exportTo, service.namespace, client) &&
+        isImported(imports, service.namespace, service.host)
+        ? [service]
+        : [];
+    });
+    return (candidates.find(({ namespace }) => namespace === client) ?? candidates[0])?.key;
+  },
+);
+
+/** Services of one namespace that an outlet sees, oldest first. */
+export const visibleServices = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly namespace: string },
+  readonly string[]
+>(
+  "visibleServices",
+  ({ outlet, namespace }) => `${namespace} ${outletText(outlet)}`,
+  (read, { outlet, namespace }) => {
+    const imports = read(egressAt, outlet)?.imports ?? [];
+    if (!imports.some((one) => !one.excluded && (one.namespace === "*" || one.namespace === namespace)))
+      return [];
+    return read(servicesOfNamespace, namespace).filter(
+      (key) => read(visibleService, { outlet, host: key.slice(namespace.length + 1) }) === key,
+    );
+  },
+  sameData,
+);
+
+/** Namespaces that an outlet may see services of. A Sidecar that names them keeps the others' changes away. */
+export const visibleNamespaces = defineKeyedQuery<Outlet, readonly string[]>(
+  "visibleNamespaces",
+  outletText,
+  (read, outlet) => {
+    const imports = (read(egressAt, outlet)?.imports ?? []).filter(({ excluded }) => !excluded);
+    if (imports.some(({ namespace }) => namespace === "*")) return read(serviceNamespaces, "");
+    return [...new Set(imports.map(({ namespace }) => namespace))].toSorted();
+  },
+  sameData,
+);
+
+/** Does an egress listener import this host of this namespace? */
+export function isImported(imports: readonly Import[], namespace: string, host: string): boolean {
+  const here = imports.filter((one) => one.namespace === "*" || one.namespace === namespace);
+  return (
+    here.some((one) => !one.excluded && hostCovers(one.host, host)) &&
+    !here.some((one) => one.excluded && hostCovers(one.host, host))
+  );
+}
+
+/** Does it import a rule for this host, which may be a wildcard that is wider than what was imported? */
+export function isRuleImported(imports: readonly Import[], namespace: string, host: string): boolean {
+  const here = imports.filter((one) => one.namespace === "*" || one.namespace === namespace);
+  return (
+    here.some((one) => !one.excluded && hostsMeet(one.host, host)) &&
+    !here.some((one) => one.excluded && hostCovers(one.host, host))
+  );
+}
+
+function isDefault({ spec }: Sidecar): boolean {
+  return Object.keys(spec?.workloadSelector?.labels ?? {}).length === 0;
+}
+
+function chooseSidecar(own: readonly Sidecar[], proxy: ProxyClass): Sidecar | undefined {
+  const byOwnAge = own.toSorted(oldestFirst);
+  return (
+    byOwnAge.find(
+      (sidecar) => !isDefault(sidecar) && selects(sidecar.spec?.workloadSelector?.labels, proxy.labels),
+    ) ?? byOwnAge.find(isDefault)
+  );
+}
+
+function egressListener(listener: IstioEgressListener, ownNamespace: string): Egress {
+  const port = listener.port?.number ?? 0;
+  return {
+    port,
+    protocol: listener.port?.protocol ?? "",
+    bind: listener.bind ?? "",
+    bindToPort: listener.captureMode === "NONE",
+    imports: listener.hosts.flatMap((text) => {
+      const [namespace = "", host] = text.split("/");
+      if (host === undefined || namespace === "~") return [];
+      const excluded = namespace.startsWith("~");
+      const named = excluded ? namespace.slice(1) : namespace;
+      return [{ namespace: named === "." ? ownNamespace : named, host, excluded }];
+    }),
+  };
+}

@@ -1,0 +1,318 @@
+// VirtualServices bound to the mesh: which of them route a host for a client, and their routes with delegates in place.
+
+import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
+import type {
+  HTTPMatchRequest,
+  StringMatch,
+  VirtualService,
+  VirtualServiceHttpRoute,
+  VirtualServiceTcpRoute,
+  VirtualServiceTlsRoute,
+} from "#objects";
+import { namespaceOf } from "./core-kinds.ts";
+import { fullHost, hostGroups, wildcardsOf } from "./hosts.ts";
+import { environmentOf, readMesh } from "./mesh.ts";
+import { egressAt, isRuleImported, outletText, type Import, type Outlet } from "./scope.ts";
+import { isExportedTo } from "./services.ts";
+import { everything, tables } from "./tables.ts";
+
+/** What deciding which VirtualService applies needs; changes of its routes do not show here. */
+export interface RouteFacts {
+  /** Row key. */
+  readonly key: string;
+  readonly namespace: string;
+  readonly created: string;
+  /** Full hosts. */
+  readonly hosts: readonly string[];
+  readonly mesh: boolean;
+  readonly exportTo: readonly string[];
+  readonly http: boolean;
+  readonly tcp: boolean;
+  readonly tls: boolean;
+}
+
+export const routeFacts = defineQuery<RouteFacts | undefined>(
+  "routeFacts",
+  (read, key) => {
+    const row = read(tables.VirtualService, key);
+    if (row?.spec === undefined) return undefined;
+    const { clusterDomain } = read(environmentOf, "");
+    const { spec } = row;
+    const namespace = namespaceOf(row);
+    const exportTo =
+      spec.exportTo === undefined || spec.exportTo.length === 0
+        ? (readMesh(read, "defaultVirtualServiceExportTo") ?? ["*"])
+        : spec.exportTo;
+    return {
+      key,
+      namespace,
+      created: row.metadata.creationTimestamp ?? "",
+      // A VirtualService without hosts is a delegate: it routes nothing by itself.
+      hosts: (spec.hosts ?? []).map((host) => fullHost(host.toLowerCase(), namespace, clusterDomain)),
+      // Istio reads an empty list of gateways as ["mesh"].
+      mesh: spec.gateways === undefined || spec.gateways.length === 0 || spec.gateways.includes("mesh"),
+      exportTo: exportTo.map((entry) => (entry === "." ? namespace : entry)),
+      http: (spec.http ?? []).length > 0,
+      tcp: (spec.tcp ?? []).length > 0,
+      tls: (spec.tls ?? []).length > 0,
+    };
+  },
+  sameData,
+);
+
+/** The VirtualServices that an outlet sees, in the order in which the first one wins. */
+export const visibleRoutes = defineKeyedQuery<Outlet, readonly RouteFacts[]>(
+  "visibleRoutes",
+  outletText,
+  (read, outlet) => {
+    const imports = read(egressAt, outlet)?.imports ?? [];
+    const facts = read(tables.VirtualService.by.all.members, everything).flatMap(
+      (key) => read(routeFacts, key) ?? [],
+    );
+    return facts
+      .filter((route) => isVisible(route, imports, outlet.scope.namespace))
+      .toSorted((a, b) => byPrecedence(a, b, outlet.scope.namespace));
+  },
+  sameData,
+);
+
+/**
+ * Row keys of the VirtualServices that may route a host for an outlet, the one that wins first. Only an exact host, or
+ * else the most specific wildcard, counts; several of one host are not merged for sidecars: the next is tried only
+ * when no route of the one before is for this client.
+ */
+export const routesFor = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly host: string },
+  readonly string[]
+>(
+  "routesFor",
+  ({ outlet, host }) => `${host} ${outletText(outlet)}`,
+  (read, { outlet, host }) => {
+    const { clusterDomain } = read(environmentOf, "");
+    const imports = read(egressAt, outlet)?.imports ?? [];
+    const levels = [hostGroups(host, clusterDomain), ...wildcardsOf(host).map((wildcard) => [wildcard])];
+    for (const groups of levels) {
+      const found = groups
+        .flatMap((group) => read(tables.VirtualService.by.host.members, group))
+        .flatMap((key) => read(routeFacts, key) ?? [])
+        .filter((route) => isVisible(route, imports, outlet.scope.namespace))
+        .toSorted((a, b) => byPrecedence(a, b, outlet.scope.namespace));
+      if (found.length > 0) return [...new Set(found.map(({ key }) => key))];
+    }
+    return [];
+  },
+  sameData,
+);
+
+/** Row keys of every VirtualService with TCP or TLS routes whose hosts cover this host, in order. */
+export const streamRoutesFor = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly host: string },
+  readonly string[]
+>(
+  "streamRoutesFor",
+  ({ outlet, host }) => `${host} ${outletText(outlet)}`,
+  (read, { outlet, host }) => {
+    const { clusterDomain } = read(environmentOf, "");
+    const imports = read(egressAt, outlet)?.imports ?? [];
+    const found = [...hostGroups(host, clusterDomain), ...wildcardsOf(host)]
+      .flatMap((group) => read(tables.VirtualService.by.host.members, group))
+      .flatMap((key) => read(routeFacts, key) ?? [])
+      .filter((route) => (route.tcp || route.tls) && isVisible(route, imports, outlet.scope.namespace))
+      .toSorted((a, b) => byPrecedence(a, b, outlet.scope.namespace));
+    return [...new Set(found.map(({ key }) => key))];
+  },
+  sameData,
+);
+
+/** The HTTP routes of a VirtualService by row key, delegates put in place. */
+export const httpRoutesOf = defineQuery<readonly VirtualServiceHttpRoute[]>(
+  "httpRoutes",
+  (read, key) => {
+    const row = read(tables.VirtualService, key);
+    if (row === undefined) return [];
+    const { clusterDomain } = read(environmentOf, "");
+    return (row.spec?.http ?? []).flatMap((route) =>
+      route.delegate === undefined
+        ? [withFullHosts(route, namespaceOf(row), clusterDomain)]
+        : delegated(read, route, namespaceOf(row), clusterDomain),
+    );
+  },
+  sameData,
+);
+
+export interface StreamRoutes {
+  readonly tcp: readonly VirtualServiceTcpRoute[];
+  readonly tls: readonly VirtualServiceTlsRoute[];
+}
+
+/** The TCP and TLS routes of a VirtualService by row key, destinations with full hosts. */
+export const streamRoutesOf = defineQuery<StreamRoutes>(
+  "streamRoutes",
+  (read, key) => {
+    const row = read(tables.VirtualService, key);
+    if (row === undefined) return { tcp: [], tls: [] };
+    const { clusterDomain } = read(environmentOf, "");
+    const full = (host: string): string => fullHost(host, namespaceOf(row), clusterDomain);
+    const complete = <Route extends VirtualServiceTcpRoute | VirtualServiceTlsRoute>(route: Route): Route => ({
+      ...route,
+      route: (route.route ?? []).map((one) => ({
+        ...one,
+        destination: { ...one.destination, host: full(one.destination.host) },
+      })),
+    });
+    return { tcp: (row.spec?.tcp ?? []).map(complete), tls: (row.spec?.tls ?? []).map(complete) };
+  },
+  sameData,
+);
+
+/** Hosts that a VirtualService sends traffic to: a Sidecar that imports the rule gets their clusters as well. */
+export const destinationsOf = defineQuery<readonly string[]>(
+  "destinations",
+  (read, key) => {
+    const http = read(httpRoutesOf, key).flatMap((route) => [
+      ...(route.route ?? []).map(({ destination }) => destination.host),
+      ...(route.mirror === undefined ? [] : [route.mirror.host]),
+      ...(route.mirrors ?? []).map(({ destination }) => destination.host),
+    ]);
+    const { tcp, tls } = read(streamRoutesOf, key);
+    const streams = [...tcp, ...tls].flatMap(({ route }) =>
+      (route ?? []).map(({ destination }) => destination.host),
+    );
+    return [...new Set([...http, ...streams])].toSorted();
+  },
+  sameData,
+);
+
+function isVisible(route: RouteFacts, imports: readonly Import[], client: string): boolean {
+  return (
+    route.mesh &&
+    isExportedTo(route.exportTo, route.namespace, client) &&
+    route.hosts.some((host) => isRuleImported(imports, route.namespace, host))
+  );
+}
+
+/** What is exported to the client's namespace alone goes before what is exported to some, and that before the public. */
+function byPrecedence(a: RouteFacts, b: RouteFacts, client: string): number {
+  const rank = ({ exportTo, namespace }: RouteFacts): number =>
+    exportTo.includes("*") ? 2 : namespace === client && exportTo.length === 1 ? 0 : 1;
+  if (rank(a) !== rank(b)) return rank(a) - rank(b);
+  if (a.created !== b.created) return a.created < b.created ? -1 : 1;
+  return nameFirst(a.key) < nameFirst(b.key) ? -1 : 1;
+}
+
+/** Istio breaks ties of age by name, then by namespace. */
+function nameFirst(key: string): string {
+  const [namespace, name] = key.split("/");
+  return `${name}.${namespace}`;
+}
+
+function withFullHosts(
+  route: VirtualServiceHttpRoute,
+  namespace: string,
+  clusterDomain: string,
+): VirtualServiceHttpRoute {
+  const full = (host: string): string => fullHost(host, namespace, clusterDomain);
+  return {
+    ...route,
+    route: route.route?.map((one) => ({
+      ...one,
+      destination: { ...one.destination, host: full(one.destination.host) },
+    })),
+    mirror: route.mirror === undefined ? undefined : { ...route.mirror, host: full(route.mirror.host) },
+    mirrors: route.mirrors?.map((one) => ({
+      ...one,
+      destination: { ...one.destination, host: full(one.destination.host) },
+    })),
+  };
+}
+
+/** A delegate's routes under the conditions of the route that delegates. A delegate of a delegate is not followed. */
+function delegated(
+  read: Read,
+  root: VirtualServiceHttpRoute,
+  rootNamespace: string,
+  clusterDomain: string,
+): VirtualServiceHttpRoute[] {
+  const namespace = root.delegate?.namespace ?? rootNamespace;
+  const row = read(tables.VirtualService, `${namespace}/${root.delegate?.name ?? ""}`);
+  if (row === undefined || (row.spec?.hosts ?? []).length > 0 || !exportedForDelegation(row, rootNamespace))
+    return [];
+  return (row.spec?.http ?? [])
+    .filter(({ delegate }) => delegate === undefined)
+    .flatMap((route) => {
+      const match = mergeMatches(root.match ?? [], route.match ?? []);
+      if (match === undefined) return [];
+      const { match: _match, delegate: _delegate, ...inherited } = root;
+      const own = withFullHosts(route, namespace, clusterDomain);
+      return [{ ...inherited, ...definedOf(own), headers: mergeHeaders(root, own), match }];
+    });
+}
+
+function exportedForDelegation({ spec, metadata }: VirtualService, client: string): boolean {
+  const exportTo = (spec?.exportTo ?? []).map((entry) =>
+    entry === "." ? (metadata.namespace ?? "default") : entry,
+  );
+  return isExportedTo(exportTo, metadata.namespace ?? "default", client);
+}
+
+function definedOf(route: VirtualServiceHttpRoute): VirtualServiceHttpRoute {
+  return Object.fromEntries(Object.entries(route).filter(([, value]) => value !== undefined));
+}
+
+function mergeHeaders(
+  root: VirtualServiceHttpRoute,
+  own: VirtualServiceHttpRoute,
+): VirtualServiceHttpRoute["headers"] {
+  if (root.headers === undefined) return own.headers;
+  const side = (name: "request" | "response") => ({
+    set: { ...root.headers?.[name]?.set, ...own.headers?.[name]?.set },
+    add: { ...root.headers?.[name]?.add, ...own.headers?.[name]?.add },
+    remove: [...(root.headers?.[name]?.remove ?? []), ...(own.headers?.[name]?.remove ?? [])],
+  });
+  return { request: side("request"), response: side("response") };
+}
+
+/** Every pair of conditions that can hold at once; undefined when none can. */
+function mergeMatches(
+  root: readonly HTTPMatchRequest[],
+  own: readonly HTTPMatchRequest[],
+): readonly HTTPMatchRequest[] | undefined {
+  if (root.length === 0) return own;
+  if (own.length === 0) return root;
+  const merged = own.flatMap((inner) =>
+    root.flatMap((outer) => {
+      if (!canMeet(outer, inner)) return [];
+      return [
+        {
+          ...outer,
+          ...inner,
+          name: [outer.name, inner.name].filter((name) => name !== undefined && name !== "").join("-"),
+          headers: { ...outer.headers, ...inner.headers },
+          withoutHeaders: { ...outer.withoutHeaders, ...inner.withoutHeaders },
+          queryParams: { ...outer.queryParams, ...inner.queryParams },
+          sourceLabels: { ...outer.sourceLabels, ...inner.sourceLabels },
+        },
+      ];
+    }),
+  );
+  return merged.length === 0 ? undefined : merged;
+}
+
+function canMeet(outer: HTTPMatchRequest, inner: HTTPMatchRequest): boolean {
+  return (
+    textsMeet(outer.uri, inner.uri) &&
+    textsMeet(outer.method, inner.method) &&
+    textsMeet(outer.authority, inner.authority) &&
+    textsMeet(outer.scheme, inner.scheme) &&
+    (outer.port === undefined || inner.port === undefined || outer.port === inner.port)
+  );
+}
+
+/** The delegate's condition must lie within the root's: an equal text, or a longer one under a prefix. */
+function textsMeet(outer: StringMatch | undefined, inner: StringMatch | undefined): boolean {
+  if (outer === undefined || inner === undefined) return true;
+  if (outer.regex !== undefined || inner.regex !== undefined) return outer.regex === inner.regex;
+  if (outer.exact !== undefined) return inner.exact === outer.exact;
+  const prefix = outer.prefix ?? "";
+  return (inner.exact ?? inner.prefix ?? "").startsWith(prefix);
+}

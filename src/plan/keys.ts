@@ -1,0 +1,136 @@
+// Keys of resources: everything that a resource's bytes depend on beside the facts it reads. A key carries resolved
+// names (which DestinationRules apply), never the proxy that asks, so that views share bytes.
+
+import type { Labels, Outlet } from "#model";
+import type {
+  InboundClusterKey,
+  InboundListenerKey,
+  InboundPassthroughClusterKey,
+  VirtualInboundKey,
+} from "./inbound-keys.ts";
+import type { ResourceType } from "./plan.ts";
+
+export interface OutboundClusterKey {
+  readonly kind: "outbound";
+  /** `namespace/host` of the service. */
+  readonly service: string;
+  readonly port: number;
+  /** "" is the whole service. */
+  readonly subset: string;
+  /** Row keys of the DestinationRules that apply, merged in this order. */
+  readonly rules: readonly string[];
+  /** The client's locality, where load balancing looks at it; otherwise "". */
+  readonly locality: string;
+}
+
+/** PassthroughCluster, BlackHoleCluster: the same bytes for every proxy. */
+export interface WellKnownClusterKey {
+  readonly kind: "well-known";
+  readonly name: "PassthroughCluster" | "BlackHoleCluster";
+}
+
+export type ClusterKey =
+  OutboundClusterKey | WellKnownClusterKey | InboundClusterKey | InboundPassthroughClusterKey;
+
+export type EndpointKey = OutboundClusterKey;
+
+/** `virtualOutbound`, at 15001. */
+export interface VirtualOutboundKey {
+  readonly kind: "virtual-outbound";
+  readonly allowAny: boolean;
+}
+
+/** The client's facts that rules match sources by. */
+export interface ClientFacts {
+  readonly namespace: string;
+  readonly labels: Labels;
+}
+
+/** What takes connections of one address and port. */
+export type OutboundPart =
+  /** Everything that looks like HTTP goes to a route table. */
+  | { readonly kind: "http"; readonly route: string }
+  /** Connections to one service. */
+  | {
+      readonly kind: "stream";
+      /** `namespace/host`. */
+      readonly service: string;
+      readonly port: number;
+      /** The application speaks TLS: connections are told apart by SNI. */
+      readonly tls: boolean;
+      /** Destination ranges where the listener's own address does not tell the service. */
+      readonly ranges: readonly string[];
+      /** Nothing but the SNI tells this service from others at the listener. */
+      readonly bySni: boolean;
+      /** Row keys of VirtualServices with TCP or TLS routes for it, first wins. */
+      readonly routing: readonly string[];
+      readonly rules: readonly string[];
+    };
+
+/** A listener for one address and port of the outbound side. */
+export interface OutboundListenerKey {
+  readonly kind: "outbound";
+  readonly bind: string;
+  readonly port: number;
+  readonly bindToPort: boolean;
+  readonly parts: readonly OutboundPart[];
+  readonly allowAny: boolean;
+  /** Only where some part is routed by VirtualServices: without, clients of all namespaces share the bytes. */
+  readonly client?: ClientFacts;
+}
+
+export type ListenerKey = VirtualOutboundKey | OutboundListenerKey | InboundListenerKey | VirtualInboundKey;
+
+/** A table of the outbound side: "9080", or "host:9080" for a sniffed port of one service. */
+export interface OutboundRouteKey {
+  readonly kind: "outbound";
+  readonly outlet: Outlet;
+  readonly port: number;
+  /** The host of a sniffed service; "" is the table of all services of the port. */
+  readonly host: string;
+  readonly allowAny: boolean;
+}
+
+export type RouteKey = OutboundRouteKey;
+
+/** One virtual host of an outbound table. */
+export interface OutboundVirtualHostKey {
+  readonly kind: "outbound";
+  readonly host: string;
+  readonly port: number;
+  readonly domains: readonly string[];
+  /** `namespace/host`, or "" for a host that only VirtualServices know. */
+  readonly service: string;
+  /** Row keys of VirtualServices, the first with a route for the client wins. */
+  readonly routing: readonly string[];
+  /** DestinationRules of the service itself. */
+  readonly rules: readonly string[];
+  /** Only where VirtualServices route: without, clients of all namespaces share the bytes. */
+  readonly client?: ClientFacts;
+}
+
+export type VirtualHostKey = OutboundVirtualHostKey;
+
+/** A resource's key, by type; "inbound" and "gateway" members are added by those who build them. */
+export interface KeyOf {
+  readonly cluster: ClusterKey;
+  readonly endpoint: EndpointKey;
+  readonly listener: ListenerKey;
+  readonly route: RouteKey;
+  readonly virtualHost: VirtualHostKey;
+  readonly secret: never;
+}
+
+/** A stable text for a key: equal keys have equal texts whatever the order of their fields. */
+export function keyText(type: ResourceType, key: unknown): string {
+  return `${type} ${stableText(key)}`;
+}
+
+/** JSON with the fields of every object in order. */
+export function stableText(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(stableText).join(",")}]`;
+  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null";
+  const entries = Object.entries(value).filter(([, field]) => field !== undefined);
+  const fields = entries.toSorted(([a], [b]) => (a < b ? -1 : 1));
+  return `{${fields.map(([name, field]) => `${JSON.stringify(name)}:${stableText(field)}`).join(",")}}`;
+}

@@ -1,0 +1,265 @@
+// The listeners and route tables of one port of the outbound side: which services share a listener, and how what
+// arrives there is told apart. The rules, and what happens when services want the same address, are Istio's.
+
+import { ports as reservedPorts } from "#base";
+import { defineKeyedQuery, sameData, type Read } from "#engine";
+import {
+  addressesOf,
+  allowsAny,
+  egressAt,
+  isTls,
+  listenerProtocol,
+  parseProtocol,
+  rulesFor,
+  scopeText,
+  serviceOf,
+  servicesOfPort,
+  streamRoutesFor,
+  visibleNamespaces,
+  visibleService,
+  visibleServices,
+  type Egress,
+  type MeshService,
+  type OutboundScope,
+  type Outlet,
+  type Protocol,
+} from "#model";
+import type { OutboundListenerKey, OutboundPart, OutboundRouteKey } from "./keys.ts";
+import type { Chunk, Planned } from "./plan.ts";
+
+export interface PortChunks {
+  readonly listener: Chunk;
+  readonly route: Chunk;
+}
+
+export const wildcardAddress = "0.0.0.0";
+const loopback = "127.0.0.1";
+
+/** Addresses of the proxy's own listeners: a service at such a port on the wildcard address cannot have a listener. */
+const ownPorts: ReadonlySet<number> = new Set([
+  reservedPorts.outbound,
+  reservedPorts.inbound,
+  reservedPorts.ready,
+  reservedPorts.envoyStats,
+  reservedPorts.agent,
+]);
+
+export const outboundPortChunks = defineKeyedQuery<
+  { readonly scope: OutboundScope; readonly port: number },
+  PortChunks
+>(
+  "outboundPortChunks",
+  ({ scope, port }) => `${port} ${scopeText(scope)}`,
+  (read, { scope, port }) => {
+    const slots = new Map<string, Slot>();
+    const explicit = read(egressAt, { scope, port });
+    if (explicit !== undefined) explicitListeners(read, scope, explicit, slots);
+    for (const slot of slots.values()) slot.locked = true;
+    const rest = read(egressAt, { scope, port: 0 });
+    if (rest !== undefined) serviceListeners(read, scope, port, rest, slots);
+    const allowAny = read(allowsAny, scope);
+    const ordered = [...slots.values()].toSorted((a, b) => (a.bind < b.bind ? -1 : 1));
+    const id = `port/${port}`;
+    return {
+      listener: { id, entries: ordered.map((slot) => plannedListener(scope, port, slot, allowAny)) },
+      route: { id, entries: plannedRoutes(scope, port, ordered, allowAny) },
+    };
+  },
+  sameData,
+);
+
+/** A listener while it is being laid out. */
+interface Slot {
+  readonly bind: string;
+  readonly bindToPort: boolean;
+  readonly parts: OutboundPart[];
+  readonly tables: Map<string, Outlet>;
+  /** The protocols that came first: databases that speak first do not share a listener. */
+  readonly protocols: Set<Protocol>;
+  /** Laid out by an egress listener of its own: services of other listeners must not join. */
+  locked: boolean;
+}
+
+/** One service's wish to be reached. */
+interface Wish {
+  readonly outlet: Outlet;
+  readonly egress: Egress;
+  readonly service: MeshService;
+  readonly port: number;
+  readonly protocol: Protocol;
+}
+
+function explicitListeners(
+  read: Read,
+  scope: OutboundScope,
+  egress: Egress,
+  slots: Map<string, Slot>,
+): void {
+  const outlet = { scope, port: egress.port };
+  const protocol = parseProtocol(egress.protocol);
+  const keys = read(visibleNamespaces, outlet).flatMap((namespace) =>
+    read(visibleServices, { outlet, namespace }),
+  );
+  for (const key of keys) {
+    const service = read(serviceOf, key);
+    if (service === undefined) continue;
+    // Istio takes only services that have the port, unless the listener is a proxy for all.
+    const hasPort = service.ports.some(({ port }) => port === egress.port);
+    if (!hasPort && protocol !== "http-proxy") continue;
+    layOut(read, { outlet, egress, service, port: egress.port, protocol }, slots);
+  }
+}
+
+function serviceListeners(
+  read: Read,
+  scope: OutboundScope,
+  port: number,
+  egress: Egress,
+  slots: Map<string, Slot>,
+): void {
+  const outlet = { scope, port: 0 };
+  for (const key of read(servicesOfPort, String(port))) {
+    const service = read(serviceOf, key);
+    const own = service?.ports.find((one) => one.port === port);
+    if (service === undefined || own === undefined) continue;
+    if (read(visibleService, { outlet, host: service.host }) !== key) continue;
+    layOut(read, { outlet, egress, service, port, protocol: own.protocol }, slots);
+  }
+}
+
+function layOut(read: Read, wish: Wish, slots: Map<string, Slot>): void {
+  const { service, protocol, outlet, egress } = wish;
+  const how = listenerProtocol(protocol);
+  // An alias is reached as the service it stands for; UDP is not captured.
+  if (service.resolution === "alias" || how === "none") return;
+  const bindToPort = outlet.scope.unintercepted || egress.bindToPort;
+  const bind = egress.bind !== "" ? egress.bind : bindToPort ? loopback : "";
+  if (how === "http") {
+    place(read, wish, slots, { bind: bind === "" ? wildcardAddress : bind, ranges: [] }, how);
+    return;
+  }
+  for (const spot of spotsOf(read, wish, bind)) place(read, wish, slots, spot, how);
+}
+
+interface Spot {
+  readonly bind: string;
+  readonly ranges: readonly string[];
+}
+
+/** Where connections to a service arrive: its addresses; its pods, when it is headless; or anywhere. */
+function spotsOf(read: Read, { service, port }: Wish, bind: string): Spot[] {
+  if (bind !== "") return [{ bind, ranges: [] }];
+  if (service.addresses.length > 0) {
+    return service.addresses.map((address) =>
+      address.includes("/") ? { bind: wildcardAddress, ranges: [address] } : { bind: address, ranges: [] },
+    );
+  }
+  if (service.resolution !== "original-destination") return [{ bind: wildcardAddress, ranges: [] }];
+  const pods = read(addressesOf, `${service.key} ${port}`).filter(isAddress);
+  if (service.registry === "External" && pods.length === 0 && !service.selects)
+    return [{ bind: wildcardAddress, ranges: [] }];
+  return pods.map((address) => ({ bind: address, ranges: [] }));
+}
+
+function place(
+  read: Read,
+  wish: Wish,
+  slots: Map<string, Slot>,
+  spot: Spot,
+  how: "http" | "tcp" | "auto",
+): void {
+  const { service, port, protocol, outlet } = wish;
+  if (spot.bind === wildcardAddress && ownPorts.has(port)) return;
+  let slot = slots.get(spot.bind);
+  if (slot?.locked === true) return;
+  if (slot !== undefined && clash(slot.protocols, protocol)) return;
+  if (slot === undefined) {
+    slot = {
+      bind: spot.bind,
+      bindToPort: outlet.scope.unintercepted || wish.egress.bindToPort,
+      parts: [],
+      tables: new Map(),
+      protocols: new Set(),
+      locked: false,
+    };
+    slots.set(spot.bind, slot);
+  }
+  slot.protocols.add(protocol);
+  if (how !== "http") slot.parts.push(streamPart(read, wish, spot));
+  if (how === "tcp") return;
+  const route = how === "auto" && spot.bind !== wildcardAddress ? `${service.host}:${port}` : String(port);
+  if (slot.tables.has(route)) return;
+  // One HTTP chain a listener: the first table has it. Two sniffed services at one address cannot be told apart.
+  if (slot.tables.size > 0) return;
+  slot.tables.set(route, outlet);
+  slot.parts.push({ kind: "http", route });
+}
+
+function streamPart(read: Read, { outlet, service, port, protocol }: Wish, spot: Spot): OutboundPart {
+  const { scope } = outlet;
+  const { host } = service;
+  return {
+    kind: "stream",
+    service: service.key,
+    // An egress listener's port may be none of the service's: with a single port it can only mean that one.
+    port: service.ports.length === 1 ? (service.ports[0]?.port ?? port) : port,
+    tls: isTls(protocol),
+    ranges: spot.ranges,
+    bySni: spot.ranges.length > 0 || (service.addresses.length === 0 && spot.bind === wildcardAddress),
+    routing: read(streamRoutesFor, { outlet, host }),
+    rules: read(rulesFor, {
+      client: scope.namespace,
+      labels: scope.labels,
+      host,
+      serviceNamespace: service.namespace,
+    }),
+  };
+}
+
+/** Sniffing would wait for a client that waits for its server, so MongoDB and MySQL share no listener with others. */
+function clash(present: ReadonlySet<Protocol>, incoming: Protocol): boolean {
+  const serverFirst = (protocol: Protocol): boolean => protocol === "mongo" || protocol === "mysql";
+  return [...present].some(
+    (protocol) => protocol !== incoming && (serverFirst(protocol) || serverFirst(incoming)),
+  );
+}
+
+function plannedListener(
+  scope: OutboundScope,
+  port: number,
+  slot: Slot,
+  allowAny: boolean,
+): Planned<OutboundListenerKey> {
+  const routed = slot.parts.some((part) => part.kind === "stream" && part.routing.length > 0);
+  return {
+    name: `${slot.bind}_${port}`,
+    key: {
+      kind: "outbound",
+      bind: slot.bind,
+      port,
+      bindToPort: slot.bindToPort,
+      parts: slot.parts,
+      allowAny,
+      ...(routed ? { client: { namespace: scope.namespace, labels: scope.labels } } : {}),
+    },
+  };
+}
+
+function plannedRoutes(
+  _scope: OutboundScope,
+  port: number,
+  slots: readonly Slot[],
+  allowAny: boolean,
+): Planned<OutboundRouteKey>[] {
+  const tables = new Map(slots.flatMap((slot) => [...slot.tables]));
+  return [...tables]
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, outlet]) => ({
+      name,
+      key: { kind: "outbound", outlet, port, host: name.slice(0, -String(port).length - 1), allowAny },
+    }));
+}
+
+function isAddress(text: string): boolean {
+  return /^[0-9.]+$/.test(text) || text.includes(":");
+}

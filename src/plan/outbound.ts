@@ -1,0 +1,194 @@
+// What the outbound side of a sidecar wants: clusters and endpoints in one chunk a namespace of services, listeners
+// and route tables in one chunk a port.
+
+import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
+import {
+  allowsAny,
+  anyOutlet,
+  asksForLocality,
+  destinationsOf,
+  egressOf,
+  isExportedTo,
+  rulesFor,
+  scopeText,
+  serviceOf,
+  servicesOfHost,
+  subsetNames,
+  visibleNamespaces,
+  visibleRoutes,
+  visibleService,
+  visibleServices,
+  type Labels,
+  type OutboundScope,
+} from "#model";
+import { stableText, type OutboundClusterKey, type VirtualOutboundKey, type WellKnownClusterKey } from "./keys.ts";
+import { outboundPortChunks } from "./outbound-ports.ts";
+import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
+
+/** Clusters, and the endpoints of those that Envoy asks endpoints for. */
+interface ClusterChunks {
+  readonly cluster: Chunk;
+  readonly endpoint: Chunk;
+}
+
+export function planOutbound(read: Read, scope: OutboundScope): Plan {
+  const any = { scope, port: anyOutlet };
+  const clusters = read(visibleNamespaces, any).map((namespace) =>
+    read(namespaceClusters, { scope, namespace }),
+  );
+  if (scope.sidecar !== "") clusters.push(read(impliedClusters, scope));
+  const ports = read(scopePorts, scope).map((port) => read(outboundPortChunks, { scope, port }));
+  return {
+    ...emptyPlan,
+    cluster: [wellKnownClusters, ...clusters.map(({ cluster }) => cluster)].filter(hasEntries),
+    endpoint: clusters.map(({ endpoint }) => endpoint).filter(hasEntries),
+    listener: [read(virtualOutbound, scope), ...ports.map(({ listener }) => listener)].filter(hasEntries),
+    route: ports.map(({ route }) => route).filter(hasEntries),
+  };
+}
+
+/** `outbound|9080|v1|reviews.default.svc.cluster.local`, the name that Istio's users know. */
+export function outboundClusterName(port: number, subset: string, host: string): string {
+  return `outbound|${port}|${subset}|${host}`;
+}
+
+const wellKnownClusters: Chunk = {
+  id: "well-known",
+  entries: (["BlackHoleCluster", "PassthroughCluster"] as const).map(
+    (name): Planned<WellKnownClusterKey> => ({ name, key: { kind: "well-known", name } }),
+  ),
+};
+
+const virtualOutbound = defineKeyedQuery<OutboundScope, Chunk>(
+  "virtualOutboundChunk",
+  scopeText,
+  (read, scope) => {
+    // Where nothing captures connections, nothing arrives at the capture port.
+    if (scope.unintercepted) return { id: "virtual", entries: [] };
+    const key: VirtualOutboundKey = { kind: "virtual-outbound", allowAny: read(allowsAny, scope) };
+    return { id: "virtual", entries: [{ name: "virtualOutbound", key }] };
+  },
+  sameData,
+);
+
+const namespaceClusters = defineKeyedQuery<
+  { readonly scope: OutboundScope; readonly namespace: string },
+  ClusterChunks
+>(
+  "namespaceClusters",
+  ({ scope, namespace }) => `${namespace} ${scopeText(scope)}`,
+  (read, { scope, namespace }) =>
+    chunksOf(
+      `services/${namespace}`,
+      read(visibleServices, { outlet: { scope, port: anyOutlet }, namespace }).map((service) =>
+        read(serviceClusters, clientOf(scope, service)),
+      ),
+    ),
+  sameData,
+);
+
+/** A Sidecar that imports a VirtualService gets the clusters of its destinations as well. */
+const impliedClusters = defineKeyedQuery<OutboundScope, ClusterChunks>(
+  "impliedClusters",
+  scopeText,
+  (read, scope) => {
+    const outlet = { scope, port: anyOutlet };
+    const hosts = read(visibleRoutes, outlet).flatMap(({ key }) => read(destinationsOf, key));
+    const services = [...new Set(hosts)].toSorted().flatMap((host) => {
+      if (read(visibleService, { outlet, host }) !== undefined) return [];
+      const candidates = read(servicesOfHost, host).flatMap((key) => {
+        const service = read(serviceOf, key);
+        return service !== undefined &&
+          isExportedTo(service.exportTo, service.namespace, scope.namespace)
+          ? [service]
+          : [];
+      });
+      return (candidates.find(({ namespace }) => namespace === scope.namespace) ?? candidates[0])?.key ?? [];
+    });
+    return chunksOf(
+      "implied",
+      services.map((service) => read(serviceClusters, clientOf(scope, service))),
+    );
+  },
+  sameData,
+);
+
+/** What a service's clusters depend on in the client. */
+interface ServiceClient {
+  readonly service: string;
+  readonly namespace: string;
+  readonly labels: Labels;
+  readonly locality: string;
+}
+
+function clientOf({ namespace, labels, locality }: OutboundScope, service: string): ServiceClient {
+  return { service, namespace, labels, locality };
+}
+
+interface ServiceClusters {
+  readonly entries: readonly Planned<OutboundClusterKey>[];
+  readonly byEndpoints: boolean;
+}
+
+const noClusters: ServiceClusters = { entries: [], byEndpoints: false };
+
+/** The clusters of one service: each port as a whole, and in each subset. */
+const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
+  "serviceClusters",
+  stableText,
+  (read, { service: key, namespace, labels, locality }) => {
+    const service = read(serviceOf, key);
+    if (service === undefined || service.resolution === "alias") return noClusters;
+    const { host } = service;
+    const rules = read(rulesFor, { client: namespace, labels, host, serviceNamespace: service.namespace });
+    const joined = rules.join(",");
+    const subsets = ["", ...read(subsetNames, joined)];
+    const near = read(asksForLocality, joined) ? locality : "";
+    const entries = service.ports
+      .filter(({ protocol }) => protocol !== "udp")
+      .flatMap(({ port }) =>
+        subsets.map((subset): Planned<OutboundClusterKey> => ({
+          name: outboundClusterName(port, subset, host),
+          key: { kind: "outbound", service: key, port, subset, rules, locality: near },
+        })),
+      );
+    return { entries, byEndpoints: service.resolution === "endpoints" };
+  },
+  sameData,
+);
+
+function chunksOf(id: string, services: readonly ServiceClusters[]): ClusterChunks {
+  return {
+    cluster: { id, entries: services.flatMap(({ entries }) => entries) },
+    endpoint: { id, entries: services.flatMap(({ entries, byEndpoints }) => (byEndpoints ? entries : [])) },
+  };
+}
+
+/** Port numbers for which a scope has listeners. */
+const scopePorts = defineKeyedQuery<OutboundScope, readonly number[]>(
+  "scopePorts",
+  scopeText,
+  (read, scope) => {
+    const named = read(egressOf, scope).flatMap(({ port }) => (port === 0 ? [] : [port]));
+    const outlet = { scope, port: 0 };
+    const ofServices = read(visibleNamespaces, outlet)
+      .flatMap((namespace) => read(visibleServices, { outlet, namespace }))
+      .flatMap((key) => read(portsOfService, key));
+    return [...new Set([...named, ...ofServices])].toSorted((a, b) => a - b);
+  },
+  sameData,
+);
+
+const portsOfService = defineQuery<readonly number[]>(
+  "portsOfService",
+  (read, key) =>
+    (read(serviceOf, key)?.ports ?? [])
+      .filter(({ protocol }) => protocol !== "udp")
+      .map(({ port }) => port)
+      .toSorted((a, b) => a - b),
+  sameData,
+);
+
+function hasEntries({ entries }: Chunk): boolean {
+  return entries.length > 0;
+}

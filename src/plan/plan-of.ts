@@ -1,0 +1,33 @@
+// One view's plan.
+
+import { defineKeyedQuery } from "#engine";
+import { planGateway } from "./gateway.ts";
+import { planInbound } from "./inbound.ts";
+import { planOutbound } from "./outbound.ts";
+import type { Plan } from "./plan.ts";
+import { viewText, type View } from "./views.ts";
+
+/** Chunks come from memoized queries and plans are compared chunk by chunk: an equal plan is no change. */
+export const planOf = defineKeyedQuery<View, Plan>(
+  "planOf",
+  viewText,
+  (read, view) => {
+    switch (view.kind) {
+      case "outbound":
+        return planOutbound(read, view.scope);
+      case "inbound":
+        return planInbound(read, view);
+      case "gateway":
+        return planGateway(read, view);
+    }
+  },
+  samePlan,
+);
+
+function samePlan(before: Plan, after: Plan): boolean {
+  return (Object.keys(before) as (keyof Plan)[]).every(
+    (type) =>
+      before[type].length === after[type].length &&
+      before[type].every((chunk, at) => chunk === after[type][at]),
+  );
+}

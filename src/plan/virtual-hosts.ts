@@ -1,0 +1,206 @@
+// The virtual hosts of an outbound route table: one for each service that speaks HTTP at the port, and one for each
+// host that only VirtualServices know. Their contents are another matter: each is a query of its own.
+
+import { defineKeyedQuery, sameData } from "#engine";
+import {
+  aliasesOf,
+  bySpecificity,
+  environmentOf,
+  hostCovers,
+  isWildcard,
+  listenerProtocol,
+  outletText,
+  routesFor,
+  rulesFor,
+  serviceOf,
+  servicesOfPort,
+  visibleNamespaces,
+  visibleRoutes,
+  visibleService,
+  visibleServices,
+  type MeshService,
+  type OutboundScope,
+  type Outlet,
+} from "#model";
+import { stableText, type OutboundRouteKey, type OutboundVirtualHostKey } from "./keys.ts";
+
+/** The port whose table also has hosts of VirtualServices that no service has: Istio's default for plain HTTP. */
+const plainHttpPort = 80;
+
+/** The virtual hosts of a table in the order in which they stand there. No domain stands in two of them. */
+export const virtualHostsOf = defineKeyedQuery<OutboundRouteKey, readonly OutboundVirtualHostKey[]>(
+  "virtualHosts",
+  stableText,
+  (read, { outlet, port, host }) => {
+    if (host !== "") {
+      const service = read(visibleService, { outlet, host });
+      const own = service === undefined ? undefined : read(serviceHost, { outlet, port, service });
+      // The table is for one service's address alone: whatever name the client used, it means that service.
+      return own === undefined ? [] : [{ ...own.virtualHost, domains: ["*"] }];
+    }
+    const services = read(servicesAt, { outlet, port });
+    const routed = read(ruleHosts, { outlet, port });
+    const ofServices = services.flatMap((service) => read(serviceHost, { outlet, port, service }) ?? []);
+    return withoutDuplicates([...routed, ...ofServices]);
+  },
+  sameData,
+);
+
+interface HostAndAlternates {
+  readonly virtualHost: OutboundVirtualHostKey;
+  /** Domains that are shorter forms of the host's: another host's full name goes before them. */
+  readonly alternates: readonly string[];
+}
+
+/** Services with HTTP at a port of an outlet: the services whose table it is. */
+const servicesAt = defineKeyedQuery<{ readonly outlet: Outlet; readonly port: number }, readonly string[]>(
+  "servicesAt",
+  ({ outlet, port }) => `${port} ${outletText(outlet)}`,
+  (read, { outlet, port }) => {
+    const keys =
+      outlet.port > 0
+        ? read(visibleNamespaces, outlet).flatMap((namespace) =>
+            read(visibleServices, { outlet, namespace }),
+          )
+        : read(servicesOfPort, String(port));
+    return keys.filter((key) => {
+      const service = read(serviceOf, key);
+      const own = service?.ports.find((one) => one.port === port);
+      if (service === undefined || own === undefined || service.resolution === "alias") return false;
+      const how = listenerProtocol(own.protocol);
+      if (how !== "http" && how !== "auto") return false;
+      return outlet.port > 0 || read(visibleService, { outlet, host: service.host }) === key;
+    });
+  },
+  sameData,
+);
+
+const serviceHost = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly port: number; readonly service: string },
+  HostAndAlternates | undefined
+>(
+  "serviceHost",
+  ({ outlet, port, service }) => `${service} ${port} ${outletText(outlet)}`,
+  (read, { outlet, port, service: key }) => {
+    const service = read(serviceOf, key);
+    if (service === undefined) return undefined;
+    const { scope } = outlet;
+    const { clusterDomain } = read(environmentOf, "");
+    const { host } = service;
+    const names = [host, ...read(aliasesOf, host)];
+    const alternates = names.flatMap((name) => shorterNames(name, scope.namespace, clusterDomain));
+    const routing = read(routesFor, { outlet, host });
+    return {
+      alternates,
+      virtualHost: {
+        kind: "outbound",
+        host,
+        port,
+        domains: domainsOf(service, names, alternates),
+        service: key,
+        routing,
+        rules: read(rulesFor, {
+          client: scope.namespace,
+          labels: scope.labels,
+          host,
+          serviceNamespace: service.namespace,
+        }),
+        ...(routing.length > 0 ? { client: clientFacts(scope) } : {}),
+      },
+    };
+  },
+  sameData,
+);
+
+/** Hosts that VirtualServices route and that no service of the table has. */
+const ruleHosts = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly port: number },
+  readonly HostAndAlternates[]
+>(
+  "ruleHosts",
+  ({ outlet, port }) => `${port} ${outletText(outlet)}`,
+  (read, { outlet, port }) => {
+    const served = read(servicesAt, { outlet, port }).map((key) => key.slice(key.indexOf("/") + 1));
+    const routes = read(visibleRoutes, outlet).filter(({ http }) => http);
+    const hosts = new Set<string>();
+    for (const route of routes) {
+      // Away from plain HTTP's port a rule must route some service of the table, as Istio has it.
+      if (port !== plainHttpPort && !route.hosts.some((host) => servesAny(host, served))) continue;
+      for (const host of route.hosts) if (!servesAny(host, served)) hosts.add(host);
+    }
+    return [...hosts].toSorted(bySpecificity).map((host) => ({
+      alternates: [],
+      virtualHost: {
+        kind: "outbound",
+        host,
+        port,
+        domains: [host],
+        service: "",
+        routing: routes.filter((route) => route.hosts.includes(host)).map(({ key }) => key),
+        rules: [],
+        client: clientFacts(outlet.scope),
+      },
+    }));
+  },
+  sameData,
+);
+
+function servesAny(host: string, served: readonly string[]): boolean {
+  return isWildcard(host) ? served.some((one) => hostCovers(host, one)) : served.includes(host);
+}
+
+function clientFacts(scope: OutboundScope): NonNullable<OutboundVirtualHostKey["client"]> {
+  return { namespace: scope.namespace, labels: scope.labels };
+}
+
+/** The names that a pod's resolver completes: `reviews` from its own namespace, `reviews.default` from any. */
+function shorterNames(host: string, clientNamespace: string, clusterDomain: string): string[] {
+  const suffix = `.svc.${clusterDomain}`;
+  if (!host.endsWith(suffix)) return [];
+  const before = host.slice(0, -suffix.length);
+  const [name = "", namespace, ...rest] = before.split(".");
+  if (namespace === undefined || rest.length > 0) return [];
+  const own = namespace === clientNamespace ? [name] : [];
+  return [...own, before, `${before}.svc`];
+}
+
+function domainsOf(
+  service: MeshService,
+  names: readonly string[],
+  alternates: readonly string[],
+): readonly string[] {
+  const all = [...names, ...alternates];
+  const headless = service.registry === "Kubernetes" && service.resolution === "original-destination";
+  // Clients of a headless service name single pods: `web-0.web.default`.
+  const pods = headless ? all.map((name) => `*.${name}`) : [];
+  return [...new Set([...all, ...pods, ...service.addresses.map(domainOfAddress)])];
+}
+
+function domainOfAddress(address: string): string {
+  return address.includes(":") ? `[${address}]` : address;
+}
+
+/** Envoy refuses a table with a domain in two virtual hosts: the first keeps it, and a full name goes before a short form. */
+function withoutDuplicates(hosts: readonly HostAndAlternates[]): OutboundVirtualHostKey[] {
+  const full = new Set(hosts.map(({ virtualHost }) => virtualHost.host));
+  const taken = new Set<string>();
+  const names = new Set<string>();
+  return hosts.flatMap(({ virtualHost, alternates }) => {
+    if (names.has(virtualHost.host)) return [];
+    names.add(virtualHost.host);
+    const domains = virtualHost.domains.filter((domain) => {
+      const lower = domain.toLowerCase();
+      if (taken.has(lower) || (alternates.includes(domain) && full.has(domain))) return false;
+      taken.add(lower);
+      return true;
+    });
+    if (domains.length === 0) return [];
+    return [domains.length === virtualHost.domains.length ? virtualHost : { ...virtualHost, domains }];
+  });
+}
+
+/** Istio's name of a virtual host. */
+export function virtualHostName({ host, port }: OutboundVirtualHostKey): string {
+  return `${host}:${port}`;
+}
+
