@@ -5,3 +5,15 @@ export { AdsSession } from "./session.ts";
 export type { Entry, LiveView, Rejection, Subscriber, Target } from "./view.ts";
 export type { DeltaRequest, DeltaResponse } from "./wire.ts";
 export { parseRequest, renderResponse } from "./wire.ts";
+export type {
+  GrpcPeer,
+  GrpcServerOptions,
+  GrpcStream,
+  StreamHandlers,
+  TlsMaterial,
+  UnaryMethod,
+} from "./grpc.ts";
+export { GrpcError, GrpcServer, grpcStatus } from "./grpc.ts";
+export type { Admitted, AdsServerOptions, ProxyStatus } from "./ads-server.ts";
+export { AdsServer, adsPath } from "./ads-server.ts";
+export { Batcher } from "./batcher.ts";

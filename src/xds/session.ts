@@ -14,7 +14,7 @@ import type { LiveView, Rejection, Target } from "./view.ts";
 import { namedBy } from "./view.ts";
 import { newcomerWaitMs, orderWaitMs, responseBytesMax, stuckAfterMs, subscribedNamesMax } from "./limits.ts";
 import { culpritsOf, halves } from "./rejection.ts";
-import { Subscription, toldAbsent, type SentResource } from "./subscription.ts";
+import { Subscription, toldAbsent, uncertain, type SentResource } from "./subscription.ts";
 import { renderResponse, type DeltaRequest } from "./wire.ts";
 
 /** Why a session ended a stream, with gRPC's code. */
@@ -84,6 +84,8 @@ export class AdsSession {
   readonly #subscriptions = new Map<ResourceType, Subscription>();
   #views: readonly LiveView[] = [];
   #nonce = 0;
+  /** Clusters sent before the stream's first request for endpoints, which will claim to hold theirs. */
+  readonly #endpointsDue = new Set<string>();
   #wokenAtMs: number | undefined;
 
   constructor(options: SessionOptions) {
@@ -181,7 +183,8 @@ export class AdsSession {
       subscription.names.add(name);
       subscription.recheck.add(name);
       // A name that is asked for again is to be sent again; what a new stream says it holds is not.
-      if (!request.initialVersions.has(name)) subscription.held.delete(name);
+      const isDue = type === "endpoint" && this.#endpointsDue.delete(name);
+      if (isDue || !request.initialVersions.has(name)) subscription.held.delete(name);
     }
     for (const name of request.unsubscribe) {
       if (name === "*") subscription.wildcard = false;
@@ -232,14 +235,14 @@ export class AdsSession {
     subscription.inFlight = undefined;
     subscription.lastRejection = reason;
     const group = subscription.trialGroups.shift();
-    for (const [name, { versionBefore }] of inFlight.resources) {
-      if (versionBefore === undefined) subscription.held.delete(name);
-      else subscription.held.set(name, versionBefore);
+    // Of a rejected response Envoy may have taken the good ones (clusters, listeners) or nothing (virtual hosts).
+    for (const name of inFlight.resources.keys()) {
+      subscription.held.set(name, uncertain);
       subscription.recheck.add(name);
     }
     // A response of removals alone is not sent twice: nothing in it could become better.
     for (const [name, versionBefore] of inFlight.resources.size > 0 ? inFlight.removed : []) {
-      if (versionBefore !== undefined) subscription.held.set(name, versionBefore);
+      if (versionBefore !== undefined) subscription.held.set(name, uncertain);
       subscription.recheck.add(name);
     }
     const culprits = culpritsOf(inFlight.resources, reason);
@@ -259,6 +262,8 @@ export class AdsSession {
   ): void {
     const { version, origins } = sent.resource;
     subscription.refused.set(name, version);
+    if (sent.versionBefore === undefined) subscription.held.delete(name);
+    else subscription.held.set(name, sent.versionBefore);
     const atMs = this.#options.nowMs();
     this.#options.reject({ type, name, version, reason, proxy: this.id, atMs, origins }, this.#views);
   }
@@ -437,8 +442,11 @@ export class AdsSession {
   /** An EDS cluster's endpoints have its name. */
   #resendEndpoints(clusters: Iterable<string>): void {
     const endpoints = this.#subscriptions.get("endpoint");
-    if (endpoints === undefined) return;
     for (const name of clusters) {
+      if (endpoints === undefined) {
+        this.#endpointsDue.add(name);
+        continue;
+      }
       if (!endpoints.names.has(name)) continue;
       endpoints.held.delete(name);
       endpoints.recheck.add(name);

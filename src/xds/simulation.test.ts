@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { resourceTypes, type ResourceType } from "#plan";
+import type { ResourceType } from "#plan";
 import { canaryWaitMs } from "./limits.ts";
 import { rowTable, translation, World, type FakeProxy } from "./testing.ts";
 
@@ -83,7 +83,7 @@ function assertConverged(world: World, proxies: readonly FakeProxy[], seed: numb
 }
 
 test("under random changes, verdicts, silences and reconnects every proxy comes to the from-scratch answer", () => {
-  for (let seed = 1; seed <= 40; seed++) {
+  for (let seed = 1; seed <= 60; seed++) {
     const below = random(seed);
     const world = new World();
     const classes = ["v0", "v0", "v0+v1", "v1+v2", "v2", "v2"];
@@ -98,6 +98,5 @@ test("under random changes, verdicts, silences and reconnects every proxy comes 
     }
     world.settle();
     assertConverged(world, proxies, seed);
-    assert.ok(resourceTypes.length > 0);
   }
 });

@@ -23,6 +23,9 @@ export interface InFlight {
 /** A name that the proxy was told does not exist. */
 export const toldAbsent = "";
 
+/** A name of which the proxy may hold either of two versions. */
+export const uncertain = "?";
+
 export class Subscription {
   wildcard = false;
   readonly names = new Set<string>();

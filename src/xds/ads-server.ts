@@ -1,0 +1,248 @@
+// The delta ADS method: lets proxies in, one session for each stream. Who a proxy is, and so what it is entitled to, is
+// decided by `admit` from what it has proven and not from what it says.
+
+import type { Logger } from "#base";
+import { resourceTypeOf, type Message } from "#envoy";
+import { resourceTypes, type ResourceType } from "#plan";
+import { grpcStatus, GrpcError, type GrpcPeer, type GrpcStream, type StreamHandlers } from "./grpc.ts";
+import type { Mesh } from "./mesh.ts";
+import { AdsSession, type Closing, type SessionReports, type TypeStatus } from "./session.ts";
+import { parseRequest, type DeltaRequest } from "./wire.ts";
+
+export const adsPath = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+/** A proxy that was let in. */
+export interface Admitted<C> {
+  /** Envoy's node id. */
+  readonly id: string;
+  readonly proxyClass: C;
+}
+
+export interface AdsServerOptions<C, V> {
+  readonly mesh: Mesh<C, V>;
+  /** Who is this? Throws GrpcError for those who are not let in. */
+  readonly admit: (node: Message, peer: GrpcPeer) => Promise<Admitted<C>>;
+  readonly nowMs: () => number;
+  readonly log: Logger;
+  readonly reports: SessionReports & {
+    connected(id: string): void;
+    disconnected(id: string): void;
+    refused(reason: string): void;
+  };
+}
+
+/** How `syncz` shows a proxy. */
+export interface ProxyStatus {
+  readonly proxy: string;
+  readonly peer: string;
+  readonly connectedAtMs: number;
+  readonly types: readonly TypeStatus[];
+}
+
+/** Proxies that may be in admission (a token review takes a round trip) at a time; the rest is told to come again. */
+const admissionsMax = 200;
+/** Requests that wait for one proxy's admission: one a type and a few more. */
+const waitingRequestsMax = 64;
+
+interface Connection<C> {
+  readonly stream: GrpcStream;
+  readonly connectedAtMs: number;
+  admitted: Admitted<C> | undefined;
+  session: AdsSession | undefined;
+  /** Requests that came while the proxy was being admitted. */
+  waiting: DeltaRequest[];
+  admitting: boolean;
+  closed: boolean;
+}
+
+export class AdsServer<C, V> {
+  readonly #options: AdsServerOptions<C, V>;
+  readonly #connections = new Set<Connection<C>>();
+  #admissions = 0;
+
+  constructor(options: AdsServerOptions<C, V>) {
+    this.#options = options;
+  }
+
+  get connectionCount(): number {
+    return this.#connections.size;
+  }
+
+  /** The gRPC method. */
+  readonly method = (stream: GrpcStream): StreamHandlers => {
+    const connection: Connection<C> = {
+      stream,
+      connectedAtMs: this.#options.nowMs(),
+      admitted: undefined,
+      session: undefined,
+      waiting: [],
+      admitting: false,
+      closed: false,
+    };
+    this.#connections.add(connection);
+    return {
+      message: (bytes) => this.#receive(connection, bytes),
+      closed: () => this.#closed(connection),
+    };
+  };
+
+  /** To be called every second or so. */
+  tick(): void {
+    for (const { session } of this.#connections) session?.tick();
+    this.#options.mesh.tick();
+  }
+
+  status(): ProxyStatus[] {
+    return [...this.#connections].flatMap(({ admitted, session, stream, connectedAtMs }) =>
+      admitted === undefined || session === undefined
+        ? []
+        : [{ proxy: admitted.id, peer: stream.peer.address, connectedAtMs, types: session.status() }],
+    );
+  }
+
+  /** The names and versions that a proxy holds, for each type; undefined if no such proxy is connected. */
+  holdings(id: string): Record<ResourceType, Record<string, string>> | undefined {
+    const session = this.sessionOf(id);
+    if (session === undefined) return undefined;
+    const entries = resourceTypes.map((type) => [type, Object.fromEntries(session.held(type))]);
+    return Object.fromEntries(entries) as Record<ResourceType, Record<string, string>>;
+  }
+
+  /** Finds a proxy by its node id, or by its pod's `name.namespace`. */
+  sessionOf(id: string): AdsSession | undefined {
+    for (const { admitted, session } of this.#connections) {
+      if (admitted?.id === id || admitted?.id.split("~")[2] === id) return session;
+    }
+    return undefined;
+  }
+
+  admittedOf(id: string): Admitted<C> | undefined {
+    for (const { admitted } of this.#connections) {
+      if (admitted?.id === id || admitted?.id.split("~")[2] === id) return admitted;
+    }
+    return undefined;
+  }
+
+  /**
+   * Asks again what class each proxy is in, after Pods changed.
+   * @param classOf undefined if the proxy is no longer entitled to anything: its stream ends
+   */
+  reclassify(classOf: (id: string) => C | undefined, sameClass: (one: C, other: C) => boolean): void {
+    for (const connection of this.#connections) {
+      const { admitted, session } = connection;
+      if (admitted === undefined || session === undefined) continue;
+      const proxyClass = classOf(admitted.id);
+      if (proxyClass === undefined) {
+        connection.stream.end(grpcStatus.permissionDenied, "the pod of this proxy is gone");
+        this.#closed(connection);
+      } else if (!sameClass(proxyClass, admitted.proxyClass)) {
+        this.#options.mesh.detach(session, admitted.proxyClass);
+        connection.admitted = { ...admitted, proxyClass };
+        session.viewsChanged(this.#options.mesh.attach(session, proxyClass));
+      }
+    }
+  }
+
+  #receive(connection: Connection<C>, bytes: Uint8Array): void {
+    let request: DeltaRequest;
+    try {
+      request = parseRequest(bytes);
+    } catch (error) {
+      this.#end(connection, {
+        code: grpcStatus.invalidArgument,
+        message: `not a DeltaDiscoveryRequest: ${String(error)}`,
+      });
+      return;
+    }
+    if (connection.session !== undefined) {
+      this.#deliver(connection.session, request, connection);
+      return;
+    }
+    connection.waiting.push(request);
+    if (connection.waiting.length > waitingRequestsMax) {
+      const message = "too many requests before admission";
+      this.#end(connection, { code: grpcStatus.resourceExhausted, message });
+    } else if (!connection.admitting) void this.#admit(connection, request.node);
+  }
+
+  #deliver(session: AdsSession, request: DeltaRequest, connection: Connection<C>): void {
+    const type = resourceTypeOf(request.typeUrl);
+    // A type that is not served (runtime, scoped routes) stays unanswered, as if nothing of it existed.
+    if (type === undefined) {
+      this.#options.log.debug(
+        { proxy: connection.admitted?.id, type: request.typeUrl },
+        "a type that is not served",
+      );
+    } else session.receive(request, type);
+  }
+
+  async #admit(connection: Connection<C>, node: Message | undefined): Promise<void> {
+    connection.admitting = true;
+    if (this.#admissions >= admissionsMax) {
+      this.#refuse(
+        connection,
+        new GrpcError(grpcStatus.unavailable, "too many proxies connect at once; come again"),
+      );
+      return;
+    }
+    this.#admissions++;
+    try {
+      if (node === undefined)
+        throw new GrpcError(grpcStatus.invalidArgument, "the first request names no node");
+      const admitted = await this.#options.admit(node, connection.stream.peer);
+      if (!connection.closed) this.#open(connection, admitted);
+    } catch (error) {
+      this.#refuse(connection, error);
+    } finally {
+      this.#admissions--;
+    }
+  }
+
+  #open(connection: Connection<C>, admitted: Admitted<C>): void {
+    const { mesh, nowMs, reports, log } = this.#options;
+    const session = new AdsSession({
+      id: admitted.id,
+      nowMs,
+      send: (bytes) => connection.stream.send(bytes),
+      close: (closing) => this.#end(connection, closing),
+      reject: (rejection, views) => mesh.reject(rejection, views),
+      flush: () => mesh.flush(),
+      reports,
+    });
+    connection.admitted = admitted;
+    connection.session = session;
+    session.viewsChanged(mesh.attach(session, admitted.proxyClass));
+    reports.connected(admitted.id);
+    log.info({ proxy: admitted.id, peer: connection.stream.peer.address }, "proxy connected");
+    const waiting = connection.waiting;
+    connection.waiting = [];
+    for (const request of waiting) this.#deliver(session, request, connection);
+  }
+
+  #refuse(connection: Connection<C>, error: unknown): void {
+    const refusal =
+      error instanceof GrpcError
+        ? error
+        : new GrpcError(grpcStatus.unavailable, "admission failed; come again");
+    const { address } = connection.stream.peer;
+    this.#options.log.warn({ peer: address, code: refusal.code, error: String(error) }, "proxy refused");
+    this.#options.reports.refused(refusal.message);
+    this.#end(connection, refusal);
+  }
+
+  #end(connection: Connection<C>, { code, message }: Closing): void {
+    connection.stream.end(code, message);
+    this.#closed(connection);
+  }
+
+  #closed(connection: Connection<C>): void {
+    if (connection.closed) return;
+    connection.closed = true;
+    this.#connections.delete(connection);
+    const { admitted, session } = connection;
+    if (admitted === undefined || session === undefined) return;
+    this.#options.mesh.detach(session, admitted.proxyClass);
+    this.#options.reports.disconnected(admitted.id);
+    this.#options.log.info({ proxy: admitted.id }, "proxy disconnected");
+  }
+}

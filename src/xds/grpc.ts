@@ -1,0 +1,329 @@
+// gRPC on node:http2, as much of it as a control plane serves: one bidirectional stream and unary calls, uncompressed.
+// Written here because a server that asks for client certificates without insisting on them, which sidecars without a
+// certificate yet need, cannot be had from grpc-js, and because responses are ready bytes.
+
+import http2 from "node:http2";
+import type { TLSSocket } from "node:tls";
+import type { AddressInfo } from "node:net";
+import type { Logger } from "#base";
+
+/** gRPC's status codes that this server answers with. */
+export const grpcStatus = {
+  ok: 0,
+  invalidArgument: 3,
+  deadlineExceeded: 4,
+  notFound: 5,
+  permissionDenied: 7,
+  resourceExhausted: 8,
+  aborted: 10,
+  unimplemented: 12,
+  internal: 13,
+  unavailable: 14,
+  unauthenticated: 16,
+} as const;
+
+/** A refusal of a call; the message is for the caller. */
+export class GrpcError extends Error {
+  readonly code: number;
+  constructor(code: number, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** Who calls. */
+export interface GrpcPeer {
+  /** `address:port`. */
+  readonly address: string;
+  readonly authorization: string | undefined;
+  /** The client certificate (DER), only if TLS has verified it against the trusted roots. */
+  readonly certificate: Uint8Array | undefined;
+}
+
+/** One bidirectional call. */
+export interface GrpcStream {
+  readonly peer: GrpcPeer;
+  send(message: Uint8Array): void;
+  /** Ends the call with a status; messages still unsent go out before. */
+  end(code: number, message: string): void;
+  /** Bytes that are handed over and not yet taken by the network. */
+  readonly unsentBytes: number;
+}
+
+export interface StreamHandlers {
+  message(bytes: Uint8Array): void;
+  /** Called once when the call is over, whoever ended it. */
+  closed(): void;
+}
+
+export type StreamMethod = (stream: GrpcStream) => StreamHandlers;
+export type UnaryMethod = (request: Uint8Array, peer: GrpcPeer) => Promise<Uint8Array>;
+
+export interface TlsMaterial {
+  /** The serving certificate with its chain, PEM. */
+  readonly certificate: string;
+  readonly key: string;
+  /** The roots that client certificates are verified against, PEM. */
+  readonly clientRoots: string;
+}
+
+export interface GrpcServerOptions {
+  readonly host: string;
+  readonly port: number;
+  /** Plaintext without. */
+  readonly tls?: TlsMaterial;
+  readonly streams: Readonly<Record<string, StreamMethod>>;
+  readonly unary: Readonly<Record<string, UnaryMethod>>;
+  readonly log: Logger;
+}
+
+/** A request message longer than this ends the call: a proxy with 50,000 names of 70 bytes stays below. */
+const messageBytesMax = 16 * 1024 * 1024;
+/** Calls at a time on one connection; a proxy needs two. */
+const concurrentStreamsMax = 32;
+/** Connections at a time; beyond it new ones are closed at once, and Envoy comes again later. */
+const connectionsMax = 10_000;
+/** A connection is pinged this often, and closed if the answer takes as long. */
+const keepaliveMs = 30_000;
+/** A connection that completes no TLS handshake in this time is closed. */
+const handshakeMs = 10_000;
+
+export class GrpcServer {
+  readonly #options: GrpcServerOptions;
+  readonly #server: http2.Http2Server | http2.Http2SecureServer;
+  readonly #sessions = new Set<http2.ServerHttp2Session>();
+  readonly #keepalive: NodeJS.Timeout;
+
+  private constructor(options: GrpcServerOptions) {
+    this.#options = options;
+    const settings: http2.ServerOptions = {
+      settings: { maxConcurrentStreams: concurrentStreamsMax, initialWindowSize: 1024 * 1024 },
+      maxSessionMemory: 64,
+    };
+    this.#server =
+      options.tls === undefined
+        ? http2.createServer(settings)
+        : http2.createSecureServer({
+            ...settings,
+            ...secureContext(options.tls),
+            requestCert: true,
+            // A proxy without a certificate yet proves itself by its token; `peerOf` passes on verified ones alone.
+            rejectUnauthorized: false,
+            ALPNProtocols: ["h2"],
+            handshakeTimeout: handshakeMs,
+          });
+    this.#server.maxConnections = connectionsMax;
+    this.#server.on("session", (session) => this.#track(session));
+    this.#server.on("stream", (stream, headers) => this.#serve(stream as http2.ServerHttp2Stream, headers));
+    this.#server.on("sessionError", (error) =>
+      options.log.debug({ error: String(error) }, "connection failed"),
+    );
+    this.#server.on("tlsClientError", (error: Error) =>
+      options.log.debug({ error: String(error) }, "TLS handshake failed"),
+    );
+    this.#keepalive = setInterval(() => this.#pingAll(), keepaliveMs);
+    this.#keepalive.unref();
+  }
+
+  /** Listens. Rejects if the port is taken. */
+  static async listen(options: GrpcServerOptions): Promise<GrpcServer> {
+    const server = new GrpcServer(options);
+    await new Promise<void>((resolve, reject) => {
+      server.#server.once("error", reject);
+      server.#server.listen(options.port, options.host, () => {
+        server.#server.off("error", reject);
+        server.#server.on("error", (error: Error) =>
+          options.log.error({ error: String(error) }, "server failed"),
+        );
+        resolve();
+      });
+    });
+    return server;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  get connectionCount(): number {
+    return this.#sessions.size;
+  }
+
+  /** Uses another certificate or other roots for connections from now on. */
+  replaceTls(tls: TlsMaterial): void {
+    (this.#server as http2.Http2SecureServer).setSecureContext(secureContext(tls));
+  }
+
+  /** Takes no new connections and asks the clients to go elsewhere, spread over `drainMs`; then closes what is left. */
+  async close(drainMs: number): Promise<void> {
+    clearInterval(this.#keepalive);
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    const sessions = [...this.#sessions];
+    const waits = sessions.map(
+      (session, at) =>
+        new Promise<void>((resolve) =>
+          setTimeout(
+            () => {
+              if (!session.destroyed) session.goaway(http2.constants.NGHTTP2_NO_ERROR);
+              session.destroy();
+              resolve();
+            },
+            (drainMs * at) / sessions.length,
+          ),
+        ),
+    );
+    await Promise.all(waits);
+    for (const session of this.#sessions) session.destroy();
+    await closed;
+  }
+
+  #track(session: http2.ServerHttp2Session): void {
+    this.#sessions.add(session);
+    session.on("error", (error) => this.#options.log.debug({ error: String(error) }, "connection failed"));
+    session.once("close", () => this.#sessions.delete(session));
+  }
+
+  #pingAll(): void {
+    for (const session of this.#sessions) {
+      if (session.destroyed) continue;
+      const timer = setTimeout(() => session.destroy(), keepaliveMs).unref();
+      if (!session.ping(() => clearTimeout(timer))) clearTimeout(timer);
+    }
+  }
+
+  #serve(stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders): void {
+    stream.on("error", (error) => this.#options.log.debug({ error: String(error) }, "call failed"));
+    const path = headers[":path"] ?? "";
+    const streamMethod = this.#options.streams[path];
+    const unaryMethod = this.#options.unary[path];
+    if (!/^application\/grpc(\+proto)?\b/.test(headers["content-type"] ?? "")) {
+      stream.respond({ ":status": 415 }, { endStream: true });
+      return;
+    }
+    const call = new Call(stream, peerOf(stream, headers));
+    if (streamMethod !== undefined) call.serve(streamMethod(call));
+    else if (unaryMethod !== undefined) call.serveUnary(unaryMethod, this.#options.log);
+    else call.end(grpcStatus.unimplemented, `no method ${path}`);
+  }
+}
+
+/** One call: message framing (a flag, four bytes of length, the message) over an HTTP/2 stream. */
+class Call implements GrpcStream {
+  readonly peer: GrpcPeer;
+  readonly #stream: http2.ServerHttp2Stream;
+  #ended = false;
+  #responded = false;
+  #pending: Buffer[] = [];
+  #pendingBytes = 0;
+
+  constructor(stream: http2.ServerHttp2Stream, peer: GrpcPeer) {
+    this.#stream = stream;
+    this.peer = peer;
+  }
+
+  get unsentBytes(): number {
+    return this.#stream.writableLength;
+  }
+
+  serve(handlers: StreamHandlers): void {
+    this.#stream.on("data", (chunk: Buffer) => this.#receive(chunk, (message) => handlers.message(message)));
+    this.#stream.on("end", () => this.end(grpcStatus.ok, ""));
+    this.#stream.once("close", () => handlers.closed());
+  }
+
+  serveUnary(method: UnaryMethod, log: Logger): void {
+    let request: Uint8Array | undefined;
+    this.#stream.on("data", (chunk: Buffer) => this.#receive(chunk, (message) => (request ??= message)));
+    this.#stream.on("end", () => {
+      if (request === undefined) {
+        this.end(grpcStatus.invalidArgument, "a request without a message");
+        return;
+      }
+      method(request, this.peer).then(
+        (response) => {
+          this.send(response);
+          this.end(grpcStatus.ok, "");
+        },
+        (error: unknown) => {
+          if (error instanceof GrpcError) this.end(error.code, error.message);
+          else {
+            log.error({ error: String(error) }, "call failed");
+            this.end(grpcStatus.internal, "internal error");
+          }
+        },
+      );
+    });
+  }
+
+  send(message: Uint8Array): void {
+    if (this.#ended || this.#stream.destroyed) return;
+    this.#respond();
+    const head = Buffer.alloc(5);
+    head.writeUInt32BE(message.length, 1);
+    this.#stream.write(Buffer.concat([head, message]));
+  }
+
+  end(code: number, message: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    if (this.#stream.destroyed) return;
+    const trailers = { "grpc-status": String(code), "grpc-message": encodeURIComponent(message) };
+    if (this.#responded) {
+      this.#stream.once("wantTrailers", () => this.#stream.sendTrailers(trailers));
+      this.#stream.end();
+      return;
+    }
+    const headers = { ":status": 200, "content-type": "application/grpc", ...trailers };
+    this.#stream.respond(headers, { endStream: true });
+  }
+
+  #respond(): void {
+    if (this.#responded) return;
+    this.#responded = true;
+    this.#stream.respond({ ":status": 200, "content-type": "application/grpc" }, { waitForTrailers: true });
+  }
+
+  #receive(chunk: Buffer, each: (message: Uint8Array) => void): void {
+    this.#pending.push(chunk);
+    this.#pendingBytes += chunk.length;
+    while (this.#pendingBytes >= 5 && !this.#ended) {
+      const bytes = this.#pending.length === 1 ? this.#pending[0]! : Buffer.concat(this.#pending);
+      this.#pending = [bytes];
+      const length = bytes.readUInt32BE(1);
+      if (bytes[0] !== 0) {
+        this.end(grpcStatus.unimplemented, "compressed messages are not understood");
+        return;
+      }
+      if (length > messageBytesMax) {
+        this.end(
+          grpcStatus.resourceExhausted,
+          `a message of ${length} bytes; ${messageBytesMax} are allowed`,
+        );
+        return;
+      }
+      if (bytes.length < 5 + length) return;
+      this.#pending = [bytes.subarray(5 + length)];
+      this.#pendingBytes -= 5 + length;
+      each(bytes.subarray(5, 5 + length));
+    }
+  }
+}
+
+function secureContext(tls: TlsMaterial): http2.SecureServerOptions {
+  return {
+    cert: tls.certificate,
+    key: tls.key,
+    ca: tls.clientRoots,
+    minVersion: "TLSv1.2",
+  };
+}
+
+function peerOf(stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders): GrpcPeer {
+  const socket = stream.session?.socket as TLSSocket | undefined;
+  const verified = socket?.authorized === true ? socket.getPeerX509Certificate?.() : undefined;
+  return {
+    address: `${socket?.remoteAddress ?? ""}:${socket?.remotePort ?? ""}`,
+    authorization: headers.authorization,
+    certificate: verified?.raw,
+  };
+}
