@@ -58,7 +58,10 @@ export const trustedCaOf = defineQuery<Credential<TrustedCa>>(
     const secret = read(tables.Secret, row);
     if (secret === undefined) return unusable(`neither Secret ${separate} nor Secret ${key} exists`);
     const text = textsOf(secret);
-    for (const [certificateName, revocationsName] of [["cacert", "crl"], ["ca.crt", "ca.crl"]] as const) {
+    for (const [certificateName, revocationsName] of [
+      ["cacert", "crl"],
+      ["ca.crt", "ca.crl"],
+    ] as const) {
       const certificate = text(certificateName);
       if (certificate === "") continue;
       const wrong = pemComplaint(certificate, "CERTIFICATE");

@@ -66,7 +66,8 @@ export interface MergedGateway {
 
 export const gatewayScopeOf = defineKeyedQuery<ProxyClass, GatewayScope>(
   "gatewayScopeOf",
-  (proxy) => `${workloadText(proxy)} ${JSON.stringify([proxy.locality, proxy.network, instanceAddresses(proxy)])}`,
+  (proxy) =>
+    `${workloadText(proxy)} ${JSON.stringify([proxy.locality, proxy.network, instanceAddresses(proxy)])}`,
   (read, proxy) => ({
     namespace: proxy.namespace,
     labels: proxy.labels,
@@ -142,7 +143,8 @@ function merge(gateways: readonly ChosenGateway[]): MergedGateway {
   const ports: Ports = { listeners: new Map(), routes: new Map(), serverNames: new Map(), conflicts: [] };
   for (const { gateway, portsOf } of gateways) {
     (gateway.spec?.servers ?? []).forEach((server, at) => {
-      for (const port of portsOf(server.port.number)) add(ports, mergedServer(gateway, server, at, port), port);
+      for (const port of portsOf(server.port.number))
+        add(ports, mergedServer(gateway, server, at, port), port);
     });
   }
   const listeners = [...ports.listeners.values()].map(({ bind, port, servers }) => ({
@@ -227,12 +229,15 @@ function add(ports: Ports, server: MergedServer, port: number): void {
 function claimServerNames(ports: Ports, key: string, server: MergedServer): boolean {
   const known = ports.serverNames.get(key) ?? new Set<string>();
   ports.serverNames.set(key, known);
-  const taken = server.hosts.filter((host) => known.has(host));
+  // Server names know no namespaces; the hosts of a plain server that redirects to HTTPS do.
+  const hosts =
+    server.kind === "http" ? server.hosts : server.hosts.map((host) => host.slice(host.indexOf("/") + 1));
+  const taken = hosts.filter((host) => known.has(host));
   if (taken.length > 0) {
     conflict(ports, server, `host ${taken.join(", ")} is already served on this port`);
     return false;
   }
-  for (const host of server.hosts) known.add(host);
+  for (const host of hosts) known.add(host);
   return true;
 }
 

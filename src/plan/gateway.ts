@@ -1,9 +1,108 @@
-// What a gateway wants.
+// What a router wants: listeners and route tables of the Gateways that choose it, clusters of the services they route
+// to, and the certificates they name.
 
-import { emptyPlan, type Plan } from "./plan.ts";
+import { defineKeyedQuery, sameData, type Read } from "#engine";
+import {
+  gatewayScopeOf,
+  gatewayScopeText,
+  gatewayServices,
+  mergedGatewayOf,
+  type GatewayScope,
+  type MergedServer,
+} from "#model";
+import type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
+import type { WellKnownClusterKey } from "./keys.ts";
+import { serviceClusterChunks } from "./outbound.ts";
+import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
 import type { GatewayView } from "./views.ts";
-import type { Read } from "#engine";
 
-export function planGateway(_read: Read, _view: GatewayView): Plan {
-  return emptyPlan;
+export function planGateway(read: Read, view: GatewayView): Plan {
+  const scope = read(gatewayScopeOf, view.proxy);
+  const clusters = read(gatewayClusters, scope);
+  const servers = read(serverChunks, scope);
+  return {
+    ...emptyPlan,
+    cluster: [blackHole, clusters.cluster],
+    endpoint: [clusters.endpoint],
+    listener: [servers.listener],
+    route: [servers.route],
+    secret: [servers.secret],
+  };
+}
+
+const blackHole: Chunk<WellKnownClusterKey> = {
+  id: "well-known",
+  entries: [{ name: "BlackHoleCluster", key: { kind: "well-known", name: "BlackHoleCluster" } }],
+};
+
+const gatewayClusters = defineKeyedQuery<GatewayScope, { readonly cluster: Chunk; readonly endpoint: Chunk }>(
+  "gatewayClusters",
+  gatewayScopeText,
+  (read, scope) => serviceClusterChunks(read, "gateway", scope.outbound, read(gatewayServices, scope)),
+  sameData,
+);
+
+const serverChunks = defineKeyedQuery<
+  GatewayScope,
+  { readonly listener: Chunk; readonly route: Chunk; readonly secret: Chunk }
+>(
+  "gatewayServerChunks",
+  gatewayScopeText,
+  (read, scope) => {
+    const { listeners, routes } = read(mergedGatewayOf, scope);
+    const listener = listeners.map(({ name }): Planned<GatewayListenerKey> => ({
+      name,
+      key: { kind: "gateway", scope, name },
+    }));
+    const route = Object.keys(routes)
+      .toSorted()
+      .map((name): Planned<GatewayRouteKey> => ({ name, key: { kind: "gateway", scope, name } }));
+    const secrets = new Map(
+      listeners
+        .flatMap(({ servers }) => servers.flatMap((server) => credentialsOf(server, scope.namespace)))
+        .map((key) => [key.name, key]),
+    );
+    const secret = [...secrets]
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, key]): Planned<CredentialKey> => ({ name, key }));
+    return {
+      listener: { id: "gateway", entries: listener },
+      route: { id: "gateway", entries: route },
+      secret: { id: "gateway", entries: secret },
+    };
+  },
+  sameData,
+);
+
+/**
+ * The secrets that a server may have. A Secret is given only to a proxy of its own namespace, and only when a Gateway of
+ * that namespace names it: whoever may write a Gateway elsewhere must not get at other people's keys.
+ */
+function credentialsOf({ tls, gateway }: MergedServer, namespace: string): CredentialKey[] {
+  if (tls === undefined || !gateway.startsWith(`${namespace}/`)) return [];
+  const given = tls.credentialNames ?? [];
+  const names = given.length > 0 ? given : [tls.credentialName ?? ""];
+  const pairs = names.flatMap((credential) => credentialKey(credential, namespace, "pair"));
+  const validates = tls.mode === "MUTUAL" || tls.mode === "OPTIONAL_MUTUAL";
+  const ca = tls.caCertCredentialName ?? "";
+  const authorities = !validates
+    ? []
+    : ca !== ""
+      ? credentialKey(ca, namespace, "ca")
+      : credentialKey(names[0] ?? "", namespace, "ca", "-cacert");
+  return [...pairs, ...authorities];
+}
+
+function credentialKey(
+  credential: string,
+  namespace: string,
+  part: CredentialKey["part"],
+  suffix = "",
+): CredentialKey[] {
+  const [, scheme = "kubernetes", path = ""] = /^(?:([a-z-]+):\/\/)?(.*)$/.exec(credential) ?? [];
+  if (path === "" || (scheme !== "kubernetes" && scheme !== "kubernetes-gateway")) return [];
+  const [before = "", after] = path.split("/");
+  const secret = after === undefined ? `${namespace}/${before}` : path;
+  if (!secret.startsWith(`${namespace}/`)) return [];
+  return [{ kind: "credential", name: `${scheme}://${path}${suffix}`, secret, part }];
 }

@@ -1,0 +1,224 @@
+// Listeners of a router: a filter chain for each server that TLS tells apart, one for all servers of plain HTTP.
+
+import type { Read } from "#engine";
+import { refOf, type L4MatchAttributes, type RouteDestination } from "#objects";
+import {
+  anyOutlet,
+  authorizationPoliciesOf,
+  boundRoutes,
+  hostCovers,
+  hostsForNamespace,
+  mergedGatewayOf,
+  readTrustDomains,
+  serviceOf,
+  streamRoutesOf,
+  visibleService,
+  type GatewayScope,
+  type MergedServer,
+  type RouteFacts,
+} from "#model";
+import { outboundClusterName, type GatewayListenerKey } from "#plan";
+import { httpConnectionManager, tcpProxy, tlsInspector, type FilterSettings } from "./filters.ts";
+import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
+import { durationOf, type Message } from "./proto/api.ts";
+import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
+import { resource, type EnvoyResource, type Origin } from "./resource.ts";
+import { listenerAccessLogs } from "./telemetry.ts";
+import { serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
+
+/** How long a client may take for its TLS handshake: slow ones must not pile up at the edge. */
+const handshakeTimeoutMs = 15_000;
+
+interface Edge {
+  readonly read: Read;
+  readonly scope: GatewayScope;
+  readonly settings: FilterSettings;
+  readonly tls: MeshTls;
+  readonly rbac: RbacInput;
+  readonly listenerName: string;
+}
+
+interface Chain {
+  readonly message: Message;
+  readonly serverNames: readonly string[];
+  readonly tls: boolean;
+  readonly origins: readonly Origin["object"][];
+}
+
+/** Undefined while no server of the listener has anything to do: Envoy takes no listener without a chain. */
+export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey): EnvoyResource | undefined {
+  const listener = read(mergedGatewayOf, scope).listeners.find((one) => one.name === name);
+  if (listener === undefined) return undefined;
+  const edge: Edge = {
+    read,
+    scope,
+    settings: readFilterSettings(read),
+    tls: readMeshTls(read),
+    rbac: { policies: read(authorizationPoliciesOf, scope), trustDomains: readTrustDomains(read) },
+    listenerName: name,
+  };
+  const chains = chainsOf(edge, listener.servers);
+  if (chains.length === 0) return undefined;
+  const inspects = chains.some(({ serverNames, tls }) => tls || serverNames.length > 0);
+  const message: Message = {
+    name,
+    address: { socketAddress: { address: listener.bind, portValue: listener.port } },
+    trafficDirection: "OUTBOUND",
+    listenerFilters: inspects ? [tlsInspector()] : [],
+    // A client that connects and says nothing is cut off.
+    listenerFiltersTimeout: durationOf(15_000),
+    filterChains: chains.map((chain) => chain.message),
+    accessLog: listenerAccessLogs(edge.settings),
+  };
+  const ofPolicies = edge.rbac.policies.map((policy) => ({ at: "", object: refOf(policy) }));
+  const ofChains = chains.flatMap(({ origins }, at) =>
+    origins.map((object) => ({ at: `filter_chains[${at}]`, object })),
+  );
+  return resource("listener", name, message, [...ofPolicies, ...ofChains]);
+}
+
+function chainsOf(edge: Edge, servers: readonly MergedServer[]): Chain[] {
+  const [first] = servers;
+  if (first?.kind === "http") return [httpChain(edge, first, servers)];
+  const taken = new Set<string>();
+  return servers.flatMap((server) => {
+    switch (server.kind) {
+      case "https":
+        return [httpChain(edge, server, [server])];
+      case "passthrough":
+        return passthroughChains(edge, server, taken);
+      case "tcp":
+      case "tls-terminating":
+        return tcpChains(edge, server);
+      default:
+        return [];
+    }
+  });
+}
+
+function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedServer[]): Chain {
+  const { settings, rbac, listenerName } = edge;
+  const statPrefix = server.name !== "" && server.kind === "https" ? server.name : `outbound_${listenerName}`;
+  const filter = httpConnectionManager(settings, {
+    side: "gateway",
+    statPrefix: `${statPrefix};`,
+    routes: { kind: "named", name: server.routeName },
+    policyFilters: httpRbacFilters(rbac),
+  });
+  return chain(edge, server, [filter], server.kind === "https" ? serverNamesOf(server) : [], [
+    ...servers.map(({ object }) => object),
+  ]);
+}
+
+/** TCP, plain or with its TLS ended here: the first TCP route that is for this server. */
+function tcpChains(edge: Edge, server: MergedServer): Chain[] {
+  for (const facts of boundTo(edge, server)) {
+    const routes = edge.read(streamRoutesOf, facts.key);
+    const terminated = server.kind === "tls-terminating" ? routes.tls : [];
+    const candidates = [
+      ...routes.tcp.filter(
+        ({ match }) => match === undefined || match.length === 0 || match.some(isFor(server)),
+      ),
+      ...terminated.filter(({ match }) => match.some(isFor(server))),
+    ];
+    const route = candidates.find((one) => (one.route ?? []).length > 0)?.route;
+    if (route === undefined) continue;
+    const filters = streamFilters(edge, server, facts, route, server.kind === "tls-terminating");
+    return [chain(edge, server, filters, serverNamesOf(server), [server.object, refOfRoute(facts)])];
+  }
+  return [];
+}
+
+/** TLS that passes through: a chain for each match on server names. */
+function passthroughChains(edge: Edge, server: MergedServer, taken: Set<string>): Chain[] {
+  return boundTo(edge, server).flatMap((facts) =>
+    edge.read(streamRoutesOf, facts.key).tls.flatMap(({ match, route = [] }) =>
+      match.filter(isFor(server)).flatMap(({ sniHosts }) => {
+        // Two chains with one server name would make Envoy reject the listener: the first keeps it.
+        if (route.length === 0 || sniHosts.some((host) => taken.has(host))) return [];
+        for (const host of sniHosts) taken.add(host);
+        const filters = streamFilters(edge, server, facts, route, false);
+        return [chain(edge, server, filters, sniHosts, [server.object, refOfRoute(facts)])];
+      }),
+    ),
+  );
+}
+
+function chain(
+  edge: Edge,
+  server: MergedServer,
+  filters: readonly Message[],
+  hosts: readonly string[],
+  origins: Chain["origins"],
+): Chain {
+  const ends = server.kind === "https" || server.kind === "tls-terminating";
+  // "*" serves every name, and clients that send none.
+  const serverNames = hosts.includes("*") ? [] : [...new Set(hosts)].toSorted();
+  const context =
+    ends && server.tls !== undefined ? serverTls(server.tls, edge.tls, server.kind !== "https") : undefined;
+  const message: Message = {
+    ...(serverNames.length === 0 ? {} : { filterChainMatch: { serverNames } }),
+    filters,
+    ...(context === undefined ? {} : { transportSocket: serverTransportSocket(context) }),
+    transportSocketConnectTimeout: durationOf(handshakeTimeoutMs),
+  };
+  return { message, serverNames, tls: ends, origins };
+}
+
+function streamFilters(
+  { read, scope, settings, rbac }: Edge,
+  server: MergedServer,
+  facts: RouteFacts,
+  destinations: readonly RouteDestination[],
+  afterHandshake: boolean,
+): Message[] {
+  const outlet = { scope: scope.outbound, port: anyOutlet };
+  const clusters = destinations.map(({ destination, weight }) => {
+    const service = read(visibleService, { outlet, host: destination.host });
+    const ports = service === undefined ? [] : (read(serviceOf, service)?.ports ?? []);
+    const only = ports.length === 1 ? ports[0]?.port : undefined;
+    const port = destination.port?.number ?? only ?? server.number;
+    return {
+      name: outboundClusterName(port, destination.subset ?? "", destination.host),
+      weight: weight ?? 0,
+    };
+  });
+  const [single] = clusters;
+  const [namespace, name] = facts.key.split("/");
+  return [
+    ...tcpRbacFilters(rbac),
+    tcpProxy(settings, {
+      side: "gateway",
+      statPrefix: clusters.length === 1 ? (single?.name ?? "") : `${name}.${namespace}`,
+      to:
+        clusters.length === 1
+          ? { kind: "cluster", name: single?.name ?? "" }
+          : { kind: "weighted", clusters: clusters.filter(({ weight }) => weight > 0) },
+      afterHandshake,
+    }),
+  ];
+}
+
+/** VirtualServices of the server's Gateway with a host that the server serves. */
+function boundTo({ read, scope }: Edge, server: MergedServer): readonly RouteFacts[] {
+  return read(boundRoutes, { gateway: server.gateway, namespace: scope.namespace }).filter((facts) =>
+    hostsForNamespace(server.hosts, facts.namespace).some((served) =>
+      facts.hosts.some((host) => hostCovers(served, host)),
+    ),
+  );
+}
+
+function isFor(server: MergedServer): (match: Pick<L4MatchAttributes, "port" | "gateways">) => boolean {
+  return ({ port, gateways }) =>
+    (port === undefined || port === 0 || port === server.number) &&
+    (gateways === undefined || gateways.length === 0 || gateways.includes(server.gateway));
+}
+
+function serverNamesOf({ hosts }: MergedServer): readonly string[] {
+  return hosts.map((host) => host.slice(host.indexOf("/") + 1));
+}
+
+function refOfRoute({ key }: RouteFacts): Origin["object"] {
+  const [namespace = "", name = ""] = key.split("/");
+  return { kind: "VirtualService", namespace, name };
+}

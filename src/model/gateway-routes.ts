@@ -1,0 +1,43 @@
+// VirtualServices that are bound to a Gateway, and the services that they send its traffic to.
+
+import { defineKeyedQuery, sameData } from "#engine";
+import { gatewayScopeText, mergedGatewayOf, type GatewayScope } from "./gateway.ts";
+import { anyOutlet, visibleService } from "./scope.ts";
+import { isExportedTo } from "./services.ts";
+import { tables } from "./tables.ts";
+import { byPrecedence, destinationsOf, routeFacts, type RouteFacts } from "./virtual-service.ts";
+
+export interface GatewayBinding {
+  /** `namespace/name` of the Gateway. */
+  readonly gateway: string;
+  /** The namespace of the proxy that serves it: a VirtualService must be exported to it. */
+  readonly namespace: string;
+}
+
+/** The VirtualServices bound to a Gateway, in the order in which they are tried. */
+export const boundRoutes = defineKeyedQuery<GatewayBinding, readonly RouteFacts[]>(
+  "boundRoutes",
+  ({ gateway, namespace }) => `${gateway} ${namespace}`,
+  (read, { gateway, namespace }) =>
+    read(tables.VirtualService.by.gateway.members, gateway)
+      .flatMap((key) => read(routeFacts, key) ?? [])
+      .filter((route) => isExportedTo(route.exportTo, route.namespace, namespace))
+      .toSorted((a, b) => byPrecedence(a, b, namespace)),
+  sameData,
+);
+
+/** Services that a router sends traffic to, as `namespace/host`, in order: only those get clusters there. */
+export const gatewayServices = defineKeyedQuery<GatewayScope, readonly string[]>(
+  "gatewayServices",
+  gatewayScopeText,
+  (read, scope) => {
+    const { listeners } = read(mergedGatewayOf, scope);
+    const gateways = new Set(listeners.flatMap(({ servers }) => servers.map(({ gateway }) => gateway)));
+    const hosts = [...gateways]
+      .flatMap((gateway) => read(boundRoutes, { gateway, namespace: scope.namespace }))
+      .flatMap(({ key }) => read(destinationsOf, key));
+    const outlet = { scope: scope.outbound, port: anyOutlet };
+    return [...new Set(hosts)].flatMap((host) => read(visibleService, { outlet, host }) ?? []).toSorted();
+  },
+  sameData,
+);

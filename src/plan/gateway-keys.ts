@@ -1,0 +1,27 @@
+// Keys of the resources that only routers have.
+
+import type { GatewayScope } from "#model";
+
+/** `0.0.0.0_8080`. */
+export interface GatewayListenerKey {
+  readonly kind: "gateway";
+  readonly scope: GatewayScope;
+  readonly name: string;
+}
+
+/** `http.8080`, or `https.443.<port name>.<gateway>.<namespace>`. */
+export interface GatewayRouteKey {
+  readonly kind: "gateway";
+  readonly scope: GatewayScope;
+  readonly name: string;
+}
+
+/** `kubernetes://name` and `kubernetes://name-cacert`. */
+export interface CredentialKey {
+  readonly kind: "credential";
+  /** The name that Envoy asks for. */
+  readonly name: string;
+  /** Row key of the Secret that the credential names. */
+  readonly secret: string;
+  readonly part: "pair" | "ca";
+}
