@@ -2,7 +2,7 @@ import * as grpc from "@grpc/grpc-js";
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { X509Certificate } from "node:crypto";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { silentLog, type Clock } from "#base";
 import { CertificateAuthority, createSelfSignedMaterial } from "#identity";
 import { certificateService, certificateServiceDefinition, createAuthenticator } from "./ca-service.ts";
@@ -51,75 +51,82 @@ const csr = execFileSync(
   { stdio: ["ignore", "pipe", "ignore"] },
 ).toString();
 
-before(async () => {
-  const ca = await CertificateAuthority.load(await createSelfSignedMaterial(clock), { clock });
-  const service = certificateService({
-    ca: () => ca,
-    authenticate: createAuthenticator({
-      trustDomain: "cluster.local",
-      reviewToken: (token) =>
-        Promise.resolve(reviews[token] ?? { authenticated: false, error: "unknown token" }),
-    }),
-    lookupPod: (_namespace, name) => (name === "sleep-1" ? facts : undefined),
-    log: silentLog,
-    metrics: {
-      csr: () => {},
-      issued: () => counted.push("issued"),
-      unauthenticated: (reason) => counted.push(reason),
-      refused: (reason) => counted.push(reason),
-    },
+describe("the certificate service", () => {
+  before(async () => {
+    const ca = await CertificateAuthority.load(await createSelfSignedMaterial(clock), { clock });
+    const service = certificateService({
+      ca: () => ca,
+      authenticate: createAuthenticator({
+        trustDomain: "cluster.local",
+        reviewToken: (token) =>
+          Promise.resolve(reviews[token] ?? { authenticated: false, error: "unknown token" }),
+      }),
+      lookupPod: (_namespace, name) => (name === "sleep-1" ? facts : undefined),
+      log: silentLog,
+      metrics: {
+        csr: () => {},
+        issued: () => counted.push("issued"),
+        unauthenticated: (reason) => counted.push(reason),
+        refused: (reason) => counted.push(reason),
+      },
+    });
+    server.addService(certificateServiceDefinition, service);
+    port = await new Promise((resolve, reject) => {
+      server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, bound) =>
+        error === null ? resolve(bound) : reject(error),
+      );
+    });
   });
-  server.addService(certificateServiceDefinition, service);
-  port = await new Promise((resolve, reject) => {
-    server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, bound) =>
-      error === null ? resolve(bound) : reject(error),
-    );
+  after(() => server.forceShutdown());
+
+  function create(token: string | undefined, request: string): Promise<readonly string[]> {
+    const client = new grpc.Client(`127.0.0.1:${port}`, grpc.credentials.createInsecure());
+    const metadata = new grpc.Metadata();
+    if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
+    const { path, requestSerialize, responseDeserialize } = certificateServiceDefinition.CreateCertificate;
+    return new Promise<readonly string[]>((resolve, reject) => {
+      const message = { csr: request, validitySeconds: 3_600 };
+      client.makeUnaryRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
+        message,
+        metadata,
+        (error, chain) => (error === null ? resolve(chain ?? []) : reject(error)),
+      );
+    }).finally(() => client.close());
+  }
+
+  test("a token of the right audience gets a certificate for its account and its Pod", async () => {
+    const [leaf = ""] = await create("good", csr);
+    const certificate = new X509Certificate(leaf);
+    assert.equal(certificate.subjectAltName, "URI:spiffe://cluster.local/ns/default/sa/sleep");
+    assert.match(certificate.subject, /sleep\|default\|sleep\|v1\|sleep\|v1\|Kubernetes/);
+    assert.equal(counted.at(-1), "issued");
   });
-});
-after(() => server.forceShutdown());
 
-function create(token: string | undefined, request: string): Promise<readonly string[]> {
-  const client = new grpc.Client(`127.0.0.1:${port}`, grpc.credentials.createInsecure());
-  const metadata = new grpc.Metadata();
-  if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
-  const { path, requestSerialize, responseDeserialize } = certificateServiceDefinition.CreateCertificate;
-  return new Promise<readonly string[]>((resolve, reject) => {
-    const message = { csr: request, validitySeconds: 3_600 };
-    client.makeUnaryRequest(path, requestSerialize, responseDeserialize, message, metadata, (error, chain) =>
-      error === null ? resolve(chain ?? []) : reject(error),
-    );
-  }).finally(() => client.close());
-}
+  test("expired, foreign and personal tokens, and no token at all, are refused and counted", async () => {
+    const cases: [string | undefined, string, RegExp][] = [
+      ["expired", "token_refused", /has expired/],
+      ["foreign", "wrong_audience", /audience istio-ca/],
+      ["person", "not_a_service_account", /alice is not a service account/],
+      [undefined, "no_credential", /neither/],
+    ];
+    for (const [token, reason, message] of cases) {
+      await assert.rejects(create(token, csr), (error: grpc.ServiceError) => {
+        assert.equal(error.code, grpc.status.UNAUTHENTICATED);
+        assert.match(error.details, message);
+        return true;
+      });
+      assert.equal(counted.at(-1), reason);
+    }
+  });
 
-test("a token of the right audience gets a certificate for its account and its Pod", async () => {
-  const [leaf = ""] = await create("good", csr);
-  const certificate = new X509Certificate(leaf);
-  assert.equal(certificate.subjectAltName, "URI:spiffe://cluster.local/ns/default/sa/sleep");
-  assert.match(certificate.subject, /sleep\|default\|sleep\|v1\|sleep\|v1\|Kubernetes/);
-  assert.equal(counted.at(-1), "issued");
-});
-
-test("expired, foreign and personal tokens, and no token at all, are refused and counted", async () => {
-  const cases: [string | undefined, string, RegExp][] = [
-    ["expired", "token_refused", /has expired/],
-    ["foreign", "wrong_audience", /audience istio-ca/],
-    ["person", "not_a_service_account", /alice is not a service account/],
-    [undefined, "no_credential", /neither/],
-  ];
-  for (const [token, reason, message] of cases) {
-    await assert.rejects(create(token, csr), (error: grpc.ServiceError) => {
-      assert.equal(error.code, grpc.status.UNAUTHENTICATED);
-      assert.match(error.details, message);
+  test("a garbled request is refused as such", async () => {
+    await assert.rejects(create("good", "nonsense"), (error: grpc.ServiceError) => {
+      assert.equal(error.code, grpc.status.INVALID_ARGUMENT);
       return true;
     });
-    assert.equal(counted.at(-1), reason);
-  }
-});
-
-test("a garbled request is refused as such", async () => {
-  await assert.rejects(create("good", "nonsense"), (error: grpc.ServiceError) => {
-    assert.equal(error.code, grpc.status.INVALID_ARGUMENT);
-    return true;
+    assert.equal(counted.at(-1), "csr");
   });
-  assert.equal(counted.at(-1), "csr");
 });

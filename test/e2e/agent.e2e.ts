@@ -1,0 +1,465 @@
+// The agent with a real Envoy, against a control plane of this test's own: a CA that is the real one and an ADS server that
+// serves one inbound listener. No namespaces and no root are needed, only Envoy.
+
+import * as grpc from "@grpc/grpc-js";
+import assert from "node:assert/strict";
+import { spawn, type ChildProcess } from "node:child_process";
+import { X509Certificate } from "node:crypto";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer as createHttp, request as httpRequest, type Server } from "node:http";
+import { Agent, request as httpsRequest } from "node:https";
+import { createServer as createTcp, type AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { packService, silentLog, type Clock } from "#base";
+import { decodeMessage, encodeMessage } from "#envoy";
+import { CertificateAuthority, createSelfSignedMaterial } from "#identity";
+import { fetchCertificate } from "../../src/apps/agent/ca-client.ts";
+import {
+  certificateService,
+  certificateServiceDefinition,
+  createAuthenticator,
+} from "../../src/apps/control/ca-service.ts";
+import { accessLogs } from "../../src/envoy/telemetry.ts";
+
+const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+const envoy = process.env["MIZZEN_ENVOY"] ?? join(root, ".cache/bin/envoy");
+const skip = existsSync(envoy) ? false : `there is no Envoy at ${envoy}; run \`sh scripts/run.sh setup\``;
+
+const clock: Clock = { nowMs: () => Date.now(), monotonicMs: () => performance.now(), after: () => () => {} };
+const prefix = "type.googleapis.com/";
+const certificateSeconds = 6;
+
+interface World {
+  readonly dir: string;
+  readonly ports: Record<"xds" | "admin" | "agent" | "ready" | "stats" | "inbound" | "app", number>;
+  readonly ca: CertificateAuthority;
+  readonly control: grpc.Server;
+  readonly app: Server;
+  readonly agent: ChildProcess;
+  readonly output: string[];
+}
+
+describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
+  let world: World;
+  before(async () => {
+    world = await start();
+    await until(
+      "15021 is ready",
+      async () => (await get(world.ports.ready, "/healthz/ready")).status === 200,
+    );
+  });
+  after(async () => {
+    world.agent.kill("SIGKILL");
+    const envoyPid = envoyPidOf(world);
+    if (envoyPid !== undefined && world.agent.exitCode === null) process.kill(envoyPid, "SIGKILL");
+    world.control.forceShutdown();
+    world.app.close();
+    world.app.closeAllConnections();
+    rmSync(world.dir, { recursive: true, force: true });
+  });
+
+  test("Envoy serves the certificate that the CA signed, and the client's workload is in the metrics", async () => {
+    const client = await clientOf(world);
+    const answer = await call(world, client, "/hello");
+    assert.equal(answer.status, 200);
+    assert.equal(answer.body, "hello");
+    assert.equal(answer.peer.subjectAltName, "URI:spiffe://cluster.local/ns/default/sa/server");
+    const metrics = await until("the request is counted", async () => {
+      const { body } = await get(world.ports.agent, "/stats/prometheus");
+      return body.includes("istio_requests_total{") ? body : undefined;
+    });
+    const line = metrics.split("\n").find((text) => text.startsWith("istio_requests_total{")) ?? "";
+    const expected = {
+      reporter: "destination",
+      source_workload: "client",
+      source_workload_namespace: "default",
+      source_app: "client",
+      source_version: "v1",
+      source_canonical_service: "client",
+      source_canonical_revision: "v1",
+      source_cluster: "Kubernetes",
+      source_principal: "spiffe://cluster.local/ns/default/sa/client",
+      destination_workload: "server-v2",
+      destination_workload_namespace: "default",
+      destination_app: "server",
+      destination_version: "v2",
+      destination_canonical_service: "server",
+      destination_canonical_revision: "v2",
+      destination_cluster: "Kubernetes",
+      destination_principal: "spiffe://cluster.local/ns/default/sa/server",
+      destination_service: "server.default.svc.cluster.local",
+      destination_service_name: "server",
+      destination_service_namespace: "default",
+      request_protocol: "http",
+      response_code: "200",
+      grpc_response_status: "",
+      response_flags: "-",
+      connection_security_policy: "mutual_tls",
+    };
+    const labels = Object.fromEntries(
+      [...line.matchAll(/([a-z_]+)="([^"]*)"/g)].map(([, name, value]) => [name, value]),
+    );
+    assert.deepEqual(labels, expected);
+    assert.match(metrics, /istio_request_duration_milliseconds_bucket\{/);
+    assert.match(metrics, /istio_request_bytes_sum\{/);
+    const raw = await get(world.ports.stats, "/stats/prometheus");
+    assert.match(raw.body, /envoy_istio_requests_total\{/);
+  });
+
+  test("certificates are renewed before they end, and no request fails meanwhile", async () => {
+    const client = await clientOf(world);
+    const serials = new Set<string>();
+    const failures: unknown[] = [];
+    const endMs = Date.now() + certificateSeconds * 1_500;
+    let requests = 0;
+    while (Date.now() < endMs) {
+      const answer = await call(world, client, "/hello").catch((error: unknown) => error);
+      requests += 1;
+      if (answer instanceof Error || (answer as Answer).status !== 200) failures.push(answer);
+      else serials.add((answer as Answer).peer.serialNumber);
+      await sleep(20);
+    }
+    assert.deepEqual(failures, []);
+    assert.ok(requests > 100, `${requests} requests`);
+    assert.ok(serials.size >= 2, `${serials.size} certificates seen`);
+  });
+
+  test("a client without a certificate is refused", async () => {
+    await assert.rejects(call(world, { ca: world.ca.rootPem, key: "", cert: "" }, "/hello"));
+  });
+
+  test("Envoy, killed, is back within two seconds with the same listeners", async () => {
+    const client = await clientOf(world);
+    const pid = envoyPidOf(world);
+    assert.ok(pid !== undefined);
+    process.kill(pid, "SIGKILL");
+    const killedMs = Date.now();
+    await until("Envoy serves again", async () => (await call(world, client, "/hello")).status === 200);
+    assert.ok(Date.now() - killedMs < 2_000, `${Date.now() - killedMs} ms`);
+    assert.notEqual(envoyPidOf(world), pid);
+  });
+
+  test("on SIGTERM an open request is finished, readiness goes, and everything ends", async () => {
+    const client = await clientOf(world);
+    const open = call(world, client, "/slow");
+    await sleep(200);
+    const exited = new Promise<number | null>(
+      (resolve) => void world.agent.on("exit", (code) => resolve(code)),
+    );
+    const pid = envoyPidOf(world);
+    world.agent.kill("SIGTERM");
+    await until(
+      "15021 says draining",
+      async () => (await get(world.ports.ready, "/healthz/ready")).status === 503,
+    );
+    const answer = await open;
+    assert.equal(answer.status, 200);
+    assert.equal(answer.body, "slow");
+    assert.equal(await exited, 0);
+    assert.ok(pid === undefined || !existsSync(`/proc/${pid}/stat`), "Envoy is gone");
+  });
+});
+
+async function start(): Promise<World> {
+  const dir = mkdtempSync(join(tmpdir(), "mizzen-agent-"));
+  const names = ["xds", "admin", "agent", "ready", "stats", "inbound", "app"] as const;
+  const free = await freePorts(names.length);
+  const ports = Object.fromEntries(names.map((name, at) => [name, free[at]])) as World["ports"];
+  const ca = await CertificateAuthority.load(await createSelfSignedMaterial(clock), { clock });
+  const control = await startControl(ca, ports);
+  const app = createHttp((question, answer) => {
+    if (question.url === "/slow") setTimeout(() => answer.end("slow"), 1_500);
+    else answer.end("hello");
+  });
+  await new Promise<void>((resolve) => app.listen(ports.app, "127.0.0.1", resolve));
+  writeFileSync(join(dir, "root.pem"), ca.rootPem);
+  writeFileSync(join(dir, "token"), "server");
+  writeFileSync(join(dir, "labels"), 'app="server"\nversion="v2"\n');
+  const agent = spawn(process.execPath, [join(root, "src/apps/agent/main.ts"), "proxy", "sidecar"], {
+    env: { ...process.env, ...agentEnv(dir, ports) },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const output: string[] = [];
+  for (const stream of [agent.stdout, agent.stderr]) {
+    stream.on("data", (chunk: Buffer) => {
+      output.push(chunk.toString());
+      if (process.env["MIZZEN_E2E_VERBOSE"] !== undefined) process.stderr.write(chunk);
+    });
+  }
+  return { dir, ports, ca, control, app, agent, output };
+}
+
+function agentEnv(dir: string, ports: World["ports"]): Record<string, string> {
+  return {
+    POD_NAME: "server-v2-1",
+    POD_NAMESPACE: "default",
+    SERVICE_ACCOUNT: "server",
+    INSTANCE_IP: "127.0.0.1",
+    ISTIO_META_WORKLOAD_NAME: "server-v2",
+    ISTIO_META_CLUSTER_ID: "Kubernetes",
+    PROXY_CONFIG: JSON.stringify({
+      discoveryAddress: `localhost:${ports.xds}`,
+      statusPort: ports.agent,
+      proxyAdminPort: ports.admin,
+      concurrency: 1,
+      terminationDrainDuration: "5s",
+    }),
+    ENVOY_STATUS_PORT: String(ports.ready),
+    ENVOY_PROMETHEUS_PORT: String(ports.stats),
+    SECRET_TTL: `${certificateSeconds}s`,
+    MINIMUM_DRAIN_DURATION: "300ms",
+    MIZZEN_ENVOY: envoy,
+    MIZZEN_TOKEN_PATH: join(dir, "token"),
+    MIZZEN_ROOT_PATH: join(dir, "root.pem"),
+    MIZZEN_SDS_SOCKET: join(dir, "uds/socket"),
+    MIZZEN_PROXY_DIR: join(dir, "proxy"),
+    MIZZEN_PODINFO: dir,
+  };
+}
+
+/** The CA and an ADS server on one port, as istiod's 15012. */
+async function startControl(ca: CertificateAuthority, ports: World["ports"]): Promise<grpc.Server> {
+  const server = new grpc.Server();
+  const facts = { namespace: "default", app: "client", version: "v1", canonicalService: "client" };
+  server.addService(
+    certificateServiceDefinition,
+    certificateService({
+      ca: () => ca,
+      authenticate: createAuthenticator({
+        trustDomain: "cluster.local",
+        reviewToken: (token) =>
+          Promise.resolve({
+            authenticated: true,
+            username: `system:serviceaccount:default:${token}`,
+            audiences: ["istio-ca"],
+            podName: `${token}-1`,
+          }),
+      }),
+      lookupPod: () => ({ ...facts, workload: "client", canonicalRevision: "v1", cluster: "Kubernetes" }),
+      log: silentLog,
+      metrics: { csr() {}, issued() {}, unauthenticated() {}, refused() {} },
+    }),
+  );
+  const bytes = { requestStream: true, responseStream: true, ...rawBytes } as const;
+  const path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+  server.addService({ delta: { path, ...bytes } }, { delta: serveDelta(ports) });
+  const serving = await ca.issueServing(["localhost"]);
+  const pair = { private_key: Buffer.from(serving.key), cert_chain: Buffer.from(serving.chain) };
+  await new Promise<void>((resolve, reject) => {
+    const credentials = grpc.ServerCredentials.createSsl(null, [pair], false);
+    server.bindAsync(`127.0.0.1:${ports.xds}`, credentials, (error) =>
+      error === null ? resolve() : reject(error),
+    );
+  });
+  return server;
+}
+
+const asIs = (message: Buffer): Buffer => message;
+const rawBytes = {
+  requestSerialize: asIs,
+  requestDeserialize: asIs,
+  responseSerialize: asIs,
+  responseDeserialize: asIs,
+};
+
+function serveDelta(ports: World["ports"]): grpc.handleBidiStreamingCall<Buffer, Buffer> {
+  return (stream) => {
+    const answered = new Set<string>();
+    stream.on("error", () => {});
+    stream.on("end", () => stream.end());
+    stream.on("data", (message: Buffer) => {
+      const request = decodeMessage("envoy.service.discovery.v3.DeltaDiscoveryRequest", message);
+      const typeUrl = String(request["typeUrl"]);
+      if (request["errorDetail"] !== undefined)
+        process.stderr.write(`${JSON.stringify(request["errorDetail"])}\n`);
+      if (answered.has(typeUrl)) return;
+      answered.add(typeUrl);
+      const resources = resourcesOf(typeUrl, ports).map((resource) => ({
+        name: resource["name"],
+        version: "1",
+        resource: { "@type": typeUrl, ...resource },
+      }));
+      const response = { resources, typeUrl, nonce: `${answered.size}`, systemVersionInfo: "1" };
+      stream.write(Buffer.from(encodeMessage("envoy.service.discovery.v3.DeltaDiscoveryResponse", response)));
+    });
+  };
+}
+
+function resourcesOf(typeUrl: string, ports: World["ports"]): Record<string, unknown>[] {
+  if (typeUrl === `${prefix}envoy.config.cluster.v3.Cluster`) return [inboundCluster(ports.app)];
+  if (typeUrl === `${prefix}envoy.config.listener.v3.Listener`) return [inboundListener(ports.inbound)];
+  return [];
+}
+
+function inboundCluster(port: number): Record<string, unknown> {
+  const service = packService("server.default.svc.cluster.local", "server", "default");
+  const fields = { service: { stringValue: service } };
+  return {
+    name: "inbound|80||",
+    type: "STATIC",
+    connectTimeout: { seconds: 1 },
+    metadata: { filterMetadata: { mesh: { fields } } },
+    loadAssignment: {
+      clusterName: "inbound|80||",
+      endpoints: [{ lbEndpoints: [{ endpoint: { address: socket(port) } }] }],
+    },
+  };
+}
+
+function inboundListener(port: number): Record<string, unknown> {
+  const secret = (name: string): object => ({
+    name,
+    sdsConfig: {
+      resourceApiVersion: "V3",
+      apiConfigSource: {
+        apiType: "GRPC",
+        transportApiVersion: "V3",
+        grpcServices: [{ envoyGrpc: { clusterName: "sds-grpc" } }],
+      },
+    },
+  });
+  const tls = {
+    "@type": `${prefix}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext`,
+    requireClientCertificate: { value: true },
+    commonTlsContext: {
+      tlsCertificateSdsSecretConfigs: [secret("default")],
+      validationContextSdsSecretConfig: secret("ROOTCA"),
+    },
+  };
+  const manager = {
+    "@type": `${prefix}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`,
+    statPrefix: "inbound_0.0.0.0_80",
+    accessLog: accessLogs({}, { side: "server", protocol: "http" }),
+    routeConfig: {
+      virtualHosts: [
+        {
+          name: "inbound",
+          domains: ["*"],
+          routes: [{ match: { prefix: "/" }, route: { cluster: "inbound|80||" } }],
+        },
+      ],
+    },
+    httpFilters: [
+      {
+        name: "envoy.filters.http.router",
+        typedConfig: { "@type": `${prefix}envoy.extensions.filters.http.router.v3.Router` },
+      },
+    ],
+  };
+  return {
+    name: "virtualInbound",
+    trafficDirection: "INBOUND",
+    address: socket(port),
+    filterChains: [
+      {
+        transportSocket: { name: "envoy.transport_sockets.tls", typedConfig: tls },
+        filters: [{ name: "envoy.filters.network.http_connection_manager", typedConfig: manager }],
+      },
+    ],
+  };
+}
+
+function socket(portValue: number): object {
+  return { socketAddress: { address: "127.0.0.1", portValue } };
+}
+
+interface ClientCertificate {
+  readonly key: string;
+  readonly cert: string;
+  readonly ca: string;
+}
+
+async function clientOf(world: World): Promise<ClientCertificate> {
+  const certificate = await fetchCertificate({
+    address: `localhost:${world.ports.xds}`,
+    spiffeId: "spiffe://cluster.local/ns/default/sa/client",
+    token: "client",
+    rootPem: world.ca.rootPem,
+    ttlSeconds: 3_600,
+  });
+  return { key: certificate.keyPem, cert: certificate.chainPem, ca: world.ca.rootPem };
+}
+
+interface Answer {
+  readonly status: number;
+  readonly body: string;
+  readonly peer: X509Certificate;
+}
+
+/** One request on a connection of its own, by mutual TLS. */
+function call(world: World, client: ClientCertificate, path: string): Promise<Answer> {
+  const identity = client.key === "" ? {} : { key: client.key, cert: client.cert };
+  const options = {
+    host: "127.0.0.1",
+    port: world.ports.inbound,
+    path,
+    ...identity,
+    ca: client.ca,
+    agent: new Agent({ keepAlive: false, maxCachedSessions: 0 }),
+    checkServerIdentity: () => undefined,
+  };
+  return new Promise((resolve, reject) => {
+    const question = httpsRequest(options, (answer) => {
+      const tls = answer.socket as unknown as { getPeerX509Certificate(): X509Certificate };
+      const peer = tls.getPeerX509Certificate();
+      let body = "";
+      answer.on("data", (chunk: Buffer) => (body += chunk.toString()));
+      answer.on("end", () => resolve({ status: answer.statusCode ?? 0, body, peer }));
+      answer.on("error", reject);
+    });
+    question.on("error", reject);
+    question.end();
+  });
+}
+
+function get(port: number, path: string): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const question = httpRequest({ host: "127.0.0.1", port, path, agent: false }, (answer) => {
+      let body = "";
+      answer.on("data", (chunk: Buffer) => (body += chunk.toString()));
+      answer.on("end", () => resolve({ status: answer.statusCode ?? 0, body }));
+    });
+    question.on("error", reject);
+    question.end();
+  });
+}
+
+/** Asks until the answer is neither false nor undefined nor an error; fails after 15 seconds with what was awaited. */
+async function until<Value>(what: string, ask: () => Promise<Value | undefined>): Promise<Value> {
+  const endMs = Date.now() + 15_000;
+  let last: unknown = "";
+  while (Date.now() < endMs) {
+    try {
+      const value = await ask();
+      if (value !== undefined && value !== false) return value;
+    } catch (error) {
+      last = error;
+    }
+    await sleep(50);
+  }
+  throw new Error(`waited 15 s in vain: ${what} (${String(last)})`);
+}
+
+function envoyPidOf(world: World): number | undefined {
+  const path = `/proc/${world.agent.pid}/task/${world.agent.pid}/children`;
+  if (!existsSync(path)) return undefined;
+  const [first] = readFileSync(path, "utf8").trim().split(" ");
+  return first === undefined || first === "" ? undefined : Number(first);
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createTcp());
+  await Promise.all(
+    servers.map((one) => new Promise<void>((resolve) => one.listen(0, "127.0.0.1", resolve))),
+  );
+  const ports = servers.map((one) => (one.address() as AddressInfo).port);
+  await Promise.all(servers.map((one) => new Promise<void>((resolve) => void one.close(() => resolve()))));
+  return ports;
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => void setTimeout(resolve, ms));
+}
