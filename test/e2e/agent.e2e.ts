@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { packService, silentLog, type Clock } from "#base";
+import { packService, packWorkload, silentLog, type Clock } from "#base";
 import { decodeMessage, encodeMessage } from "#envoy";
 import { CertificateAuthority, createSelfSignedMaterial } from "#identity";
 import { fetchCertificate } from "../../src/apps/agent/ca-client.ts";
@@ -22,7 +22,7 @@ import {
   certificateServiceDefinition,
   createAuthenticator,
 } from "../../src/apps/control/ca-service.ts";
-import { accessLogs } from "../../src/envoy/telemetry.ts";
+import { accessLogs, tcpAccessLogOptions } from "../../src/envoy/telemetry.ts";
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const envoy = process.env["MIZZEN_ENVOY"] ?? join(root, ".cache/bin/envoy");
@@ -34,7 +34,10 @@ const certificateSeconds = 6;
 
 interface World {
   readonly dir: string;
-  readonly ports: Record<"xds" | "admin" | "agent" | "ready" | "stats" | "inbound" | "app", number>;
+  readonly ports: Record<
+    "xds" | "admin" | "agent" | "ready" | "stats" | "inbound" | "app" | "outbound" | "tcp",
+    number
+  >;
   readonly ca: CertificateAuthority;
   readonly control: grpc.Server;
   readonly app: Server;
@@ -109,6 +112,43 @@ describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
     assert.match(raw.body, /envoy_istio_requests_total\{/);
   });
 
+  test("the source side names service and workload, and what it cannot know is unknown", async () => {
+    for (const path of ["/hello", "/plain", "/direct", "/nowhere"]) await get(world.ports.outbound, path);
+    await get(world.ports.tcp, "/hello");
+    const series = await until("four requests and a connection are counted", async () => {
+      const { body } = await get(world.ports.agent, "/stats/prometheus");
+      const found = seriesOf(body).filter(({ labels }) => labels["reporter"] === "source");
+      const done = found.some(({ name }) => name === "istio_tcp_connections_closed_total");
+      return found.filter(({ name }) => name === "istio_requests_total").length === 4 && done
+        ? found
+        : undefined;
+    });
+    const requests = series.filter(({ name }) => name === "istio_requests_total");
+    const told = requests.map(({ labels }) => [
+      labels["destination_service"],
+      labels["destination_service_namespace"],
+      labels["destination_workload"],
+      labels["destination_version"],
+      labels["destination_canonical_revision"],
+      labels["response_code"],
+      labels["response_flags"],
+    ]);
+    assert.deepEqual(told.toSorted(), [
+      ["server.default.svc.cluster.local", "default", "server-v2", "unknown", "latest", "200", "-"],
+      ["server.default.svc.cluster.local", "default", "unknown", "unknown", "latest", "418", "-"],
+      ["unknown", "unknown", "unknown", "unknown", "latest", "200", "-"],
+      ["unknown", "unknown", "unknown", "unknown", "latest", "404", "NR"],
+    ]);
+    assert.ok(
+      requests.every(({ labels }) => Object.keys(labels).length === 25 && labels["source_app"] === "server"),
+    );
+    const sent = series.find(({ name }) => name === "istio_tcp_sent_bytes_total");
+    assert.ok(sent !== undefined && sent.value > 50, `${sent?.value} bytes sent`);
+    assert.equal(sent.labels["destination_workload"], "server-v2");
+    assert.equal(sent.labels["request_protocol"], "tcp");
+    assert.equal(series.find(({ name }) => name === "istio_tcp_connections_opened_total")?.value, 1);
+  });
+
   test("certificates are renewed before they end, and no request fails meanwhile", async () => {
     const client = await clientOf(world);
     const serials = new Set<string>();
@@ -165,7 +205,7 @@ describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
 
 async function start(): Promise<World> {
   const dir = mkdtempSync(join(tmpdir(), "mizzen-agent-"));
-  const names = ["xds", "admin", "agent", "ready", "stats", "inbound", "app"] as const;
+  const names = ["xds", "admin", "agent", "ready", "stats", "inbound", "app", "outbound", "tcp"] as const;
   const free = await freePorts(names.length);
   const ports = Object.fromEntries(names.map((name, at) => [name, free[at]])) as World["ports"];
   const ca = await CertificateAuthority.load(await createSelfSignedMaterial(clock), { clock });
@@ -289,8 +329,11 @@ function serveDelta(ports: World["ports"]): grpc.handleBidiStreamingCall<Buffer,
 }
 
 function resourcesOf(typeUrl: string, ports: World["ports"]): Record<string, unknown>[] {
-  if (typeUrl === `${prefix}envoy.config.cluster.v3.Cluster`) return [inboundCluster(ports.app)];
-  if (typeUrl === `${prefix}envoy.config.listener.v3.Listener`) return [inboundListener(ports.inbound)];
+  if (typeUrl === `${prefix}envoy.config.cluster.v3.Cluster`)
+    return [inboundCluster(ports.app), outboundCluster(ports.app), plainCluster(ports.app)];
+  if (typeUrl === `${prefix}envoy.config.listener.v3.Listener`) {
+    return [inboundListener(ports.inbound), outboundListener(ports.outbound), tcpListener(ports.tcp)];
+  }
   return [];
 }
 
@@ -307,6 +350,86 @@ function inboundCluster(port: number): Record<string, unknown> {
       endpoints: [{ lbEndpoints: [{ endpoint: { address: socket(port) } }] }],
     },
   };
+}
+
+/** A cluster as the mesh makes it: the service in its metadata, the workload in the endpoint's. */
+function outboundCluster(port: number): Record<string, unknown> {
+  const service = packService("server.default.svc.cluster.local", "server", "default");
+  const peer = packWorkload({
+    workload: "server-v2",
+    namespace: "default",
+    app: "server",
+    cluster: "Kubernetes",
+  });
+  const mesh = (name: string, stringValue: string): object => ({
+    filterMetadata: { mesh: { fields: { [name]: { stringValue } } } },
+  });
+  return {
+    name: "outbound|80||server.default.svc.cluster.local",
+    type: "STATIC",
+    connectTimeout: { seconds: 1 },
+    metadata: mesh("service", service),
+    loadAssignment: {
+      clusterName: "outbound|80||server.default.svc.cluster.local",
+      endpoints: [{ lbEndpoints: [{ endpoint: { address: socket(port) }, metadata: mesh("peer", peer) }] }],
+    },
+  };
+}
+
+/** A cluster about which nothing is known, as an EnvoyFilter may add it. */
+function plainCluster(port: number): Record<string, unknown> {
+  const endpoints = [{ lbEndpoints: [{ endpoint: { address: socket(port) } }] }];
+  return {
+    name: "plain",
+    type: "STATIC",
+    connectTimeout: { seconds: 1 },
+    loadAssignment: { clusterName: "plain", endpoints },
+  };
+}
+
+function outboundListener(port: number): Record<string, unknown> {
+  const service = packService("server.default.svc.cluster.local", "server", "default");
+  const cluster = "outbound|80||server.default.svc.cluster.local";
+  const routes = [
+    { match: { path: "/hello" }, route: { cluster } },
+    { match: { path: "/plain" }, route: { cluster: "plain" } },
+    {
+      match: { path: "/direct" },
+      directResponse: { status: 418 },
+      metadata: { filterMetadata: { mesh: { fields: { service: { stringValue: service } } } } },
+    },
+  ];
+  const manager = {
+    "@type": `${prefix}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`,
+    statPrefix: "outbound_0.0.0.0_80",
+    accessLog: accessLogs({}, { side: "client", protocol: "http" }),
+    routeConfig: { virtualHosts: [{ name: "outbound", domains: ["*"], routes }] },
+    httpFilters: [
+      {
+        name: "envoy.filters.http.router",
+        typedConfig: { "@type": `${prefix}envoy.extensions.filters.http.router.v3.Router` },
+      },
+    ],
+  };
+  const filters = [{ name: "envoy.filters.network.http_connection_manager", typedConfig: manager }];
+  return {
+    name: "outbound",
+    trafficDirection: "OUTBOUND",
+    address: socket(port),
+    filterChains: [{ filters }],
+  };
+}
+
+function tcpListener(port: number): Record<string, unknown> {
+  const proxy = {
+    "@type": `${prefix}envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`,
+    statPrefix: "outbound|80||server.default.svc.cluster.local",
+    cluster: "outbound|80||server.default.svc.cluster.local",
+    accessLog: accessLogs({}, { side: "client", protocol: "tcp" }),
+    accessLogOptions: tcpAccessLogOptions,
+  };
+  const filters = [{ name: "envoy.filters.network.tcp_proxy", typedConfig: proxy }];
+  return { name: "tcp", trafficDirection: "OUTBOUND", address: socket(port), filterChains: [{ filters }] };
 }
 
 function inboundListener(port: number): Record<string, unknown> {
@@ -424,6 +547,21 @@ function get(port: number, path: string): Promise<{ status: number; body: string
     });
     question.on("error", reject);
     question.end();
+  });
+}
+
+interface Series {
+  readonly name: string;
+  readonly labels: Record<string, string>;
+  readonly value: number;
+}
+
+function seriesOf(text: string): Series[] {
+  return text.split("\n").flatMap((line) => {
+    const [, name, labels, value] = /^(istio_[a-z_]+)\{(.*)\} (\S+)$/.exec(line) ?? [];
+    if (name === undefined || labels === undefined) return [];
+    const pairs = [...labels.matchAll(/([a-z_]+)="([^"]*)"/g)].map(([, key = "", told = ""]) => [key, told]);
+    return [{ name, labels: Object.fromEntries(pairs) as Record<string, string>, value: Number(value) }];
   });
 }
 
