@@ -144,13 +144,16 @@ export function clientTransportSocket(context: Message): Message {
   };
 }
 
-/** A secret that the agent serves over its socket. The listener waits for it: it always comes. */
+/**
+ * A secret that the agent serves over its socket. The listener waits for it: it always comes. Word for word what the
+ * bootstrap says, so that Envoy has one subscription for both.
+ */
 export function agentSecret(name: string): Message {
   return {
     name,
     sdsConfig: {
       apiConfigSource: {
-        apiType: "GRPC",
+        apiType: "DELTA_GRPC",
         transportApiVersion: "V3",
         setNodeOnFirstMessageOnly: true,
         grpcServices: [{ envoyGrpc: { clusterName: agentSdsCluster } }],
