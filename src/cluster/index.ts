@@ -1,1 +1,24 @@
-export type * from "./api/index.ts";
+export type {
+  ApiMeta,
+  ApiObject,
+  ApiOwner,
+  ApiServer,
+  ApiServerOptions,
+  ClusterStore,
+  DeleteOptions,
+  ListenAt,
+  ListOptions,
+  LogAsk,
+  LogsProvider,
+  ManagedFields,
+  NewObject,
+  PatchKind,
+  ResolveService,
+  ResourceName,
+  Status,
+  TokenAsk,
+  WatchEvent,
+  WatchOptions,
+  WriteOptions,
+} from "./api/index.ts";
+export { ApiError, startApiServer } from "./api/index.ts";

@@ -8,6 +8,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import type { StatementSync } from "node:sqlite";
+import type { Logger } from "#base";
 import { badRequest, internalError, tooOld } from "./errors.ts";
 import type { ApiObject, ResourceName, WatchEvent } from "./store.ts";
 
@@ -28,6 +29,7 @@ type Listener = (change: Change) => void;
 
 export class Database {
   readonly #sqlite: DatabaseSync;
+  readonly #log: Logger;
   readonly #put: StatementSync;
   readonly #remove: StatementSync;
   readonly #count: StatementSync;
@@ -40,7 +42,8 @@ export class Database {
   #historyStart: number;
   #waking = false;
 
-  constructor(dataDir: string) {
+  constructor(dataDir: string, log: Logger) {
+    this.#log = log;
     mkdirSync(dataDir, { recursive: true, mode: 0o700 });
     this.#sqlite = new DatabaseSync(join(dataDir, "objects.db"));
     this.#sqlite.exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=5000;");
@@ -144,9 +147,18 @@ export class Database {
 
   #wake(): void {
     for (let change = this.#pending.shift(); change; change = this.#pending.shift()) {
-      for (const listener of this.#listeners.get(change.resource) ?? []) listener(change);
+      for (const listener of this.#listeners.get(change.resource) ?? []) this.#tell(listener, change);
     }
     this.#waking = false;
+  }
+
+  /** A watcher that throws must not keep the others from hearing. */
+  #tell(listener: Listener, change: Change): void {
+    try {
+      listener(change);
+    } catch (error) {
+      this.#log.error({ resource: change.resource, error }, "a watcher failed on a change");
+    }
   }
 
   /**

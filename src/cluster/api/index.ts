@@ -14,3 +14,10 @@ export type {
   WatchOptions,
   WriteOptions,
 } from "./store.ts";
+export type { ApiServer, ApiServerOptions, ListenAt } from "./server.ts";
+export { startApiServer } from "./server.ts";
+export type { LogAsk, LogsProvider } from "./http/subresources.ts";
+export type { ResolveService } from "./admission/webhooks.ts";
+export { startGarbageCollector } from "./controllers/garbage.ts";
+export { ApiError } from "./errors.ts";
+export type { Status } from "./errors.ts";

@@ -150,9 +150,7 @@ export class Objects {
       if (latest?.metadata.resourceVersion === current.metadata.resourceVersion) {
         return { object: this.#store(kind, current, next, context.dryRun), created: false };
       }
-      // A read-modify-write of the client's own cannot be repeated; a patch can.
-      const isUnconditional = !asked || options.operation === "Apply" || round < roundsMax - 1;
-      if (!latest || !isUnconditional) throw conflict(kind, name, staleObject);
+      // Somebody else was faster: a write that names its version meets the check above, others are made anew.
     }
     throw conflict(kind, name, staleObject);
   }

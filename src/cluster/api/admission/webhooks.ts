@@ -138,7 +138,7 @@ export class WebhookAdmission implements Admission {
     if (typeof config["url"] === "string") {
       const url = new URL(config["url"]);
       const port = Number(url.port || 443);
-      return { host: url.hostname, port, path: url.pathname + url.search, servername: url.hostname, ca };
+      return { host: url.hostname, port, path: url.pathname + url.search, servername: undefined, ca };
     }
     const service = recordOf(config["service"]);
     const [namespace, name] = [stringOf(service["namespace"]), stringOf(service["name"])];
@@ -236,7 +236,8 @@ interface PostTarget {
   readonly host: string;
   readonly port: number;
   readonly path: string;
-  readonly servername: string;
+  /** The name that the certificate must carry; absent: the host's. */
+  readonly servername: string | undefined;
   readonly ca: string | undefined;
 }
 
@@ -248,12 +249,12 @@ function post(target: PostTarget, body: string, timeoutMs: number): Promise<stri
         port: target.port,
         path: target.path,
         method: "POST",
-        servername: target.servername,
+        ...(target.servername === undefined ? {} : { servername: target.servername }),
         ca: target.ca,
         headers: {
           "content-type": "application/json",
           accept: "application/json",
-          host: target.servername,
+          host: target.servername ?? `${target.host}:${target.port}`,
           "content-length": Buffer.byteLength(body),
         },
         signal: AbortSignal.timeout(timeoutMs),

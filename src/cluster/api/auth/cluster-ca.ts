@@ -41,7 +41,7 @@ export class ClusterCa {
       const cert = new x509.X509Certificate(readFileSync(certPath, "utf8"));
       return new ClusterCa(cert, await importKey(readFileSync(keyPath, "utf8")));
     }
-    const keys = (await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"])) as CryptoKeyPair;
+    const keys = (await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair;
     const cert = await x509.X509CertificateGenerator.createSelfSigned({
       name: "CN=mizzen-cluster-ca",
       keys,
@@ -79,7 +79,7 @@ export class ClusterCa {
   }
 
   async #issue(subject: string | x509.JsonName, nowMs: number, extensions: x509.Extension[]): Promise<KeyPem> {
-    const keys = (await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"])) as CryptoKeyPair;
+    const keys = (await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair;
     const cert = await x509.X509CertificateGenerator.create({
       subject,
       issuer: this.#cert.subject,
