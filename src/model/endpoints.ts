@@ -327,9 +327,16 @@ function packFacts(
 function localityLabel(labels: Readonly<Record<string, string>>): string | undefined {
   // Label values cannot hold "/": Istio writes the separators as dots.
   const label = labels["istio-locality"];
-  return label === undefined || label === "" ? undefined : label.includes("/") ? label : label.replaceAll(".", "/");
+  return label === undefined || label === ""
+    ? undefined
+    : label.includes("/")
+      ? label
+      : label.replaceAll(".", "/");
 }
 
 function localityText(parts: readonly (string | undefined)[]): string {
-  return parts.map((part) => part ?? "").join("/").replace(/\/+$/, "");
+  return parts
+    .map((part) => part ?? "")
+    .join("/")
+    .replace(/\/+$/, "");
 }

@@ -7,7 +7,13 @@ import { hostCovers, hostsMeet } from "./hosts.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { proxyClassText, type ProxyClass } from "./proxy.ts";
 import { oldestFirst, selects } from "./selectors.ts";
-import { isExportedTo, serviceNamespaces, serviceOf, servicesOfHost, servicesOfNamespace } from "./services.ts";
+import {
+  isExportedTo,
+  serviceNamespaces,
+  serviceOf,
+  servicesOfHost,
+  servicesOfNamespace,
+} from "./services.ts";
 import { everything, tables } from "./tables.ts";
 
 export interface OutboundScope {
@@ -85,8 +91,7 @@ export const outboundScopeOf = defineKeyedQuery<ProxyClass, OutboundScope>(
   (read, proxy) => {
     const { rootNamespace } = read(environmentOf, "");
     const own = read(tables.Sidecar.by.namespace, proxy.namespace);
-    const ofRoot =
-      proxy.namespace === rootNamespace ? [] : read(tables.Sidecar.by.namespace, rootNamespace);
+    const ofRoot = proxy.namespace === rootNamespace ? [] : read(tables.Sidecar.by.namespace, rootNamespace);
     const chosen = chooseSidecar(own, proxy) ?? ofRoot.filter(isDefault).toSorted(oldestFirst)[0];
     const asked = read(labelsAskedFor, "").filter((name) => Object.hasOwn(proxy.labels, name));
     return {

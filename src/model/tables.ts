@@ -75,13 +75,16 @@ export const tables = {
     selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [everything]),
   }),
   Gateway: defineTable<Gateway, "namespace" | "all">("Gateway", { namespace, all: () => [everything] }),
-  ServiceEntry: defineTable<ServiceEntry, "namespace" | "host" | "selecting" | "port" | "all">("ServiceEntry", {
-    namespace,
-    port: (row) => [...new Set((row.spec?.ports ?? []).map((port) => String(port.number)))],
-    all: () => [everything],
-    host: (row) => row.spec?.hosts ?? [],
-    selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [namespaceOf(row)]),
-  }),
+  ServiceEntry: defineTable<ServiceEntry, "namespace" | "host" | "selecting" | "port" | "all">(
+    "ServiceEntry",
+    {
+      namespace,
+      port: (row) => [...new Set((row.spec?.ports ?? []).map((port) => String(port.number)))],
+      all: () => [everything],
+      host: (row) => row.spec?.hosts ?? [],
+      selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [namespaceOf(row)]),
+    },
+  ),
   WorkloadEntry: defineTable<WorkloadEntry, "namespace" | "address">("WorkloadEntry", {
     namespace,
     address: (row) => (row.spec?.address === undefined ? [] : [row.spec.address]),

@@ -153,7 +153,9 @@ export const streamRoutesOf = defineQuery<StreamRoutes>(
     if (row === undefined) return { tcp: [], tls: [] };
     const { clusterDomain } = read(environmentOf, "");
     const full = (host: string): string => fullHost(host, namespaceOf(row), clusterDomain);
-    const complete = <Route extends VirtualServiceTcpRoute | VirtualServiceTlsRoute>(route: Route): Route => ({
+    const complete = <Route extends VirtualServiceTcpRoute | VirtualServiceTlsRoute>(
+      route: Route,
+    ): Route => ({
       ...route,
       route: (route.route ?? []).map((one) => ({
         ...one,
@@ -192,7 +194,7 @@ function isVisible(route: RouteFacts, imports: readonly Import[], client: string
 }
 
 /** What is exported to the client's namespace alone goes before what is exported to some, and that before the public. */
-function byPrecedence(a: RouteFacts, b: RouteFacts, client: string): number {
+export function byPrecedence(a: RouteFacts, b: RouteFacts, client: string): number {
   const rank = ({ exportTo, namespace }: RouteFacts): number =>
     exportTo.includes("*") ? 2 : namespace === client && exportTo.length === 1 ? 0 : 1;
   if (rank(a) !== rank(b)) return rank(a) - rank(b);

@@ -26,7 +26,9 @@ export function worldChanges(objects: readonly KubeObject[], options: WorldOptio
   const changes = [change(environmentTable, environmentRow, environmentValue)];
   const meshMap = objects.find(
     ({ kind, metadata }) =>
-      kind === "ConfigMap" && metadata.name === "istio" && metadata.namespace === environmentValue.rootNamespace,
+      kind === "ConfigMap" &&
+      metadata.name === "istio" &&
+      metadata.namespace === environmentValue.rootNamespace,
   );
   const parsed = meshMap === undefined ? {} : meshConfigOf(meshMap as ConfigMap);
   changes.push(change(meshConfigTable, meshRow, { ...parsed, ...mesh }));

@@ -89,12 +89,7 @@ interface Wish {
   readonly protocol: Protocol;
 }
 
-function explicitListeners(
-  read: Read,
-  scope: OutboundScope,
-  egress: Egress,
-  slots: Map<string, Slot>,
-): void {
+function explicitListeners(read: Read, scope: OutboundScope, egress: Egress, slots: Map<string, Slot>): void {
   const outlet = { scope, port: egress.port };
   const protocol = parseProtocol(egress.protocol);
   const keys = read(visibleNamespaces, outlet).flatMap((namespace) =>

@@ -21,7 +21,12 @@ import {
   type Labels,
   type OutboundScope,
 } from "#model";
-import { stableText, type OutboundClusterKey, type VirtualOutboundKey, type WellKnownClusterKey } from "./keys.ts";
+import {
+  stableText,
+  type OutboundClusterKey,
+  type VirtualOutboundKey,
+  type WellKnownClusterKey,
+} from "./keys.ts";
 import { outboundPortChunks } from "./outbound-ports.ts";
 import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
 
@@ -98,8 +103,7 @@ const impliedClusters = defineKeyedQuery<OutboundScope, ClusterChunks>(
       if (read(visibleService, { outlet, host }) !== undefined) return [];
       const candidates = read(servicesOfHost, host).flatMap((key) => {
         const service = read(serviceOf, key);
-        return service !== undefined &&
-          isExportedTo(service.exportTo, service.namespace, scope.namespace)
+        return service !== undefined && isExportedTo(service.exportTo, service.namespace, scope.namespace)
           ? [service]
           : [];
       });
@@ -112,6 +116,19 @@ const impliedClusters = defineKeyedQuery<OutboundScope, ClusterChunks>(
   },
   sameData,
 );
+
+/** Clusters and endpoints of some services for a client, as one chunk each. */
+export function serviceClusterChunks(
+  read: Read,
+  id: string,
+  scope: OutboundScope,
+  services: readonly string[],
+): ClusterChunks {
+  return chunksOf(
+    id,
+    services.map((service) => read(serviceClusters, clientOf(scope, service))),
+  );
+}
 
 /** What a service's clusters depend on in the client. */
 interface ServiceClient {

@@ -59,9 +59,7 @@ const servicesAt = defineKeyedQuery<{ readonly outlet: Outlet; readonly port: nu
   (read, { outlet, port }) => {
     const keys =
       outlet.port > 0
-        ? read(visibleNamespaces, outlet).flatMap((namespace) =>
-            read(visibleServices, { outlet, namespace }),
-          )
+        ? read(visibleNamespaces, outlet).flatMap((namespace) => read(visibleServices, { outlet, namespace }))
         : read(servicesOfPort, String(port));
     return keys.filter((key) => {
       const service = read(serviceOf, key);
@@ -203,4 +201,3 @@ function withoutDuplicates(hosts: readonly HostAndAlternates[]): OutboundVirtual
 export function virtualHostName({ host, port }: OutboundVirtualHostKey): string {
   return `${host}:${port}`;
 }
-

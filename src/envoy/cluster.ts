@@ -1,0 +1,280 @@
+// Clusters of the outbound side: a service's port as a whole, or a subset of it.
+
+import { packService, telemetryMetadata } from "#base";
+import type { Read } from "#engine";
+import {
+  endpointsOf,
+  isHttp,
+  isHttp2,
+  mergedRule,
+  namespaceMtlsModeOf,
+  readMesh,
+  readTrustDomains,
+  serviceAccountsOf,
+  serviceOf,
+  type MeshService,
+  type Protocol,
+} from "#model";
+import { outboundClusterName, type OutboundClusterKey, type WellKnownClusterKey } from "#plan";
+import type { ClientTLSSettings } from "#objects";
+import { objectPath } from "./object-path.ts";
+import { durationMsOf } from "./duration.ts";
+import { loadAssignment } from "./endpoint.ts";
+import { durationOf, structOf, typed, type Message } from "./proto/api.ts";
+import { resource, type EnvoyResource, type Origin } from "./resource.ts";
+import { clientTransportSocket, meshAlpn, meshClientTls } from "./tls.ts";
+import { originatedTls } from "./tls-origination.ts";
+import {
+  balancerFields,
+  httpOptions,
+  outlierFields,
+  policyFor,
+  poolFields,
+  speaksHttp2,
+  type PoolDefaults,
+  type PortPolicy,
+} from "./traffic-policy.ts";
+
+export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResource | undefined {
+  const service = read(serviceOf, key.service);
+  const port = service?.ports.find((one) => one.port === key.port);
+  if (service === undefined || port === undefined) return undefined;
+  const { protocol } = port;
+  const rule = read(mergedRule, key.rules.join(","));
+  const policy = policyFor(rule, key.subset, key.port);
+  const defaults = readPoolDefaults(read);
+  const name = outboundClusterName(key.port, key.subset, service.host);
+  const security = securityOf(read, { key, service, protocol, policy, defaults });
+  const message: Message = {
+    name,
+    ...discovery(read, key, service, policy),
+    ...poolFields(policy, defaults),
+    ...httpOptions(policy, protocol, defaults, security.upstreamOptions),
+    ...outlierFields(policy.outlierDetection),
+    ...commonBalancing(policy, key.locality !== ""),
+    ...withProxyProtocol(security.sockets, policy.proxyProtocol?.version),
+    metadata: { filterMetadata: clusterMetadata(service, key) },
+  };
+  return resource("cluster", name, message, originsOf(service, key));
+}
+
+/** Where traffic goes that no service claims, and where it ends. */
+export function wellKnownCluster(read: Read, { name }: WellKnownClusterKey): EnvoyResource {
+  const metadata = { filterMetadata: serviceMetadata(name, name, "") };
+  if (name === "BlackHoleCluster") {
+    return resource("cluster", name, {
+      name,
+      type: "STATIC",
+      connectTimeout: durationOf(durationMsOf(readMesh(read, "connectTimeout"))),
+      metadata,
+    });
+  }
+  return resource("cluster", name, {
+    name,
+    type: "ORIGINAL_DST",
+    lbPolicy: "CLUSTER_PROVIDED",
+    ...poolFields({}, readPoolDefaults(read)),
+    ...httpOptions({}, "auto", readPoolDefaults(read)),
+    metadata,
+  });
+}
+
+function readPoolDefaults(read: Read): PoolDefaults {
+  return {
+    connectTimeout: readMesh(read, "connectTimeout"),
+    tcpKeepalive: readMesh(read, "tcpKeepalive"),
+    h2Upgrade: readMesh(read, "h2UpgradePolicy") === "UPGRADE",
+  };
+}
+
+function discovery(
+  read: Read,
+  key: OutboundClusterKey,
+  service: MeshService,
+  { loadBalancer }: PortPolicy,
+): Message {
+  if (service.resolution === "original-destination" || loadBalancer?.simple === "PASSTHROUGH")
+    return { type: "ORIGINAL_DST", lbPolicy: "CLUSTER_PROVIDED" };
+  if (service.resolution === "endpoints") {
+    return {
+      type: "EDS",
+      edsClusterConfig: {
+        edsConfig: { ads: {}, initialFetchTimeout: durationOf(0), resourceApiVersion: "V3" },
+        serviceName: outboundClusterName(key.port, key.subset, service.host),
+      },
+      ...balancerFields(loadBalancer),
+    };
+  }
+  return {
+    type: service.resolution === "dns" ? "STRICT_DNS" : "LOGICAL_DNS",
+    dnsLookupFamily: "V4_PREFERRED",
+    dnsRefreshRate: durationOf(durationMsOf(readMesh(read, "dnsRefreshRate"))),
+    respectDnsTtl: true,
+    loadAssignment: service.resolution === "dns" ? loadAssignment(read, key) : oneEndpoint(read, key),
+    ...balancerFields(loadBalancer),
+  };
+}
+
+/** Envoy takes exactly one name for a logical DNS cluster. */
+function oneEndpoint(read: Read, key: OutboundClusterKey): Message {
+  const assignment = loadAssignment(read, key);
+  const [first] = assignment["endpoints"] as readonly { readonly lbEndpoints: readonly Message[] }[];
+  if (first === undefined) return assignment;
+  return { ...assignment, endpoints: [{ ...first, lbEndpoints: first.lbEndpoints.slice(0, 1) }] };
+}
+
+/** Panic routing would send requests to hosts that outlier detection has just put out; Istio turns it off with it. */
+function commonBalancing({ outlierDetection, loadBalancer }: PortPolicy, byLocality: boolean): Message {
+  const weighted = byLocality && (loadBalancer?.localityLbSetting?.distribute ?? []).length > 0;
+  if (outlierDetection === undefined && !weighted) return {};
+  return {
+    commonLbConfig: {
+      ...(outlierDetection === undefined
+        ? {}
+        : { healthyPanicThreshold: { value: outlierDetection.minHealthPercent ?? 0 } }),
+      ...(weighted || outlierDetection !== undefined ? { localityWeightedLbConfig: {} } : {}),
+    },
+  };
+}
+
+interface Secured {
+  readonly key: OutboundClusterKey;
+  readonly service: MeshService;
+  readonly protocol: Protocol;
+  readonly policy: PortPolicy;
+  readonly defaults: PoolDefaults;
+}
+
+interface Security {
+  readonly sockets: Message;
+  readonly upstreamOptions: Message;
+}
+
+const plaintext: Security = { sockets: {}, upstreamOptions: {} };
+
+/** TLS of a cluster: as the DestinationRule says, and otherwise mutual TLS wherever a sidecar answers. */
+function securityOf(read: Read, secured: Secured): Security {
+  const tls = secured.policy.tls;
+  if (tls?.mode !== undefined) return explicitSecurity(read, secured, tls);
+  const { service, key, policy } = secured;
+  const automatic = readMesh(read, "enableAutoMtls") !== false;
+  if (!automatic || service.external || read(namespaceMtlsModeOf, service.namespace) === "DISABLE")
+    return plaintext;
+  const socket = clientTransportSocket(
+    meshClientTls({
+      sni: meshServerName(key, service.host),
+      alpn: alpnOf(secured),
+      identities: identities(read, service, []),
+      minProtocolVersion: readMesh(read, "meshMTLS")?.minProtocolVersion,
+    }),
+  );
+  if (service.resolution === "original-destination" || policy.loadBalancer?.simple === "PASSTHROUGH") {
+    // Envoy has no metadata of an original destination: mutual TLS only where every endpoint speaks it.
+    const endpoints = read(endpointsOf, service.key).filter(({ servicePort }) => servicePort === key.port);
+    const all = endpoints.length > 0 && endpoints.every(({ mesh }) => mesh);
+    return all ? { sockets: { transportSocket: socket }, upstreamOptions: {} } : plaintext;
+  }
+  return {
+    sockets: {
+      transportSocketMatches: [
+        { name: "tlsMode-istio", match: structOf({ tlsMode: "istio" }), transportSocket: socket },
+        { name: "tlsMode-disabled", match: {}, transportSocket: rawBuffer },
+      ],
+    },
+    upstreamOptions: {},
+  };
+}
+
+const rawBuffer: Message = {
+  name: "envoy.transport_sockets.raw_buffer",
+  typedConfig: typed("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
+};
+
+function explicitSecurity(read: Read, secured: Secured, tls: ClientTLSSettings): Security {
+  const { key, service, protocol, policy, defaults } = secured;
+  if (tls.mode === "DISABLE") return plaintext;
+  if (tls.mode !== "ISTIO_MUTUAL") {
+    const http2 = speaksHttp2(policy, protocol, defaults);
+    const alpn = http2 ? ["h2"] : isHttp(protocol) ? ["http/1.1"] : [];
+    return originatedTls(tls, alpn, service);
+  }
+  const named = tls.subjectAltNames ?? [];
+  const context = meshClientTls({
+    sni: tls.sni === undefined || tls.sni === "" ? meshServerName(key, service.host) : tls.sni,
+    alpn: alpnOf(secured),
+    identities: identities(read, service, named),
+    minProtocolVersion: readMesh(read, "meshMTLS")?.minProtocolVersion,
+  });
+  return { sockets: { transportSocket: clientTransportSocket(context) }, upstreamOptions: {} };
+}
+
+/** The SNI by which gateways between networks recognise the service; dots where a cluster's name has bars. */
+function meshServerName({ port, subset }: OutboundClusterKey, host: string): string {
+  return `outbound_.${port}_.${subset}_.${host}`;
+}
+
+/** A server's filter chains are chosen by these: they say "mesh", and what is inside. */
+function alpnOf({ protocol, policy, defaults }: Secured): readonly string[] {
+  if (speaksHttp2(policy, protocol, defaults) || isHttp2(protocol)) return ["istio-h2", "istio", "h2"];
+  if (isHttp(protocol)) return ["istio-http/1.1", "istio", "http/1.1"];
+  return meshAlpn.tcp;
+}
+
+function identities(read: Read, service: MeshService, named: readonly string[]): readonly string[] {
+  if (named.length > 0) return named;
+  const domains = readTrustDomains(read);
+  const accounts = read(serviceAccountsOf, service.key).flatMap((account) => {
+    const [namespace = "", name = ""] = account.split("/");
+    return domains.map((domain) => `spiffe://${domain}/ns/${namespace}/sa/${name}`);
+  });
+  return [...new Set([...accounts, ...service.subjectAltNames])].toSorted();
+}
+
+/** PROXY protocol goes around whatever else the connection is wrapped in. */
+function withProxyProtocol(sockets: Message, version: "V1" | "V2" | undefined): Message {
+  if (version === undefined) return sockets;
+  const around = (transportSocket: unknown): Message => ({
+    name: "envoy.transport_sockets.upstream_proxy_protocol",
+    typedConfig: typed(
+      "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+      { config: { version }, transportSocket },
+    ),
+  });
+  const matches = sockets["transportSocketMatches"] as readonly Message[] | undefined;
+  if (matches === undefined) return { transportSocket: around(sockets["transportSocket"] ?? rawBuffer) };
+  return {
+    transportSocketMatches: matches.map((match) => ({
+      ...match,
+      transportSocket: around(match["transportSocket"]),
+    })),
+  };
+}
+
+function clusterMetadata(service: MeshService, key: OutboundClusterKey): Message {
+  const rule = key.rules[0];
+  const { host, name, namespace } = service;
+  return {
+    istio: structOf({
+      ...(rule === undefined ? {} : { config: objectPath("destination-rule", rule) }),
+      ...(key.subset === "" ? {} : { subset: key.subset }),
+      services: [{ host, name, namespace }],
+    }),
+    ...serviceMetadata(host, name, namespace),
+  };
+}
+
+function serviceMetadata(host: string, name: string, namespace: string): Message {
+  return {
+    [telemetryMetadata.key]: structOf({ [telemetryMetadata.service]: packService(host, name, namespace) }),
+  };
+}
+
+function originsOf(service: MeshService, { rules }: OutboundClusterKey): Origin[] {
+  return [
+    ...service.objects.map((object) => ({ at: "", object })),
+    ...rules.map((row) => {
+      const [namespace = "", name = ""] = row.split("/");
+      return { at: "", object: { kind: "DestinationRule", namespace, name } };
+    }),
+  ];
+}

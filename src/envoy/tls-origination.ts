@@ -1,0 +1,73 @@
+// TLS that a proxy originates for its application, to servers outside of the mesh (DestinationRule tls SIMPLE, MUTUAL).
+
+import type { ClientTLSSettings } from "#objects";
+import type { MeshService } from "#model";
+import { isWildcard } from "#model";
+import type { Message } from "./proto/api.ts";
+import { agentSecret, clientTransportSocket, controlPlaneSecret, credentialSecretName } from "./tls.ts";
+
+export interface OriginatedTls {
+  readonly sockets: Message;
+  /** `upstream_http_protocol_options`, where the server's name is the request's. */
+  readonly upstreamOptions: Message;
+}
+
+export function originatedTls(
+  tls: ClientTLSSettings,
+  alpn: readonly string[],
+  service: MeshService,
+): OriginatedTls {
+  const names = tls.subjectAltNames ?? service.subjectAltNames;
+  const given = tls.sni ?? "";
+  const byRequest = given === "";
+  const verifies = tls.insecureSkipVerify !== true;
+  const context: Message = {
+    commonTlsContext: {
+      tlsParams: { tlsMinimumProtocolVersion: "TLSv1_2", tlsMaximumProtocolVersion: "TLSv1_3" },
+      ...(tls.mode === "MUTUAL" ? { tlsCertificateSdsSecretConfigs: [clientCertificate(tls)] } : {}),
+      ...validation(tls, verifies, verifies ? names : []),
+      alpnProtocols: alpn,
+    },
+    // TCP has no request to take the name from, so the service's own host stands in.
+    sni: byRequest ? (isWildcard(service.host) ? "" : service.host) : given,
+  };
+  return {
+    sockets: { transportSocket: clientTransportSocket(context) },
+    upstreamOptions:
+      byRequest && (alpn.length > 0 || isWildcard(service.host))
+        ? {
+            upstreamHttpProtocolOptions: {
+              autoSni: true,
+              autoSanValidation: verifies && names.length === 0,
+            },
+          }
+        : {},
+  };
+}
+
+function clientCertificate(tls: ClientTLSSettings): Message {
+  if (tls.credentialName !== undefined && tls.credentialName !== "")
+    return controlPlaneSecret(credentialSecretName(tls.credentialName));
+  return agentSecret(`file-cert:${tls.clientCertificate ?? ""}~${tls.privateKey ?? ""}`);
+}
+
+function validation(tls: ClientTLSSettings, verifies: boolean, names: readonly string[]): Message {
+  const matchTypedSubjectAltNames = names.flatMap((name) =>
+    (name.includes("://") ? ["URI"] : ["DNS"]).map((sanType) => ({ sanType, matcher: { exact: name } })),
+  );
+  if (!verifies) return { validationContext: { trustChainVerification: "ACCEPT_UNTRUSTED" } };
+  const secret =
+    tls.credentialName !== undefined && tls.credentialName !== ""
+      ? controlPlaneSecret(`${credentialSecretName(tls.credentialName)}-cacert`)
+      : tls.caCertificates !== undefined && tls.caCertificates !== "" && tls.caCertificates !== "system"
+        ? agentSecret(`file-root:${tls.caCertificates}`)
+        : undefined;
+  // Istio verifies against the operating system's roots where nothing else is named.
+  if (secret === undefined) return { validationContext: { systemRootCerts: {}, matchTypedSubjectAltNames } };
+  return {
+    combinedValidationContext: {
+      defaultValidationContext: { matchTypedSubjectAltNames },
+      validationContextSdsSecretConfig: secret,
+    },
+  };
+}
