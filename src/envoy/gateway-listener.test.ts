@@ -1,0 +1,187 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { Engine } from "#engine";
+import { gatewayScopeOf, mergedGatewayOf, worldChanges, type GatewayScope, type ProxyClass } from "#model";
+import { planOf } from "#plan";
+import type { KubeObject } from "#objects";
+import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { gatewayListener } from "./gateway-listener.ts";
+import { decodeMessage } from "./proto/api.ts";
+import type { EnvoyResource } from "./resource.ts";
+
+const proxy: ProxyClass = {
+  kind: "router",
+  namespace: "sm-gateways",
+  labels: { istio: "ingressgateway" },
+  serviceAccount: "istio-ingressgateway",
+  network: "",
+  locality: "",
+  clusterId: "Kubernetes",
+  dnsDomain: "sm-gateways.svc.cluster.local",
+  interception: "NONE",
+  envoyVersion: "1.40.0",
+  metadata: {},
+};
+
+const service: KubeObject = {
+  apiVersion: "v1",
+  kind: "Service",
+  metadata: { name: "istio-ingressgateway", namespace: "sm-gateways" },
+  spec: {
+    selector: { istio: "ingressgateway" },
+    ports: [
+      { name: "http2", port: 80, targetPort: 8080 },
+      { name: "https", port: 443, targetPort: 8443 },
+      { name: "tcp", port: 31400, targetPort: 31400 },
+    ],
+  },
+};
+
+let age = 0;
+function gateway(name: string, servers: unknown, namespace = "sm-gateways"): KubeObject {
+  return {
+    apiVersion: "networking.istio.io/v1",
+    kind: "Gateway",
+    metadata: { name, namespace, creationTimestamp: `2026-01-01T00:00:${String(10 + age++)}Z` },
+    spec: { selector: { istio: "ingressgateway" }, servers },
+  };
+}
+
+function server(
+  number: number,
+  protocol: string,
+  hosts: readonly string[],
+  tls?: unknown,
+  name?: string,
+): unknown {
+  return { port: { number, protocol, name: name ?? protocol.toLowerCase() }, hosts, ...(tls ? { tls } : {}) };
+}
+
+function virtualService(name: string, spec: object): KubeObject {
+  return {
+    apiVersion: "networking.istio.io/v1",
+    kind: "VirtualService",
+    metadata: { name, namespace: "default" },
+    spec,
+  };
+}
+
+interface World {
+  readonly engine: Engine;
+  readonly scope: GatewayScope;
+}
+
+function worldOf(...objects: readonly KubeObject[]): World {
+  const engine = new Engine();
+  engine.apply(worldChanges([service, ...objects]));
+  return { engine, scope: engine.get(gatewayScopeOf, proxy) };
+}
+
+function listenersOf({ engine, scope }: World): EnvoyResource[] {
+  const read = engine.get.bind(engine);
+  return engine
+    .get(mergedGatewayOf, scope)
+    .listeners.flatMap(({ name }) => gatewayListener(read, { kind: "gateway", scope, name }) ?? []);
+}
+
+function serverNames(resource: EnvoyResource | undefined): (readonly string[])[] {
+  assert.ok(resource);
+  const { filterChains } = decodeMessage("envoy.config.listener.v3.Listener", resource.bytes) as unknown as {
+    readonly filterChains: readonly {
+      readonly filterChainMatch?: { readonly serverNames?: readonly string[] };
+    }[];
+  };
+  return filterChains.map(({ filterChainMatch }) => filterChainMatch?.serverNames ?? []);
+}
+
+describe("a router's listeners", () => {
+  test("stand at the target port of the Service that the Gateway's port names", () => {
+    const { engine, scope } = worldOf(
+      gateway("web", [server(80, "HTTP", ["*"]), server(9000, "HTTP", ["*"])]),
+    );
+    const merged = engine.get(mergedGatewayOf, scope);
+    assert.deepEqual(
+      merged.listeners.map(({ name }) => name),
+      ["0.0.0.0_8080", "0.0.0.0_9000"],
+    );
+    assert.deepEqual(Object.keys(merged.routes), ["http.8080", "http.9000"]);
+  });
+
+  test("share a route table between plain servers, and report what cannot share a port", () => {
+    const { engine, scope } = worldOf(
+      gateway("first", [server(80, "HTTP", ["a.com"])]),
+      gateway("second", [server(80, "HTTP", ["b.com"])], "other"),
+      gateway("third", [server(80, "TCP", ["*"])]),
+    );
+    const merged = engine.get(mergedGatewayOf, scope);
+    assert.deepEqual(
+      merged.routes["http.8080"]?.map((one) => one.gateway),
+      ["sm-gateways/first", "other/second"],
+    );
+    assert.deepEqual(
+      merged.conflicts.map(({ object }) => object.name),
+      ["third"],
+    );
+  });
+
+  test("tell TLS servers apart by server name; the older Gateway keeps a name", () => {
+    const tls = { mode: "SIMPLE", credentialName: "cert" };
+    const world = worldOf(
+      gateway("first", [server(443, "HTTPS", ["a.com", "*/b.com"], tls)]),
+      gateway("second", [server(443, "HTTPS", ["a.com"], tls), server(443, "HTTPS", ["c.com"], tls, "c")]),
+    );
+    assert.deepEqual(serverNames(listenersOf(world)[0]), [["a.com", "b.com"], ["c.com"]]);
+    assert.equal(world.engine.get(mergedGatewayOf, world.scope).conflicts.length, 1);
+  });
+
+  test("give a Secret to a router of its own namespace only, and only when a Gateway there names it", () => {
+    const tls = { mode: "MUTUAL", credentialName: "cert" };
+    const own = worldOf(gateway("own", [server(443, "HTTPS", ["a.com"], tls)]));
+    const foreign = worldOf(gateway("foreign", [server(443, "HTTPS", ["a.com"], tls)], "default"));
+    const names = ({ engine }: World): string[] =>
+      engine
+        .get(planOf, { kind: "gateway", proxy })
+        .secret.flatMap(({ entries }) => entries.map(({ name }) => name));
+    assert.deepEqual(names(own), ["kubernetes://cert", "kubernetes://cert-cacert"]);
+    assert.deepEqual(names(foreign), []);
+  });
+
+  test("are taken by the real Envoy", { skip: withoutEnvoy }, () => {
+    const tls = (mode: string, credentialName?: string): object => ({ mode, credentialName });
+    const destination = { host: "db.default.svc.cluster.local", port: { number: 5432 } };
+    const world = worldOf(
+      gateway("all", [
+        server(80, "HTTP", ["*"]),
+        server(443, "HTTPS", ["a.com"], tls("SIMPLE", "cert")),
+        server(443, "HTTPS", ["m.com"], { ...tls("MUTUAL", "mutual"), subjectAltNames: ["x"] }, "mutual"),
+        server(443, "TLS", ["p.com"], tls("PASSTHROUGH"), "pass"),
+        server(443, "TLS", ["t.com"], tls("SIMPLE", "t"), "term"),
+        server(31400, "TCP", ["*"]),
+      ]),
+      virtualService("pass", {
+        hosts: ["p.com"],
+        gateways: ["sm-gateways/all"],
+        tls: [{ match: [{ port: 443, sniHosts: ["p.com"] }], route: [{ destination }] }],
+      }),
+      virtualService("db", {
+        hosts: ["t.com", "db"],
+        gateways: ["sm-gateways/all"],
+        tcp: [
+          {
+            route: [
+              { destination, weight: 80 },
+              { destination: { ...destination, subset: "v2" }, weight: 20 },
+            ],
+          },
+        ],
+      }),
+    );
+    const listeners = listenersOf(world);
+    assert.deepEqual(
+      listeners.map(({ name }) => name),
+      ["0.0.0.0_31400", "0.0.0.0_8080", "0.0.0.0_8443"],
+    );
+    assert.deepEqual(serverNames(listeners[2]), [["a.com"], ["m.com"], ["p.com"], ["t.com"]]);
+    assert.equal(envoyComplaint(listeners), "");
+  });
+});
