@@ -31,6 +31,7 @@ export function builtInImages(paths: PackagePaths): ImageEntry[] {
     { match: "*/mizzen/demo", image: own("demo", [], "1000") },
     { match: "*/istio/proxyv2", image: own("agent", []) },
     ...bookinfo,
+    { match: "*/testing/app", image: own("demo", ["echo"], "1338") },
     { match: "*/go-httpbin", image: own("demo", ["httpbin"], "1000") },
     { match: "*/kennethreitz/httpbin", image: own("demo", ["httpbin"], "1000") },
     { match: "*/curlimages/curl", image: hostProgram(["curl"], [], "100:101") },
