@@ -1,0 +1,157 @@
+// Who may have which configuration. A proxy says in its node id who it is; it gets that only if the identity that it has
+// proven is the one of the Pod it names. What it is entitled to comes from the Pod, not from what the proxy says.
+
+import type { Message } from "#envoy";
+import { labels as labelNames, annotations as annotationNames } from "#objects";
+import { environmentRow, environmentTable, defaultEnvironment, tables, type Pod, type ProxyClass } from "#model";
+import type { Engine } from "#engine";
+import { GrpcError, grpcStatus, type Admitted, type GrpcPeer } from "#xds";
+import { Unauthenticated, type Authenticate, type Caller } from "./ca-service.ts";
+
+export interface NodeId {
+  readonly kind: ProxyClass["kind"];
+  readonly address: string;
+  readonly pod: string;
+  readonly namespace: string;
+}
+
+/** Parses `sidecar~10.244.0.7~reviews-v1-abc.default~default.svc.cluster.local`; undefined if it is no such id. */
+export function parseNodeId(id: string): NodeId | undefined {
+  const [kind, address = "", name = ""] = id.split("~");
+  if (id.split("~").length !== 4 || (kind !== "sidecar" && kind !== "router")) return undefined;
+  const dot = name.lastIndexOf(".");
+  if (dot <= 0 || dot === name.length - 1) return undefined;
+  return { kind, address, pod: name.slice(0, dot), namespace: name.slice(dot + 1) };
+}
+
+export interface AdmissionOptions {
+  readonly engine: Engine;
+  readonly authenticate: Authenticate;
+  /** Resolves once the Pod is known, or undefined if it does not become so soon. */
+  readonly awaitPod: (key: string) => Promise<Pod | undefined>;
+  readonly unauthenticated: (reason: string) => void;
+}
+
+/** Admission on the port with TLS: proof is needed. */
+export function admitProven(options: AdmissionOptions) {
+  return async (node: Message, peer: GrpcPeer): Promise<Admitted<ProxyClass>> => {
+    const caller = await callerOf(options, peer);
+    const id = String(node["id"] ?? "");
+    const nodeId = knownNode(id);
+    if (caller.identity.namespace !== nodeId.namespace) {
+      const said = `${nodeId.namespace}/${nodeId.pod}`;
+      throw denied(`the identity of namespace ${caller.identity.namespace} is not that of pod ${said}`);
+    }
+    const pod = await podOf(options, nodeId);
+    const account = serviceAccountOf(pod);
+    if (caller.identity.serviceAccount !== account)
+      throw denied(`the identity of service account ${caller.identity.serviceAccount} is not the pod's, ${account}`);
+    if (caller.podName !== undefined && caller.podName !== nodeId.pod)
+      throw denied(`the token is bound to pod ${caller.podName} and not to ${nodeId.pod}`);
+    if (caller.podUid !== undefined && pod.metadata.uid !== undefined && caller.podUid !== pod.metadata.uid)
+      throw denied(`the token is bound to an earlier pod ${nodeId.pod}`);
+    return { id, proxyClass: classOf(options.engine, nodeId, pod, envoyVersionOf(node)) };
+  };
+}
+
+/** Admission on the plaintext port, which the operator has opened: the Pod must exist, nothing is proven. */
+export function admitUnproven(options: AdmissionOptions) {
+  return async (node: Message): Promise<Admitted<ProxyClass>> => {
+    const id = String(node["id"] ?? "");
+    const nodeId = knownNode(id);
+    return {
+      id,
+      proxyClass: classOf(options.engine, nodeId, await podOf(options, nodeId), envoyVersionOf(node)),
+    };
+  };
+}
+
+/** The class of a proxy that is let in already, after its Pod changed; undefined if the Pod is gone. */
+export function classAgain(engine: Engine, id: string, before: ProxyClass): ProxyClass | undefined {
+  const nodeId = parseNodeId(id);
+  const pod = nodeId === undefined ? undefined : engine.rows(tables.Pod).get(podKey(nodeId));
+  if (nodeId === undefined || pod === undefined) return undefined;
+  return classOf(engine, nodeId, pod, before.envoyVersion);
+}
+
+async function callerOf({ authenticate, unauthenticated }: AdmissionOptions, peer: GrpcPeer): Promise<Caller> {
+  try {
+    return await authenticate({ authorization: peer.authorization, peerCertificate: peer.certificate });
+  } catch (error) {
+    if (!(error instanceof Unauthenticated)) throw error;
+    unauthenticated(error.reason);
+    throw new GrpcError(grpcStatus.unauthenticated, error.message);
+  }
+}
+
+function knownNode(id: string): NodeId {
+  const nodeId = parseNodeId(id);
+  if (nodeId === undefined) {
+    const expected = "sidecar|router~<address>~<pod>.<namespace>~<domain>";
+    throw new GrpcError(grpcStatus.invalidArgument, `the node id ${JSON.stringify(id)} is not ${expected}`);
+  }
+  return nodeId;
+}
+
+async function podOf({ awaitPod }: AdmissionOptions, nodeId: NodeId): Promise<Pod> {
+  const key = podKey(nodeId);
+  const pod = await awaitPod(key);
+  if (pod === undefined) throw new GrpcError(grpcStatus.unavailable, `pod ${key} is not known (yet)`);
+  const addresses = [pod.status?.podIP, ...(pod.status?.podIPs ?? []).map(({ ip }) => ip)].filter(
+    (address) => address !== undefined,
+  );
+  // Before the kubelet has reported an address there is nothing to compare with.
+  if (addresses.length > 0 && !addresses.includes(nodeId.address))
+    throw denied(`${nodeId.address} is no address of pod ${key}`);
+  return pod;
+}
+
+function classOf(engine: Engine, nodeId: NodeId, pod: Pod, envoyVersion: string): ProxyClass {
+  const environment = engine.rows(environmentTable).get(environmentRow) ?? defaultEnvironment;
+  const labels = pod.metadata.labels ?? {};
+  const mode = pod.metadata.annotations?.[annotationNames.interceptionMode];
+  return {
+    kind: nodeId.kind,
+    namespace: nodeId.namespace,
+    labels,
+    serviceAccount: serviceAccountOf(pod),
+    network: labels[labelNames.network] ?? environment.network,
+    locality: localityOf(engine, pod),
+    clusterId: environment.clusterId,
+    dnsDomain: `${nodeId.namespace}.svc.${environment.clusterDomain}`,
+    interception: mode === "TPROXY" || mode === "NONE" ? mode : "REDIRECT",
+    envoyVersion,
+    metadata: {},
+  };
+}
+
+/** `region/zone/subzone` of the Pod's Node, or of the Pod's own label. */
+function localityOf(engine: Engine, pod: Pod): string {
+  const own = pod.metadata.labels?.["istio-locality"];
+  if (own !== undefined && own !== "") return own.includes("/") ? own : own.replaceAll(".", "/");
+  const node = engine.rows(tables.Node).get(pod.spec?.nodeName ?? "");
+  const of = (name: string): string => node?.metadata.labels?.[name] ?? "";
+  const parts = [of(labelNames.region), of(labelNames.zone), of(labelNames.subzone)];
+  return parts.join("/").replace(/\/+$/, "");
+}
+
+function envoyVersionOf(node: Message): string {
+  const build = node["userAgentBuildVersion"] as
+    | { readonly version?: { majorNumber?: number; minorNumber?: number; patch?: number } }
+    | undefined;
+  const version = build?.version;
+  if (version === undefined) return "";
+  return `${version.majorNumber ?? 0}.${version.minorNumber ?? 0}.${version.patch ?? 0}`;
+}
+
+function serviceAccountOf(pod: Pod): string {
+  return pod.spec?.serviceAccountName ?? "default";
+}
+
+function podKey({ namespace, pod }: NodeId): string {
+  return `${namespace}/${pod}`;
+}
+
+function denied(message: string): GrpcError {
+  return new GrpcError(grpcStatus.permissionDenied, message);
+}

@@ -1,0 +1,124 @@
+// Objects on their way into the engine: changes of tables, and the few objects that the control plane itself goes by
+// (MeshConfig, injection values). A text that cannot be read changes nothing: the last good one stays.
+
+import { parse } from "yaml";
+import type { Logger } from "#base";
+import type { Change, Engine } from "#engine";
+import { defaultValues, mergeValues, type InjectionValues } from "#inject";
+import { meshConfigChange, meshConfigOf, objectChange, removalChange, tables, type ConfigMap, type Pod } from "#model";
+import { objectKey, type KubeObject, type MeshConfig } from "#objects";
+
+export interface InputsOptions {
+  readonly engine: Engine;
+  readonly namespace: string;
+  readonly log: Logger;
+  readonly add: (changes: readonly Change[]) => void;
+  readonly counted: (kind: string, event: "set" | "removed") => void;
+  readonly misread: () => void;
+}
+
+const meshConfigMap = "istio";
+const injectorConfigMap = "istio-sidecar-injector";
+
+/** How long a proxy that connects waits for its Pod to become known. */
+const podWaitMs = 5_000;
+
+export class Inputs {
+  readonly #options: InputsOptions;
+  readonly #podWaiters = new Map<string, Set<(pod: Pod) => void>>();
+  #changedPods = new Set<string>();
+  #mesh: MeshConfig = {};
+  #injection: InjectionValues = defaultValues;
+
+  constructor(options: InputsOptions) {
+    this.#options = options;
+  }
+
+  get mesh(): MeshConfig {
+    return this.#mesh;
+  }
+
+  get injection(): InjectionValues {
+    return this.#injection;
+  }
+
+  changed(set: readonly KubeObject[], removed: readonly KubeObject[]): void {
+    const changes: Change[] = [];
+    for (const object of set) {
+      this.#options.counted(object.kind, "set");
+      changes.push(...objectChange(object), ...this.#ownConfiguration(object));
+      if (object.kind === "Pod") this.#changedPods.add(objectKey(object));
+    }
+    for (const object of removed) {
+      this.#options.counted(object.kind, "removed");
+      changes.push(...removalChange(object));
+      if (object.kind === "Pod") this.#changedPods.add(objectKey(object));
+    }
+    if (changes.length > 0) this.#options.add(changes);
+  }
+
+  /** The Pods that changed since the last call; to be called after their changes are published. */
+  takeChangedPods(): ReadonlySet<string> {
+    const changed = this.#changedPods;
+    if (changed.size === 0) return changed;
+    this.#changedPods = new Set();
+    const pods = this.#options.engine.rows(tables.Pod);
+    for (const key of changed) {
+      const pod = pods.get(key);
+      if (pod === undefined) continue;
+      for (const tell of this.#podWaiters.get(key) ?? []) tell(pod);
+    }
+    return changed;
+  }
+
+  /** The Pod, as soon as it is known; undefined if it does not become so. */
+  awaitPod(key: string): Promise<Pod | undefined> {
+    const known = this.#options.engine.rows(tables.Pod).get(key);
+    if (known !== undefined) return Promise.resolve(known);
+    return new Promise((resolve) => {
+      let waiters = this.#podWaiters.get(key);
+      if (waiters === undefined) this.#podWaiters.set(key, (waiters = new Set()));
+      const done = (pod: Pod | undefined): void => {
+        clearTimeout(timer);
+        waiters.delete(tell);
+        if (waiters.size === 0) this.#podWaiters.delete(key);
+        resolve(pod);
+      };
+      const tell = (pod: Pod): void => done(pod);
+      const timer = setTimeout(() => done(undefined), podWaitMs);
+      waiters.add(tell);
+    });
+  }
+
+  #ownConfiguration(object: KubeObject): Change[] {
+    const { kind, metadata } = object;
+    if (kind !== "ConfigMap" || metadata.namespace !== this.#options.namespace) return [];
+    if (metadata.name === meshConfigMap) {
+      const mesh = this.#read(meshConfigMap, () => meshConfigOf(object as ConfigMap));
+      if (mesh === undefined) return [];
+      this.#mesh = mesh;
+      return [meshConfigChange(mesh)];
+    }
+    if (metadata.name === injectorConfigMap) {
+      const text = (object as ConfigMap).data?.["values"] ?? "";
+      this.#injection =
+        this.#read(injectorConfigMap, () => mergeValues(defaultValues, (parse(text) ?? {}) as object)) ??
+        this.#injection;
+    }
+    return [];
+  }
+
+  #read<T>(name: string, readText: () => T): T | undefined {
+    try {
+      return readText();
+    } catch (error) {
+      const configMap = `${this.#options.namespace}/${name}`;
+      this.#options.log.error(
+        { configMap, error: String(error) },
+        "cannot be read; the last good one stays in use",
+      );
+      this.#options.misread();
+      return undefined;
+    }
+  }
+}

@@ -1,0 +1,10 @@
+export type { KubeAccess } from "./credentials.ts";
+export { accessFromKubeconfig, accessInCluster } from "./credentials.ts";
+export type { PatchType, RequestOptions } from "./client.ts";
+export { collectionPath, KubeClient, KubeError } from "./client.ts";
+export type { CacheOptions, CacheSource } from "./watch-cache.ts";
+export { WatchCache } from "./watch-cache.ts";
+export { slim } from "./slim.ts";
+export type { LeaderOptions } from "./leader.ts";
+export { LeaderElection } from "./leader.ts";
+export { RateLimitedWriter } from "./writer.ts";

@@ -1,0 +1,94 @@
+// Writes to the API at a bounded rate: of several writes to one target only the last goes out, and a failed one is
+// tried again later. So a storm of changes costs the API server no more than a trickle.
+
+import type { Clock, Logger } from "#base";
+import { KubeError } from "./client.ts";
+
+export interface WriterOptions {
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+interface Write {
+  readonly run: () => Promise<unknown>;
+  readonly attempt: number;
+}
+
+/** Writes in flight at a time. */
+const concurrentWritesMax = 4;
+/** The pause between two writes: 20 a second at most. */
+const writePauseMs = 50;
+/** Targets waiting; beyond it the oldest is dropped, and said so. */
+const waitingWritesMax = 10_000;
+const attemptsMax = 5;
+
+export class RateLimitedWriter {
+  readonly #options: WriterOptions;
+  readonly #waiting = new Map<string, Write>();
+  #running = 0;
+  #nextAtMs = 0;
+  #cancel: (() => void) | undefined;
+
+  constructor(options: WriterOptions) {
+    this.#options = options;
+  }
+
+  /** Writes soon. A write to the same target that still waits is replaced. */
+  submit(target: string, run: () => Promise<unknown>): void {
+    this.#waiting.delete(target);
+    this.#waiting.set(target, { run, attempt: 0 });
+    if (this.#waiting.size > waitingWritesMax) {
+      const oldest = this.#waiting.keys().next();
+      if (oldest.done !== true) this.#waiting.delete(oldest.value);
+      this.#options.log.warn({ waiting: this.#waiting.size }, "too many writes wait; the oldest is dropped");
+    }
+    this.#schedule();
+  }
+
+  stop(): void {
+    this.#waiting.clear();
+    this.#cancel?.();
+  }
+
+  #schedule(): void {
+    if (this.#cancel !== undefined || this.#waiting.size === 0) return;
+    const { clock } = this.#options;
+    this.#cancel = clock.after(Math.max(0, this.#nextAtMs - clock.monotonicMs()), () => {
+      this.#cancel = undefined;
+      this.#next();
+    });
+  }
+
+  #next(): void {
+    if (this.#running >= concurrentWritesMax) return;
+    const first = this.#waiting.entries().next();
+    if (first.done === true) return;
+    const [target, write] = first.value;
+    this.#waiting.delete(target);
+    this.#nextAtMs = this.#options.clock.monotonicMs() + writePauseMs;
+    this.#running++;
+    void write
+      .run()
+      .catch((error: unknown) => this.#failed(target, write, error))
+      .finally(() => {
+        this.#running--;
+        this.#schedule();
+      });
+    this.#schedule();
+  }
+
+  #failed(target: string, { run, attempt }: Write, error: unknown): void {
+    const isFinal =
+      error instanceof KubeError && error.status >= 400 && error.status < 500 && error.status !== 429;
+    if (isFinal || attempt + 1 >= attemptsMax) {
+      // The object is gone, or we may not write it: the next change brings a new write.
+      if (!(error instanceof KubeError && error.status === 404))
+        this.#options.log.warn({ target, error: String(error) }, "not written");
+      return;
+    }
+    this.#options.clock.after(1_000 * 2 ** attempt, () => {
+      if (!this.#waiting.has(target)) this.#waiting.set(target, { run, attempt: attempt + 1 });
+      this.#schedule();
+    });
+  }
+}
