@@ -85,6 +85,10 @@ export interface AgentConfig {
   readonly certTtlSeconds: number;
   readonly logLevel: string;
   readonly componentLogLevel: string;
+  /** The agent's own. */
+  readonly agentLogLevel: "debug" | "info" | "warn" | "error";
+  /** Ask the application on 127.0.0.1 instead of the pod's address, as old applications that bind there want it. */
+  readonly probeLocalhost: boolean;
   readonly probes: Readonly<Record<string, AppProbe>>;
   /** Where the application serves its own metrics; absent when it has none. */
   readonly appMetricsUrl: string | undefined;
@@ -149,6 +153,8 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
     certTtlSeconds: Math.round(durationMs(env["SECRET_TTL"], 86_400_000) / 1_000),
     logLevel: flags.get("proxyLogLevel") ?? "warning",
     componentLogLevel: flags.get("proxyComponentLogLevel") ?? "misc:error",
+    agentLogLevel: agentLogLevel(flags.get("log_output_level")),
+    probeLocalhost: env["REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION"] === "true",
     probes:
       parseJson<Record<string, AppProbe>>(env["ISTIO_KUBE_APP_PROBERS"], "ISTIO_KUBE_APP_PROBERS") ?? {},
     appMetricsUrl: appMetricsUrl(env["ISTIO_PROMETHEUS_ANNOTATIONS"]),
@@ -250,6 +256,13 @@ function concurrencyOf(env: Readonly<Record<string, string | undefined>>, proxyC
   if (proxyConfig.concurrency !== undefined) return proxyConfig.concurrency;
   const cpuLimit = numberOf(env["ISTIO_CPU_LIMIT"], 0);
   return cpuLimit > 0 ? Math.max(1, Math.ceil(cpuLimit)) : concurrencyDefault;
+}
+
+/** Istio's `default:info,ads:debug`: the first scope that speaks for the whole program counts. */
+function agentLogLevel(text: string | undefined): AgentConfig["agentLogLevel"] {
+  const level = /(?:^|,)(?:(?:default|all):)?(debug|info|warn|error|none|fatal)(?:,|$)/.exec(text ?? "")?.[1];
+  if (level === "debug" || level === "warn" || level === "error") return level;
+  return level === "none" || level === "fatal" ? "error" : "info";
 }
 
 function appMetricsUrl(annotations: string | undefined): string | undefined {

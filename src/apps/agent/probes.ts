@@ -13,6 +13,17 @@ const localIpv4 = "127.0.0.6";
 const localIpv6 = "::6";
 const timeoutSecondsDefault = 1;
 
+/** Where the application is asked, and from which address. */
+export interface ProbePlace {
+  readonly host: string;
+  readonly localAddress: string | undefined;
+}
+
+/** The pod's own address, reached past the capture. */
+export function inPod(podIp: string): ProbePlace {
+  return { host: podIp, localAddress: podIp.includes(":") ? localIpv6 : localIpv4 };
+}
+
 export interface ProbeAnswer {
   readonly status: number;
   readonly body: string;
@@ -21,12 +32,11 @@ export interface ProbeAnswer {
 /** Asks the application. Never throws: what goes wrong is 500 and the reason, as a failed probe is. */
 export async function askApplication(
   probe: AppProbe,
-  podIp: string,
+  place: ProbePlace,
   headers: Readonly<Record<string, string>> = {},
-  localAddress: string | undefined = podIp.includes(":") ? localIpv6 : localIpv4,
 ): Promise<ProbeAnswer> {
   const timeoutMs = (probe.timeoutSeconds ?? timeoutSecondsDefault) * 1_000;
-  const target = { host: podIp, localAddress, timeoutMs };
+  const target = { ...place, timeoutMs };
   try {
     if (probe.httpGet !== undefined) return await askHttp(probe.httpGet, target, headers);
     if (probe.tcpSocket !== undefined) return await askTcp(Number(probe.tcpSocket.port), target);
@@ -37,9 +47,7 @@ export async function askApplication(
   }
 }
 
-interface Target {
-  readonly host: string;
-  readonly localAddress: string | undefined;
+interface Target extends ProbePlace {
   readonly timeoutMs: number;
 }
 

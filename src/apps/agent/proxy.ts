@@ -13,7 +13,7 @@ import { parseConfig, parseDownward, type AgentConfig } from "./config.ts";
 import { drain } from "./drain.ts";
 import { envoyArgs, EnvoySupervisor } from "./envoy.ts";
 import { createStreamServer } from "./grpc.ts";
-import { createLog, type Level } from "./log.ts";
+import { createLog } from "./log.ts";
 import { Rotator } from "./rotator.ts";
 import { secretNames, secretPaths, SecretStore } from "./sds.ts";
 import { createStatusServer } from "./status.ts";
@@ -41,8 +41,9 @@ export function runProxy(args: readonly string[]): void {
     annotations: readDownward("/etc/istio/pod/annotations", process.env["MIZZEN_PODINFO"], "annotations"),
     envoyPath: findEnvoy(),
   });
-  const level = (process.env["MIZZEN_LOG_LEVEL"] ?? "info") as Level;
-  const log = createLog(level, (line) => void process.stdout.write(line), { component: "agent" });
+  const log = createLog(config.agentLogLevel, (line) => void process.stdout.write(line), {
+    component: "agent",
+  });
   const agent = new ProxyAgent(config, log);
   agent.start();
   let signals = 0;

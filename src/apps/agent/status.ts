@@ -7,7 +7,7 @@ import type { Logger } from "#base";
 import type { EnvoyAdmin, Readiness } from "./admin.ts";
 import type { AgentConfig } from "./config.ts";
 import { createExpander, renderAgentMetrics, type AgentCounts } from "./metrics.ts";
-import { askApplication } from "./probes.ts";
+import { askApplication, inPod } from "./probes.ts";
 
 export interface StatusOptions {
   readonly config: AgentConfig;
@@ -20,6 +20,7 @@ export interface StatusOptions {
   readonly onQuit: () => void;
 }
 
+const loopback = "127.0.0.1";
 const gzipAsync = promisify(gzip);
 const appMetricsTimeoutMs = 5_000;
 /** An application's metrics beyond it are left out, with a warning: they would be held in memory whole. */
@@ -73,7 +74,11 @@ async function answerProbe(
   if (probe === undefined) return send(answer, 404, `no probe is known at ${path}\n`);
   const agent = question.headers["user-agent"];
   const headers: Record<string, string> = agent === undefined ? {} : { "user-agent": agent };
-  const { status, body } = await askApplication(probe, options.config.instanceIps[0] ?? "127.0.0.1", headers);
+  const { probeLocalhost, instanceIps } = options.config;
+  const place = probeLocalhost
+    ? { host: loopback, localAddress: undefined }
+    : inPod(instanceIps[0] ?? loopback);
+  const { status, body } = await askApplication(probe, place, headers);
   send(answer, status, body);
 }
 

@@ -15,11 +15,15 @@ const toolPath = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /** Returns the exit code. Throws with what the tool said when a rule cannot be set: then the pod must not start. */
 export function runCapture(args: readonly string[]): number {
-  const { settings, dryRun, cleanupOnly } = parseCapture(args, {
+  const { settings, dryRun, skipApply, cleanupOnly } = parseCapture(args, {
     dnsServers: nameservers(),
     ipv6: hasIpv6(),
     env: process.env,
   });
+  if (skipApply) {
+    process.stdout.write("capture rules are another's to set; nothing done\n");
+    return 0;
+  }
   const families: readonly Family[] = settings.ipv6 ? ["ipv4", "ipv6"] : ["ipv4"];
   for (const family of families) {
     const wanted = cleanupOnly ? "" : renderRestore(rulesFor(settings, family));

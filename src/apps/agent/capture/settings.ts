@@ -42,6 +42,8 @@ export interface CaptureCommand {
   readonly settings: CaptureSettings;
   /** Print the rules and change nothing. */
   readonly dryRun: boolean;
+  /** Somebody else (a CNI plugin) sets the rules. */
+  readonly skipApply: boolean;
   /** Take the rules away and set no new ones. */
   readonly cleanupOnly: boolean;
 }
@@ -121,7 +123,7 @@ const booleanFlags: Readonly<Record<string, keyof CaptureSettings>> = {
   "--drop-invalid": "dropInvalid",
 };
 /** Flags of istio-iptables that change nothing here, with or without a value. */
-const ignoredFlags = new Set(["--run-validation", "--skip-rule-apply", "--force-apply", "--reconcile"]);
+const ignoredFlags = new Set(["--run-validation", "--force-apply", "--reconcile", "--log_as_json"]);
 const ignoredWithValue = new Set([
   "--log_output_level",
   "--network-namespace",
@@ -147,6 +149,7 @@ export function parseCapture(args: readonly string[], host: HostFacts): CaptureC
   };
   let dryRun = false;
   let cleanupOnly = false;
+  let skipApply = false;
   const rest = args.flatMap((arg) =>
     arg.startsWith("--") && arg.includes("=") ? arg.split(/=(.*)/s, 2) : [arg],
   );
@@ -154,6 +157,7 @@ export function parseCapture(args: readonly string[], host: HostFacts): CaptureC
     const flag = rest[at] ?? "";
     if (flag === "-n" || flag === "--dry-run") dryRun = true;
     else if (flag === "--cleanup-only") cleanupOnly = true;
+    else if (flag === "--skip-rule-apply") skipApply = takeBoolean();
     else if (booleanFlags[flag] !== undefined) changes[booleanFlags[flag]] = takeBoolean();
     else if (ignoredFlags.has(flag)) takeBoolean();
     else {
@@ -179,7 +183,7 @@ export function parseCapture(args: readonly string[], host: HostFacts): CaptureC
   }
   const settings = { ...defaultSettings, ...changes };
   assertPorts(settings);
-  return { settings, dryRun, cleanupOnly };
+  return { settings, dryRun, skipApply, cleanupOnly };
 }
 
 export function splitList(text: string): string[] {
