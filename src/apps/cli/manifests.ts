@@ -1,0 +1,104 @@
+// Objects from files: read, and applied to a cluster in an order that works.
+
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { extname, join } from "node:path";
+import { LineCounter, parseAllDocuments } from "yaml";
+import { NotSoError } from "./command.ts";
+import { ApiError, type KubeClient, type KubeObjectLike } from "./kube.ts";
+
+/** Files with objects under a path: itself, or every .yaml, .yml and .json in a folder and its folders, but for kustomizations. */
+export function manifestFiles(path: string): string[] {
+  let isFolder: boolean;
+  try {
+    isFolder = statSync(path).isDirectory();
+  } catch (cause) {
+    throw new NotSoError(`there is no file or folder ${path}`, { cause });
+  }
+  if (!isFolder) return [path];
+  return readdirSync(path, { recursive: true, encoding: "utf8" })
+    .filter(
+      (name) =>
+        [".yaml", ".yml", ".json"].includes(extname(name)) && !/(^|\/)kustomization\.ya?ml$/.test(name),
+    )
+    .toSorted()
+    .map((name) => join(path, name));
+}
+
+/** Throws NotSoError with file, line and column when a document is no YAML or no object. */
+export function readManifest(file: string): KubeObjectLike[] {
+  const counter = new LineCounter();
+  const documents = parseAllDocuments(readFileSync(file, "utf8"), { lineCounter: counter });
+  const objects: KubeObjectLike[] = [];
+  for (const document of documents) {
+    const [error] = document.errors;
+    if (error !== undefined) {
+      const { line, col } = counter.linePos(error.pos[0]);
+      throw new NotSoError(`${file}:${line}:${col}: ${error.message.split("\n")[0]}`);
+    }
+    const object = document.toJS() as (KubeObjectLike & { items?: KubeObjectLike[] }) | null;
+    if (object === null) continue;
+    const { line } = counter.linePos(document.range[0]);
+    if (typeof object.kind !== "string" || typeof object.apiVersion !== "string") {
+      throw new NotSoError(`${file}:${line}:1: an object with apiVersion and kind is expected`);
+    }
+    objects.push(...(object.kind === "List" ? (object.items ?? []) : [object]));
+  }
+  return objects;
+}
+
+/** What others need comes first. */
+const order = [
+  "Namespace",
+  "CustomResourceDefinition",
+  "ServiceAccount",
+  "ClusterRole",
+  "ClusterRoleBinding",
+  "Role",
+  "RoleBinding",
+  "ConfigMap",
+  "Secret",
+  "Service",
+];
+const parallelMax = 8;
+const retryMs = 100;
+const retriesMax = 50;
+
+/** Applies all, several at a time within each rank. A kind whose definition is still being established is waited for, up to 5 s. */
+export async function applyAll(kube: KubeClient, objects: readonly KubeObjectLike[]): Promise<void> {
+  const rank = (object: KubeObjectLike) => {
+    const index = order.indexOf(object.kind);
+    return index === -1 ? order.length : index;
+  };
+  for (const current of [...new Set(objects.map(rank))].toSorted((a, b) => a - b)) {
+    const queue = objects.filter((object) => rank(object) === current);
+    const workers = Array.from({ length: Math.min(parallelMax, queue.length) }, async () => {
+      for (let object = queue.shift(); object !== undefined; object = queue.shift())
+        await applyOne(kube, object);
+    });
+    await Promise.all(workers);
+  }
+}
+
+async function applyOne(kube: KubeClient, object: KubeObjectLike): Promise<void> {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      await kube.apply(object);
+      return;
+    } catch (cause) {
+      const isPassing =
+        cause instanceof NotSoError ||
+        (cause instanceof ApiError && [404, 409, 429, 500, 503].includes(cause.status));
+      if (!isPassing || attempt >= retriesMax) {
+        const { kind, metadata } = object;
+        const where =
+          metadata.namespace === undefined ? metadata.name : `${metadata.namespace}/${metadata.name}`;
+        throw new NotSoError(
+          `${kind} ${where} cannot be applied: ${cause instanceof Error ? cause.message : String(cause)}`,
+          { cause },
+        );
+      }
+      kube.forgetKinds();
+      await new Promise((resolve) => setTimeout(resolve, retryMs));
+    }
+  }
+}
