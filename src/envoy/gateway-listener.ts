@@ -3,24 +3,23 @@
 import type { Read } from "#engine";
 import { refOf, type L4MatchAttributes, type RouteDestination } from "#objects";
 import {
-  anyOutlet,
   authorizationPoliciesOf,
   boundRoutes,
   hostCovers,
   hostsForNamespace,
   mergedGatewayOf,
   readTrustDomains,
-  serviceOf,
   streamRoutesOf,
-  visibleService,
   type GatewayScope,
   type MergedServer,
   type RouteFacts,
 } from "#model";
-import { outboundClusterName, type GatewayListenerKey } from "#plan";
+import type { GatewayListenerKey } from "#plan";
 import { httpConnectionManager, tcpProxy, tlsInspector, type FilterSettings } from "./filters.ts";
+import { destinationCluster } from "./gateway-destination.ts";
 import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
-import { durationOf, type Message } from "./proto/api.ts";
+import { objectPath } from "./object-path.ts";
+import { durationOf, structOf, type Message } from "./proto/api.ts";
 import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
@@ -157,6 +156,7 @@ function chain(
   const context =
     ends && server.tls !== undefined ? serverTls(server.tls, edge.tls, server.kind !== "https") : undefined;
   const message: Message = {
+    metadata: { filterMetadata: { istio: structOf({ config: objectPath("gateway", server.gateway) }) } },
     ...(serverNames.length === 0 ? {} : { filterChainMatch: { serverNames } }),
     filters,
     ...(context === undefined ? {} : { transportSocket: serverTransportSocket(context) }),
@@ -172,17 +172,10 @@ function streamFilters(
   destinations: readonly RouteDestination[],
   afterHandshake: boolean,
 ): Message[] {
-  const outlet = { scope: scope.outbound, port: anyOutlet };
-  const clusters = destinations.map(({ destination, weight }) => {
-    const service = read(visibleService, { outlet, host: destination.host });
-    const ports = service === undefined ? [] : (read(serviceOf, service)?.ports ?? []);
-    const only = ports.length === 1 ? ports[0]?.port : undefined;
-    const port = destination.port?.number ?? only ?? server.number;
-    return {
-      name: outboundClusterName(port, destination.subset ?? "", destination.host),
-      weight: weight ?? 0,
-    };
-  });
+  const clusters = destinations.map(({ destination, weight }) => ({
+    name: destinationCluster(read, scope, destination, server.number),
+    weight: weight ?? 0,
+  }));
   const [single] = clusters;
   const [namespace, name] = facts.key.split("/");
   return [

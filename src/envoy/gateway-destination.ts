@@ -1,0 +1,60 @@
+// Where a router sends what a VirtualService's destination names.
+
+import type { Read } from "#engine";
+import type { ConsistentHash, Destination } from "#objects";
+import {
+  anyOutlet,
+  mergedRule,
+  rulesFor,
+  serviceOf,
+  visibleService,
+  type GatewayScope,
+  type MeshService,
+} from "#model";
+import { outboundClusterName } from "#plan";
+import { policyFor } from "./traffic-policy.ts";
+
+/** The cluster of a destination whose host is full. A service with a single port needs no port in the destination. */
+export function destinationCluster(
+  read: Read,
+  scope: GatewayScope,
+  destination: Destination,
+  serverPort: number,
+): string {
+  const port = destinationPort(destinationService(read, scope, destination), destination, serverPort);
+  return outboundClusterName(port, destination.subset ?? "", destination.host);
+}
+
+/** What a DestinationRule says requests to a destination are hashed by. */
+export function destinationHash(
+  read: Read,
+  scope: GatewayScope,
+  destination: Destination,
+  serverPort: number,
+): ConsistentHash | undefined {
+  const service = destinationService(read, scope, destination);
+  if (service === undefined) return undefined;
+  const rules = read(rulesFor, {
+    client: scope.namespace,
+    labels: scope.outbound.labels,
+    host: service.host,
+    serviceNamespace: service.namespace,
+  });
+  const port = destinationPort(service, destination, serverPort);
+  const rule = read(mergedRule, rules.join(","));
+  return policyFor(rule, destination.subset ?? "", port).loadBalancer?.consistentHash;
+}
+
+function destinationService(read: Read, scope: GatewayScope, { host }: Destination): MeshService | undefined {
+  const key = read(visibleService, { outlet: { scope: scope.outbound, port: anyOutlet }, host });
+  return key === undefined ? undefined : read(serviceOf, key);
+}
+
+function destinationPort(
+  service: MeshService | undefined,
+  { port }: Destination,
+  serverPort: number,
+): number {
+  const only = service?.ports.length === 1 ? service.ports[0]?.port : undefined;
+  return port?.number ?? only ?? serverPort;
+}

@@ -1,0 +1,171 @@
+// Route tables of a router: a virtual host for each host that a Gateway's server and a VirtualService bound to it have
+// in common. Several VirtualServices may share a host: their routes follow each other.
+
+import type { Read } from "#engine";
+import type { HTTPMatchRequest } from "#objects";
+import {
+  boundRoutes,
+  bySpecificity,
+  hostCovers,
+  hostsForNamespace,
+  httpRoutesOf,
+  mergedGatewayOf,
+  readMesh,
+  selects,
+  type GatewayScope,
+  type MergedServer,
+  type RouteFacts,
+} from "#model";
+import type { GatewayRouteKey } from "#plan";
+import { destinationCluster, destinationHash } from "./gateway-destination.ts";
+import { httpRoutes } from "./http-route.ts";
+import { wrapped, type Message } from "./proto/api.ts";
+import { resource, type EnvoyResource, type Origin } from "./resource.ts";
+import { takesEverything } from "./route-match.ts";
+
+/** Bodies of direct responses may be this long, in bytes: Istio's limit. */
+const directResponseBytesMax = 1_048_576;
+
+/** A host of the table while it is put together. */
+interface Host {
+  readonly name: string;
+  readonly domains: string[];
+  readonly routes: Message[];
+  /** What the routes came from: hosts of equal sources share one virtual host. */
+  readonly sources: string[];
+  readonly objects: Origin["object"][];
+  redirects: boolean;
+}
+
+export function gatewayRoute(read: Read, { scope, name }: GatewayRouteKey): EnvoyResource | undefined {
+  const servers = read(mergedGatewayOf, scope).routes[name];
+  const [first] = servers ?? [];
+  if (servers === undefined || first === undefined) return undefined;
+  const hosts = new Map<string, Host>();
+  for (const server of servers) addServer(read, scope, server, hosts);
+  const ordered = [...hosts.values()].toSorted((a, b) =>
+    bySpecificity(a.domains[0] ?? "", b.domains[0] ?? ""),
+  );
+  const shared = withSharedRoutes(ordered);
+  const message: Message = {
+    name,
+    virtualHosts: shared.length === 0 ? [nothingHere(first)] : shared.map(virtualHost),
+    validateClusters: wrapped(false),
+    ignorePortInHostMatching: true,
+    maxDirectResponseBodySizeBytes: wrapped(directResponseBytesMax),
+  };
+  const origins = shared.flatMap(({ objects }, at) =>
+    objects.map((object) => ({ at: `virtual_hosts[${at}]`, object })),
+  );
+  return resource("route", name, message, origins);
+}
+
+function addServer(read: Read, scope: GatewayScope, server: MergedServer, hosts: Map<string, Host>): void {
+  const redirects = server.tls?.httpsRedirect === true;
+  for (const facts of read(boundRoutes, { gateway: server.gateway, namespace: scope.namespace })) {
+    const common = commonHosts(hostsForNamespace(server.hosts, facts.namespace), facts.hosts);
+    if (common.length === 0) continue;
+    const routes = routesOf(read, scope, server, facts);
+    for (const name of common) {
+      const host = hostOf(hosts, name, server);
+      host.routes.push(...routes);
+      host.sources.push(`${facts.key} ${server.gateway} ${server.number}`);
+      host.objects.push(refOfKey("VirtualService", facts.key));
+      host.redirects ||= redirects;
+    }
+  }
+  if (!redirects) return;
+  for (const name of server.hosts) hostOf(hosts, name.slice(name.indexOf("/") + 1), server).redirects = true;
+}
+
+function hostOf(hosts: Map<string, Host>, domain: string, server: MergedServer): Host {
+  let host = hosts.get(domain);
+  if (host === undefined) {
+    host = {
+      name: `${domain}:${server.number}`,
+      domains: [domain],
+      routes: [],
+      sources: [],
+      objects: [server.object],
+      redirects: false,
+    };
+    hosts.set(domain, host);
+  }
+  return host;
+}
+
+/** The narrower of each pair that meets: of "*.foo.com" and "a.foo.com" the latter, whichever side it is on. */
+function commonHosts(served: readonly string[], bound: readonly string[]): readonly string[] {
+  const common = served.flatMap((one) =>
+    bound.flatMap((other) => (hostCovers(other, one) ? [one] : hostCovers(one, other) ? [other] : [])),
+  );
+  return [...new Set(common)];
+}
+
+function routesOf(
+  read: Read,
+  scope: GatewayScope,
+  server: MergedServer,
+  facts: RouteFacts,
+): readonly Message[] {
+  return httpRoutes(read(httpRoutesOf, facts.key), {
+    virtualService: facts.key,
+    port: server.number,
+    terminatesTls: server.tls !== undefined,
+    isSource: (match) => isForGateway(match, facts, server, scope),
+    clusterOf: (destination) => destinationCluster(read, scope, destination, server.number),
+    hashOf: (destination) => destinationHash(read, scope, destination, server.number),
+    retries: readMesh(read, "defaultHttpRetryPolicy"),
+  });
+}
+
+function isForGateway(
+  { gateways, sourceLabels, sourceNamespace }: HTTPMatchRequest,
+  facts: RouteFacts,
+  server: MergedServer,
+  scope: GatewayScope,
+): boolean {
+  if (gateways !== undefined && gateways.length > 0) {
+    const full = gateways.map((name) => (name.includes("/") ? name : `${facts.namespace}/${name}`));
+    return full.includes(server.gateway);
+  }
+  return (
+    selects(sourceLabels, scope.labels) &&
+    (sourceNamespace === undefined || sourceNamespace === "" || sourceNamespace === scope.namespace)
+  );
+}
+
+/** Hosts with the very same routes become one virtual host with several domains: the first one gives the name. */
+function withSharedRoutes(hosts: readonly Host[]): readonly Host[] {
+  const groups = Map.groupBy(hosts, ({ sources, redirects, domains }) =>
+    sources.length === 0 ? `alone ${domains.join()}` : `${redirects} ${sources.join()}`,
+  );
+  return [...groups.values()].flatMap(([first, ...others]) =>
+    first === undefined
+      ? []
+      : [{ ...first, domains: [...first.domains, ...others.flatMap(({ domains }) => domains)] }],
+  );
+}
+
+function virtualHost({ name, domains, routes, redirects }: Host): Message {
+  // A route that takes everything ends the search: those of later VirtualServices must stand before it.
+  const last = routes.filter((route) => takesEverything(route["match"] as Message));
+  const before = routes.filter((route) => !last.includes(route));
+  return {
+    name,
+    domains,
+    routes: [...before, ...last],
+    includeRequestAttemptCount: true,
+    ...(redirects ? { requireTls: "ALL" } : {}),
+  };
+}
+
+/** A server without a VirtualService answers 404 to everything. */
+function nothingHere({ number }: MergedServer): Message {
+  return { name: `blackhole:${number}`, domains: ["*"] };
+}
+
+function refOfKey(kind: string, key: string): Origin["object"] {
+  const [namespace = "", name = ""] = key.split("/");
+  return { kind, namespace, name };
+}
