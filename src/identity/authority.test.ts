@@ -1,9 +1,5 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { generateKeyPairSync, X509Certificate, type webcrypto } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { test } from "node:test";
 import { unpackWorkload, workloadOfSubject, type Clock } from "#base";
 import {
@@ -91,68 +87,57 @@ test("a forged, weak or garbled request is refused", async () => {
 });
 
 test("the operator's own RSA CA with an intermediate signs, and the chain leads to the root", async () => {
-  const dir = mkdtempSync(join(tmpdir(), "mizzen-ca-"));
-  try {
-    const run = (...args: string[]): void =>
-      void execFileSync("openssl", args, { cwd: dir, stdio: "ignore" });
-    writeFileSync(join(dir, "ca.ext"), "basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign\n");
-    run(
-      "req",
-      "-x509",
-      "-newkey",
-      "rsa:2048",
-      "-nodes",
-      "-keyout",
-      "root.key",
-      "-out",
-      "root.pem",
-      "-subj",
-      "/O=Root",
-    );
-    run(
-      "req",
-      "-newkey",
-      "rsa:2048",
-      "-nodes",
-      "-keyout",
-      "ca.key",
-      "-out",
-      "ca.csr",
-      "-subj",
-      "/O=Intermediate",
-    );
-    const sign = [
-      "x509",
-      "-req",
-      "-in",
-      "ca.csr",
-      "-CA",
-      "root.pem",
-      "-CAkey",
-      "root.key",
-      "-CAcreateserial",
-    ];
-    run(...sign, "-extfile", "ca.ext", "-out", "ca.pem");
-    const read = (name: string): string => readFileSync(join(dir, name), "utf8");
-    const material = { caCert: read("ca.pem"), caKey: read("ca.key"), rootCert: read("root.pem") };
-    const ca = await CertificateAuthority.load({ ...material, certChain: read("ca.pem") }, { clock });
-    const chain = await ca.sign((await request()).pem, { identity, facts });
-    assert.equal(chain.length, 3);
-    writeFileSync(join(dir, "leaf.pem"), chain[0] ?? "");
-    run("verify", "-CAfile", "root.pem", "-untrusted", "ca.pem", "leaf.pem");
-    const foreign = await createSelfSignedMaterial(clock);
-    const mixed = { ...material, rootCert: foreign.rootCert, certChain: "" };
-    await assert.rejects(CertificateAuthority.load(mixed, { clock }), /does not lead to a root/);
-    const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
-    const caKey = privateKey.export({ format: "pem", type: "pkcs8" }).toString();
-    await assert.rejects(
-      CertificateAuthority.load({ ...material, caKey, certChain: "" }, { clock }),
-      /not the key/,
-    );
-  } finally {
-    rmSync(dir, { recursive: true });
+  const root = await operatorCertificate("O=Root");
+  const intermediate = await operatorCertificate("O=Intermediate", root);
+  const material = { caCert: intermediate.pem, caKey: intermediate.key, rootCert: root.pem };
+  const ca = await CertificateAuthority.load({ ...material, certChain: intermediate.pem }, { clock });
+  const chain = await ca.sign((await request()).pem, { identity, facts });
+  assert.equal(chain.length, 3);
+  const steps = chain.map((pem) => new X509Certificate(pem));
+  for (const [index, step] of steps.entries()) {
+    const issuer = steps[index + 1] ?? step;
+    assert.ok(step.checkIssued(issuer) && step.verify(issuer.publicKey), `certificate ${index}`);
   }
+  const foreign = await createSelfSignedMaterial(clock);
+  const mixed = { ...material, rootCert: foreign.rootCert, certChain: "" };
+  await assert.rejects(CertificateAuthority.load(mixed, { clock }), /does not lead to a root/);
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const caKey = privateKey.export({ format: "pem", type: "pkcs8" }).toString();
+  await assert.rejects(
+    CertificateAuthority.load({ ...material, caKey, certChain: "" }, { clock }),
+    /not the key/,
+  );
 });
+
+interface OperatorCertificate {
+  readonly pem: string;
+  /** PKCS#1, as older tools write it. */
+  readonly key: string;
+  readonly signingKey: webcrypto.CryptoKey;
+}
+
+/** A CA certificate as an operator brings it: RSA 2048, self-signed or signed by another. */
+async function operatorCertificate(name: string, issuer?: OperatorCertificate): Promise<OperatorCertificate> {
+  const { privateKey, publicKey } = generateKeyPairSync("rsa", { modulusLength: 2_048 });
+  const algorithm = { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" };
+  const pkcs8 = new Uint8Array(privateKey.export({ format: "der", type: "pkcs8" }));
+  const spki = new Uint8Array(publicKey.export({ format: "der", type: "spki" }));
+  const signingKey = await crypto.subtle.importKey("pkcs8", pkcs8, algorithm, false, ["sign"]);
+  const certificate = await x509.X509CertificateGenerator.create({
+    subject: name,
+    issuer: issuer === undefined ? name : new x509.X509Certificate(issuer.pem).subject,
+    notAfter: new Date(Date.now() + 86_400_000),
+    publicKey: await crypto.subtle.importKey("spki", spki, algorithm, true, ["verify"]),
+    signingKey: issuer?.signingKey ?? signingKey,
+    signingAlgorithm: algorithm,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign, true),
+    ],
+  });
+  const key = privateKey.export({ format: "pem", type: "pkcs1" }).toString();
+  return { pem: `${certificate.toString("pem")}\n`, key, signingKey };
+}
 
 test("a serving certificate holds the names it is for", async () => {
   const ca = await CertificateAuthority.load(await createSelfSignedMaterial(clock), { clock });
