@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { existsSync, globSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { build } from "esbuild";
+import { build, type BuildOptions } from "esbuild";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, "dist");
@@ -25,28 +25,41 @@ function sourceHash(): string {
   return hash.digest("hex");
 }
 
+const common: BuildOptions = {
+  absWorkingDir: root,
+  outExtension: { ".js": ".mjs" },
+  bundle: true,
+  platform: "node",
+  format: "esm",
+  target: "node24",
+  sourcemap: "linked",
+  logLevel: "warning",
+  // Packages in the old module format call `require`, which a module has not by itself.
+  banner: {
+    js: 'import { createRequire as mizzenRequire } from "node:module"; const require = mizzenRequire(import.meta.url);',
+  },
+};
+
+/**
+ * What stays in node_modules. The command line needs the Kubernetes client, 20 MB, in rare cases only, and never runs without its
+ * node_modules; the programs that run in containers carry all they need.
+ */
+const external: Readonly<Record<string, readonly string[]>> = { cli: ["@kubernetes/client-node"] };
+
 /** Builds into a directory aside and moves file by file, so that a program that starts meanwhile reads a whole bundle. */
 async function bundle(): Promise<string[]> {
   const present = programs.filter((program) => existsSync(join(root, "src/apps", program, "main.ts")));
   const aside = join(dist, `.building-${process.pid}`);
   mkdirSync(aside, { recursive: true });
-  try {
-    await build({
-      absWorkingDir: root,
-      entryPoints: present.map((program) => ({ in: `src/apps/${program}/main.ts`, out: program })),
+  const buildOne = (program: string) =>
+    build({
+      ...common,
+      entryPoints: [{ in: `src/apps/${program}/main.ts`, out: program }],
       outdir: aside,
-      outExtension: { ".js": ".mjs" },
-      bundle: true,
-      platform: "node",
-      format: "esm",
-      target: "node24",
-      sourcemap: "linked",
-      logLevel: "warning",
-      // Packages in the old module format call `require`, which a module has not by itself.
-      banner: {
-        js: 'import { createRequire as mizzenRequire } from "node:module"; const require = mizzenRequire(import.meta.url);',
-      },
+      external: [...(external[program] ?? [])],
     });
+  try {
+    await Promise.all(present.map(buildOne));
     for (const file of globSync("*", { cwd: aside })) renameSync(join(aside, file), join(dist, file));
   } finally {
     rmSync(aside, { recursive: true, force: true });
