@@ -41,7 +41,7 @@ const clock: Clock = {
   },
 };
 
-let cluster: ClusterProcess | undefined;
+let starting: Promise<ClusterProcess> | undefined;
 let ending = false;
 
 async function end(why: string, code: number): Promise<void> {
@@ -49,11 +49,14 @@ async function end(why: string, code: number): Promise<void> {
   ending = true;
   log.info({ why }, "the cluster ends");
   const stopMaxMs = 9_000; // then what is left is removed the hard way
-  await Promise.race([cluster?.stop(), delay(stopMaxMs)]).catch((error: unknown) => {
+  const stopped = starting?.then((cluster) => cluster.stop()); // one that is still starting is stopped once it runs
+  await Promise.race([stopped, delay(stopMaxMs)]).catch((error: unknown) => {
     log.error({ error: String(error) }, "the cluster did not end in order");
   });
   // With the host side gone nobody else cleans up; with it there, this is only done earlier.
-  await removeLeftovers(layout);
+  await removeLeftovers(layout).catch((error: unknown) => {
+    log.error({ error: String(error) }, "something is left over");
+  });
   process.exit(code);
 }
 
@@ -70,7 +73,7 @@ process.on("disconnect", () => void end("the host side is gone", 0));
 process.on("unhandledRejection", (error) => log.error({ error: String(error) }, "a promise failed unobserved"));
 
 try {
-  cluster = await runCluster({
+  starting = runCluster({
     layout,
     podCidr: values["pod-cidr"],
     serviceCidr: values["service-cidr"],
@@ -81,6 +84,7 @@ try {
     clock,
     log,
   });
+  const cluster = await starting;
   tell({ kind: "ready", kubeconfigTemplate: cluster.kubeconfigTemplate });
   log.info({ name: layout.name }, "the cluster runs");
 } catch (error) {

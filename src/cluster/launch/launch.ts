@@ -90,11 +90,18 @@ export async function launchCluster(options: LaunchOptions): Promise<RunningClus
     await writeFile(join(layout.runDir, "cluster.json"), JSON.stringify(info), { mode: 0o600 });
     return runningCluster(layout, child, closers, info);
   } catch (error) {
-    child?.kill("SIGKILL");
+    await killed(child);
     await Promise.all(closers.map((close) => close()));
     await removeLeftovers(layout);
     throw error;
   }
+}
+
+async function killed(child: ChildProcess | undefined): Promise<void> {
+  if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  child.kill("SIGKILL");
+  await ended;
 }
 
 /** The unix socket of a published port; with any free port it is named by the Service's. */

@@ -2,7 +2,7 @@
 // for processes by the pids on record. Every step is repeatable, and a failing step does not keep the others from running.
 
 import { existsSync } from "node:fs";
-import { readdir, readFile, rm, rmdir, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { run } from "./command.ts";
 import { netnsDir, type ClusterLayout } from "./names.ts";
@@ -67,12 +67,23 @@ function signalQuietly(pid: number, signal: "SIGTERM" | "SIGKILL"): void {
 
 /** Removes containers, control groups, namespaces, links and the run directory. The cluster's own process has ended by now. */
 export async function removeLeftovers(layout: ClusterLayout): Promise<void> {
+  await killByNetns(layout);
   await killByCgroup(layout);
   await removeContainers(layout);
   await removeNamespaces(layout);
   await removeCgroups(layout);
-  await rm(layout.runDir, { recursive: true, force: true });
+  await rm(layout.runDir, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
   await rmdir(dirname(layout.runDir)).catch(() => {}); // other clusters may be there
+}
+
+/** A cluster's process that never came to be on record is the one that lives in the node's network namespace. */
+async function killByNetns(layout: ClusterLayout): Promise<void> {
+  const wanted = await stat(join(netnsDir, layout.nodeNetns)).catch(() => undefined);
+  if (wanted === undefined) return;
+  for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)) {
+    const own = await stat(join("/proc", pid, "ns/net")).catch(() => undefined);
+    if (own?.ino === wanted.ino && own.dev === wanted.dev) signalQuietly(Number(pid), "SIGKILL");
+  }
 }
 
 /** Every process of a container is in the cluster's control group, whatever it did to its parents. */

@@ -47,7 +47,9 @@ export class NodeAgent {
     const uid = pod.metadata.uid ?? "";
     const worker = this.#workers.get(uid);
     if (event.type === "DELETED") {
-      void worker?.vanish();
+      worker?.vanish().catch((error: unknown) => {
+        this.#context.log.error({ pod: pod.metadata.name, error: String(error) }, "a pod was not removed in order");
+      });
       return;
     }
     if (worker !== undefined) {

@@ -123,6 +123,9 @@ export class PodWorker {
     }
     if (this.#pod.metadata.deletionTimestamp !== undefined) {
       this.#ending = this.#end(this.#graceMs(), { confirm: true });
+      this.#ending.catch((error: unknown) => {
+        this.#context.log.error({ pod: this.#pod.metadata.name, error: String(error) }, "a pod was not removed in order");
+      });
       return;
     }
     if (this.#finalPhase === undefined && (await this.#prepare())) this.#advance();
@@ -160,7 +163,7 @@ export class PodWorker {
     for (const slot of this.#slots.filter((one) => one.role !== "main")) {
       if (slot.role === "init" && isInitDone(slot)) continue;
       if (slot.role === "init" && slot.state.terminated !== undefined && this.#pod.spec.restartPolicy === "Never") {
-        void this.#finish("Failed");
+        this.#finishSoon("Failed");
         return;
       }
       this.#startWhenDue(slot);
@@ -169,7 +172,7 @@ export class PodWorker {
     const mains = this.#slots.filter((slot) => slot.role === "main");
     for (const slot of mains) if (this.#mayRun(slot)) this.#startWhenDue(slot);
     if (mains.every((slot) => slot.state.terminated !== undefined && !this.#mayRun(slot))) {
-      void this.#finish(mains.every((slot) => slot.state.terminated?.exitCode === 0) ? "Succeeded" : "Failed");
+      this.#finishSoon(mains.every((slot) => slot.state.terminated?.exitCode === 0) ? "Succeeded" : "Failed");
     }
   }
 
@@ -193,6 +196,12 @@ export class PodWorker {
       slot.showBackoff();
       this.#later(waitMs);
     }
+  }
+
+  #finishSoon(phase: "Succeeded" | "Failed"): void {
+    this.#finish(phase).catch((error: unknown) => {
+      this.#context.log.error({ pod: this.#pod.metadata.name, error: String(error) }, "a pod did not finish in order");
+    });
   }
 
   /** All work is done or has failed for good: the sidecars end, the status stays. */

@@ -164,7 +164,8 @@ export class Sandbox {
       await removePodNetwork(this.#context.layout, this.#uid);
       this.#context.addresses.giveBack(this.podIp);
     }
-    await rm(this.directory, { recursive: true, force: true });
+    await this.#lastWrite; // a volume that is being written would come back
+    await rm(this.directory, { recursive: true, force: true, maxRetries: 3 });
   }
 }
 
