@@ -85,6 +85,9 @@ export interface AgentConfig {
   readonly certTtlSeconds: number;
   readonly logLevel: string;
   readonly componentLogLevel: string;
+  readonly logAsJson: boolean;
+  /** A file whose contents Envoy merges into its bootstrap. */
+  readonly bootstrapOverride: string | undefined;
   /** The agent's own. */
   readonly agentLogLevel: "debug" | "info" | "warn" | "error";
   /** Ask the application on 127.0.0.1 instead of the pod's address, as old applications that bind there want it. */
@@ -153,6 +156,8 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
     certTtlSeconds: Math.round(durationMs(env["SECRET_TTL"], 86_400_000) / 1_000),
     logLevel: flags.get("proxyLogLevel") ?? "warning",
     componentLogLevel: flags.get("proxyComponentLogLevel") ?? "misc:error",
+    logAsJson: flags.get("log_as_json") === "true",
+    bootstrapOverride: env["ISTIO_BOOTSTRAP_OVERRIDE"],
     agentLogLevel: agentLogLevel(flags.get("log_output_level")),
     probeLocalhost: env["REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION"] === "true",
     probes:
@@ -188,7 +193,7 @@ function parseArgs(args: readonly string[]): { role: ProxyRole; flags: Map<strin
     else if (next !== undefined && !next.startsWith("--")) {
       flags.set(name, next);
       at += 1;
-    }
+    } else flags.set(name, "true");
   }
   return { role, flags };
 }

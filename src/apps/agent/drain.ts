@@ -26,7 +26,9 @@ export async function drain(options: DrainOptions): Promise<void> {
   const startedMs = clock.monotonicMs();
   // A sidecar's application still needs the way out while it shuts down, so only its inbound side is drained.
   const inboundOnly = config.role === "sidecar" ? "&inboundonly" : "";
-  await ask(options, `/drain_listeners?graceful&skip_exit${inboundOnly}`);
+  const told = await ask(options, `/drain_listeners?graceful&skip_exit${inboundOnly}`);
+  // Without Envoy there is nothing to wait for.
+  if (!told) return;
   // Keep-alive connections are told to close after their current request.
   await ask(options, "/healthcheck/fail");
   const endMs = config.exitOnZeroActiveConnections ? Infinity : config.terminationDrainMs;
@@ -42,14 +44,15 @@ export async function drain(options: DrainOptions): Promise<void> {
   log.info({ tookMs: Math.round(clock.monotonicMs() - startedMs) }, "drained");
 }
 
-async function ask({ admin, log }: DrainOptions, path: string): Promise<void> {
+/** False when nobody is there to be asked. */
+async function ask({ admin, log }: DrainOptions, path: string): Promise<boolean> {
   try {
     const { status } = await admin.ask(path, "POST");
     if (status !== 200) log.warn({ path, status }, "Envoy would not drain");
+    return true;
   } catch (error) {
-    log.warn(
-      { path, reason: error instanceof Error ? error.message : String(error) },
-      "Envoy could not be told to drain",
-    );
+    const reason = error instanceof Error ? error.message : String(error);
+    log.warn({ path, reason }, "Envoy could not be told to drain");
+    return false;
   }
 }

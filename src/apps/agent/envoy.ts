@@ -89,8 +89,13 @@ export class EnvoySupervisor {
   }
 }
 
-/** Envoy's command line; `bootstrapPath` is the rendered JSON. */
-export function envoyArgs(config: AgentConfig, bootstrapPath: string): string[] {
+const logFormats = {
+  text: "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v",
+  json: '{"time":"%Y-%m-%dT%T.%fZ","level":"%l","scope":"envoy %n","msg":"%j"}',
+} as const;
+
+/** Envoy's command line; `bootstrapPath` is the rendered JSON, `override` YAML or JSON that Envoy merges over it. */
+export function envoyArgs(config: AgentConfig, bootstrapPath: string, override = ""): string[] {
   return [
     "-c",
     bootstrapPath,
@@ -110,7 +115,8 @@ export function envoyArgs(config: AgentConfig, bootstrapPath: string): string[] 
     "--component-log-level",
     config.componentLogLevel,
     "--log-format",
-    "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v",
+    config.logAsJson ? logFormats.json : logFormats.text,
+    ...(override === "" ? [] : ["--config-yaml", override]),
     // 0 means a thread for each processor, which is what Envoy does by itself.
     ...(config.concurrency > 0 ? ["--concurrency", String(config.concurrency)] : []),
   ];

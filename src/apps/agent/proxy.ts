@@ -89,7 +89,7 @@ class ProxyAgent {
       clock,
       log,
       command: paths.envoy,
-      args: envoyArgs(config, bootstrapPath),
+      args: envoyArgs(config, bootstrapPath, readIfThere(config.bootstrapOverride ?? "")),
       onGiveUp: (code) => this.#exit(code),
     });
     mkdirSync(paths.configDir, { recursive: true });
