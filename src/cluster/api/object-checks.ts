@@ -101,8 +101,11 @@ function validateTypes(object: ApiObject, schema: Schema): FieldError[] {
 }
 
 /** All that is wrong with an object about to be stored. */
-export function objectErrors(target: Target, object: ApiObject, previous: ApiObject | undefined): FieldError[] {
+export function objectErrors(target: Target, object: ApiObject, previous: ApiObject | undefined, subresource = ""): FieldError[] {
   const { kind, version } = target;
+  // Where the status is a subresource it is checked when it is written: a default in its schema may be no valid status by itself.
+  const isOthers = (field: string): boolean =>
+    field.startsWith("metadata") || (field.startsWith("status") && version.status && subresource !== "status");
   const errors: FieldError[] = [];
   const meta = object.metadata;
   if (!previous) {
@@ -112,9 +115,10 @@ export function objectErrors(target: Target, object: ApiObject, previous: ApiObj
   errors.push(...labelErrors(meta.labels, "metadata.labels"), ...annotationErrors(meta.annotations));
   errors.push(...ownerErrors(object), ...finalizerErrors(object));
   const { metadata: _metadata, ...content } = object;
-  // A built-in object's metadata was checked when it was decoded; its status is the controllers' own.
+  const isLenient = (error: FieldError): boolean =>
+    !kind.custom && error.reason === "FieldValueRequired" && error.field.startsWith("status");
   const bySchema = validateSchema(content, version.schema).filter(
-    (error) => !error.field.startsWith("metadata") && (kind.custom || error.reason !== "FieldValueRequired" || !error.field.startsWith("status")),
+    (error) => !isOthers(error.field) && !isLenient(error),
   );
   errors.push(...bySchema);
   const typesFit = bySchema.every((error) => error.reason !== "FieldValueTypeInvalid");

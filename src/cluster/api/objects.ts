@@ -173,7 +173,7 @@ export class Objects {
       options.operation === "Apply"
         ? (decoded.metadata.managedFields ?? [])
         : this.#managed(target, current, { ...next, metadata: { ...next.metadata, managedFields: undefined } }, context, options, decoded);
-    const errors = objectErrors(target, next, current);
+    const errors = objectErrors(target, next, current, options.subresource);
     if (errors.length > 0) throw invalid(target.kind, current.metadata.name, errors);
     await this.#admission.validate({ ...request, object: next });
     return next;
@@ -251,7 +251,11 @@ export class Objects {
     const entries = current ? undefined : next.metadata.managedFields?.filter((entry) => entry.operation === "Apply");
     const shape = { schema: target.version.schema, rules: listRulesOf(target.kind) };
     if (entries && entries.length > 0) return entries;
-    return trackUpdate(current, { ...next, metadata: { ...next.metadata, managedFields: undefined } }, manager, shape);
+    // The status of an ordinary write is the server's doing.
+    const { status, ...rest } = next;
+    const before = current && options.subresource === undefined && target.version.status ? { ...current, status: undefined } : current;
+    const after = options.subresource === undefined && target.version.status ? rest : { ...rest, status };
+    return trackUpdate(before, { ...(after as ApiObject), metadata: { ...next.metadata, managedFields: undefined } }, manager, shape);
   }
 
   /** Stores an update; where nothing changed nothing is written, and where the last finalizer went the object goes. */

@@ -19,7 +19,7 @@ export const crdHooks: KindHooks = {
     setDefault(names, "singular", stringOf(names["kind"]).toLowerCase());
     setDefault(names, "listKind", `${stringOf(names["kind"])}List`);
     setDefault(spec, "conversion", { strategy: "None" });
-    setDefault(crd, "status", {});
+    crd["status"] = statusOf(crd, names, recordsOf(spec["versions"]));
   },
   validate: (crd, previous) => {
     const spec = recordOf(crd["spec"]);
@@ -53,6 +53,20 @@ export const crdHooks: KindHooks = {
     return errors;
   },
 };
+
+/** A definition holds from the moment it is stored, so its status says so from the start. */
+function statusOf(crd: ApiObject, names: JsonRecord, versions: readonly JsonRecord[]): JsonRecord {
+  const lastTransitionTime = crd.metadata.creationTimestamp;
+  const condition = (type: string, reason: string, message: string): JsonRecord => ({ type, status: "True", lastTransitionTime, reason, message });
+  return {
+    acceptedNames: names,
+    storedVersions: versions.filter((version) => version["storage"] === true).map((version) => version["name"]),
+    conditions: [
+      condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+      condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+    ],
+  };
+}
 
 /** The kind that a CustomResourceDefinition adds. */
 export function customKind(crd: ApiObject): Kind {

@@ -99,7 +99,7 @@ export function evaluate(expression: string, context: Record<string, unknown>): 
   let program = programs.get(expression);
   if (program === undefined) {
     try {
-      program = celEnvironment.parse(expression);
+      program = celEnvironment.parse(withPlainHas(expression));
     } catch (error) {
       program = error instanceof Error ? error : new Error("unreadable expression");
     }
@@ -107,6 +107,11 @@ export function evaluate(expression: string, context: Record<string, unknown>): 
   }
   if (program instanceof Error) throw program;
   return program(context);
+}
+
+/** cel-js takes no index within has(): `has(a[0].b)` is asked as `"b" in a[0]`, the same thing for the maps that objects are here. */
+function withPlainHas(expression: string): string {
+  return expression.replaceAll(/\bhas\(\s*([^()]*\][^()]*)\.([A-Za-z_]\w*)\s*\)/g, '("$2" in $1)');
 }
 
 // Names that CEL reserves, or that are no CEL identifiers, are written escaped in rules.

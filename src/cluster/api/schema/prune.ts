@@ -22,13 +22,15 @@ function pruned(value: unknown, given: Schema, path: string, unknown: string[], 
   const embedded = isRoot || schema["x-kubernetes-embedded-resource"] === true;
   const result: Record<string, unknown> = {};
   for (const [name, field] of Object.entries(value)) {
+    if (field === undefined) continue;
     const here = fieldPath(path, name);
     const property = schema.properties?.[name];
-    if (property !== undefined) result[name] = pruned(field, property, here, unknown);
+    // What metadata holds is not the schema's to say.
+    if (embedded && metaFields.includes(name)) result[name] = field;
+    else if (property !== undefined) result[name] = pruned(field, property, here, unknown);
     else if (typeof schema.additionalProperties === "object") {
       result[name] = pruned(field, schema.additionalProperties, here, unknown);
     } else if (schema.additionalProperties === true || keepsUnknown(schema)) result[name] = field;
-    else if (embedded && metaFields.includes(name)) result[name] = field;
     else if (isUntyped(schema)) result[name] = field;
     else unknown.push(here);
   }

@@ -136,7 +136,7 @@ function checkObject(value: Record<string, unknown>, schema: Schema, path: strin
   for (const name of schema.required ?? []) {
     if (value[name] === undefined) errors.push(required(fieldPath(path, name)));
   }
-  const count = Object.keys(value).length;
+  const count = Object.values(value).filter((field) => field !== undefined).length;
   if (schema.maxProperties !== undefined && count > schema.maxProperties) {
     const message = `Too many: ${count}: must have at most ${schema.maxProperties} items`;
     errors.push({ field: path, reason: "FieldValueTooMany", message });
@@ -146,6 +146,7 @@ function checkObject(value: Record<string, unknown>, schema: Schema, path: strin
   }
   for (const [name, field] of Object.entries(value)) {
     const property = schema.properties?.[name];
+    if (field === undefined) continue;
     if (property) check(field, property, fieldPath(path, name), errors);
     else if (typeof schema.additionalProperties === "object") {
       check(field, schema.additionalProperties, fieldPath(path, name), errors);
