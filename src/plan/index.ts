@@ -15,6 +15,7 @@ export type {
   OutboundRouteKey,
   OutboundVirtualHostKey,
   RouteKey,
+  SecretKey,
   VirtualHostKey,
   VirtualOutboundKey,
   WellKnownClusterKey,
@@ -29,3 +30,4 @@ export type {
   VirtualInboundKey,
 } from "./inbound-keys.ts";
 export { inboundClusterName } from "./inbound.ts";
+export type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";

@@ -2,6 +2,7 @@
 // names (which DestinationRules apply), never the proxy that asks, so that views share bytes.
 
 import type { Labels, Outlet } from "#model";
+import type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
 import type {
   InboundClusterKey,
   InboundListenerKey,
@@ -30,7 +31,10 @@ export interface WellKnownClusterKey {
 }
 
 export type ClusterKey =
-  OutboundClusterKey | WellKnownClusterKey | InboundClusterKey | InboundPassthroughClusterKey;
+  | OutboundClusterKey
+  | WellKnownClusterKey
+  | InboundClusterKey
+  | InboundPassthroughClusterKey;
 
 export type EndpointKey = OutboundClusterKey;
 
@@ -79,7 +83,12 @@ export interface OutboundListenerKey {
   readonly client?: ClientFacts;
 }
 
-export type ListenerKey = VirtualOutboundKey | OutboundListenerKey | InboundListenerKey | VirtualInboundKey;
+export type ListenerKey =
+  | VirtualOutboundKey
+  | OutboundListenerKey
+  | InboundListenerKey
+  | VirtualInboundKey
+  | GatewayListenerKey;
 
 /** A table of the outbound side: "9080", or "host:9080" for a sniffed port of one service. */
 export interface OutboundRouteKey {
@@ -91,7 +100,7 @@ export interface OutboundRouteKey {
   readonly allowAny: boolean;
 }
 
-export type RouteKey = OutboundRouteKey;
+export type RouteKey = OutboundRouteKey | GatewayRouteKey;
 
 /** One virtual host of an outbound table. */
 export interface OutboundVirtualHostKey {
@@ -111,6 +120,8 @@ export interface OutboundVirtualHostKey {
 
 export type VirtualHostKey = OutboundVirtualHostKey;
 
+export type SecretKey = CredentialKey;
+
 /** A resource's key, by type; "inbound" and "gateway" members are added by those who build them. */
 export interface KeyOf {
   readonly cluster: ClusterKey;
@@ -118,7 +129,7 @@ export interface KeyOf {
   readonly listener: ListenerKey;
   readonly route: RouteKey;
   readonly virtualHost: VirtualHostKey;
-  readonly secret: never;
+  readonly secret: SecretKey;
 }
 
 /** A stable text for a key: equal keys have equal texts whatever the order of their fields. */

@@ -1,0 +1,81 @@
+// What a route tells the HTTP filters before the router: faults to inject, and CORS.
+
+import type { CorsPolicy, HTTPFaultInjection, Percent } from "#objects";
+import { durationMsOf } from "./duration.ts";
+import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
+import { stringMatch } from "./route-match.ts";
+
+/** gRPC's status codes by name. */
+const grpcStatus: Readonly<Record<string, number>> = {
+  OK: 0,
+  CANCELLED: 1,
+  UNKNOWN: 2,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
+  PERMISSION_DENIED: 7,
+  RESOURCE_EXHAUSTED: 8,
+  FAILED_PRECONDITION: 9,
+  ABORTED: 10,
+  OUT_OF_RANGE: 11,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  DATA_LOSS: 15,
+  UNAUTHENTICATED: 16,
+};
+
+/** `typed_per_filter_config` of the fault filter; empty when there is nothing to inject. */
+export function faultFilter({ delay, abort }: HTTPFaultInjection): Message {
+  const delayed = delay?.fixedDelay;
+  const aborted =
+    abort?.httpStatus !== undefined && abort.httpStatus !== 0
+      ? { httpStatus: abort.httpStatus }
+      : abort?.grpcStatus !== undefined && abort.grpcStatus !== ""
+        ? { grpcStatus: grpcStatus[abort.grpcStatus] ?? 2 }
+        : undefined;
+  if (delayed === undefined && aborted === undefined) return {};
+  return {
+    "envoy.filters.http.fault": typed("envoy.extensions.filters.http.fault.v3.HTTPFault", {
+      ...(delayed === undefined
+        ? {}
+        : {
+            delay: {
+              fixedDelay: durationOf(durationMsOf(delayed)),
+              percentage: fraction(delay?.percentage, delay?.percent ?? 0),
+            },
+          }),
+      ...(aborted === undefined ? {} : { abort: { ...aborted, percentage: fraction(abort?.percentage, 0) } }),
+    }),
+  };
+}
+
+/** `typed_per_filter_config` of the CORS filter. */
+export function corsPolicy(cors: CorsPolicy): Message {
+  const origins =
+    cors.allowOrigins?.map(stringMatch) ?? (cors.allowOrigin ?? []).map((exact) => originOf(exact));
+  return {
+    "envoy.filters.http.cors": typed("envoy.extensions.filters.http.cors.v3.CorsPolicy", {
+      allowOriginStringMatch: origins,
+      allowMethods: (cors.allowMethods ?? []).join(","),
+      allowHeaders: (cors.allowHeaders ?? []).join(","),
+      exposeHeaders: (cors.exposeHeaders ?? []).join(","),
+      ...(cors.maxAge === undefined ? {} : { maxAge: String(Math.trunc(durationMsOf(cors.maxAge) / 1000)) }),
+      ...(cors.allowCredentials === undefined ? {} : { allowCredentials: wrapped(cors.allowCredentials) }),
+      filterEnabled: { defaultValue: { numerator: 100, denominator: "HUNDRED" } },
+      // A preflight that no origin matches goes to the application, as before Envoy could answer it.
+      forwardNotMatchingPreflights: wrapped(cors.unmatchedPreflights !== "IGNORE"),
+    }),
+  };
+}
+
+/** The old field takes "*" for any origin. */
+function originOf(origin: string): Message {
+  return origin === "*" ? { safeRegex: { regex: ".*" } } : { exact: origin };
+}
+
+function fraction(percentage: Percent | undefined, percent: number): Message {
+  const value = percentage === undefined ? percent : (percentage.value ?? 0);
+  return { numerator: Math.round(value * 10_000), denominator: "MILLION" };
+}

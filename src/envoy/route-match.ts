@@ -1,0 +1,73 @@
+// When a route of a VirtualService takes a request: its conditions in Envoy's words.
+
+import type { HTTPMatchRequest, StringMatch } from "#objects";
+import { wrapped, type Message } from "./proto/api.ts";
+
+/** `match` of a route; undefined conditions match every request. */
+export function routeMatch(match: HTTPMatchRequest | undefined): Message {
+  if (match === undefined) return { prefix: "/" };
+  const headers: readonly Message[] = [
+    ...Object.entries(match.headers ?? {}).map(([name, value]) => headerMatch(name, value)),
+    ...Object.entries(match.withoutHeaders ?? {}).map(([name, value]) => ({
+      ...headerMatch(name, value),
+      invertMatch: true,
+      // A header that is not there is not the one that must not be there.
+      ...(isPresence(value) ? {} : { treatMissingHeaderAsEmpty: true }),
+    })),
+  ].toSorted(byName);
+  const pseudo: readonly (readonly [string, StringMatch | undefined])[] = [
+    [":method", match.method],
+    [":authority", match.authority],
+    [":scheme", match.scheme],
+  ];
+  const all = [
+    ...headers,
+    ...pseudo.flatMap(([name, value]) => (value === undefined ? [] : [headerMatch(name, value)])),
+  ];
+  const parameters = Object.entries(match.queryParams ?? {})
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, value]) =>
+      isPresence(value) ? { name, presentMatch: true } : { name, stringMatch: stringMatch(value) },
+    );
+  return {
+    ...pathMatch(match.uri),
+    caseSensitive: wrapped(match.ignoreUriCase !== true),
+    ...(all.length === 0 ? {} : { headers: all }),
+    ...(parameters.length === 0 ? {} : { queryParameters: parameters }),
+  };
+}
+
+/** A match that takes every request: what follows it can never be reached. */
+export function takesEverything(match: Message): boolean {
+  const regex = match["safeRegex"] as { readonly regex?: string } | undefined;
+  const anyPath = match["prefix"] === "/" || regex?.regex === "*" || regex?.regex === ".*";
+  return anyPath && match["headers"] === undefined && match["queryParameters"] === undefined;
+}
+
+export function stringMatch(match: StringMatch): Message {
+  if (match.exact !== undefined) return { exact: match.exact };
+  if (match.prefix !== undefined) return { prefix: match.prefix };
+  return { safeRegex: { regex: match.regex ?? "" } };
+}
+
+function byName(a: Message, b: Message): number {
+  return String(a["name"]) < String(b["name"]) ? -1 : 1;
+}
+
+function pathMatch(uri: StringMatch | undefined): Message {
+  if (uri?.exact !== undefined) return { path: uri.exact };
+  if (uri?.prefix !== undefined) return { prefix: uri.prefix };
+  if (uri?.regex !== undefined) return { safeRegex: { regex: uri.regex } };
+  return { prefix: "/" };
+}
+
+function headerMatch(name: string, match: StringMatch): Message {
+  return isPresence(match) ? { name, presentMatch: true } : { name, stringMatch: stringMatch(match) };
+}
+
+/** No condition on the value, or the regex "*", which Istio takes for "any": the header must be there. */
+function isPresence(match: StringMatch): boolean {
+  const { exact, prefix, regex } = match;
+  if (exact === undefined && prefix === undefined && regex === undefined) return true;
+  return exact === undefined && prefix === undefined && regex === "*";
+}

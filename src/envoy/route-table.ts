@@ -1,0 +1,64 @@
+// Route tables: their virtual hosts' bytes one after the other. A change in one virtual host encodes that one alone.
+
+import type { Read } from "#engine";
+import { virtualHostsOf, type OutboundRouteKey, type OutboundVirtualHostKey } from "#plan";
+import { encodeMessage, wrapped } from "./proto/api.ts";
+import { resourceOfBytes, type EnvoyResource, type Origin } from "./resource.ts";
+import { catchAllVirtualHost } from "./virtual-host.ts";
+
+/** Body of a direct response that Istio allows: Envoy's own limit is 4 KiB. */
+const directResponseBytesMax = 1_048_576;
+
+/** Field 2 of RouteConfiguration, `virtual_hosts`, length-delimited. */
+const virtualHostsTag = 0x12;
+
+/** @param hostOf reads one virtual host; undefined for a host without routes */
+export function outboundRouteTable(
+  read: Read,
+  key: OutboundRouteKey,
+  hostOf: (host: OutboundVirtualHostKey) => EnvoyResource | undefined,
+): EnvoyResource {
+  const name = key.host === "" ? String(key.port) : `${key.host}:${key.port}`;
+  const hosts = read(virtualHostsOf, key).flatMap((host) => hostOf(host) ?? []);
+  const encoded = hosts.map(({ bytes }) => bytes);
+  if (key.host === "")
+    encoded.push(encodeMessage("envoy.config.route.v3.VirtualHost", catchAllVirtualHost(key.allowAny)));
+  return routeTable(
+    name,
+    encoded,
+    hosts.flatMap(({ name: host, origins }) =>
+      origins.map((origin) => ({ ...origin, at: origin.at === "" ? host : `${host}.${origin.at}` })),
+    ),
+  );
+}
+
+/** A RouteConfiguration of virtual hosts that are encoded already. */
+export function routeTable(
+  name: string,
+  virtualHosts: readonly Uint8Array[],
+  origins: readonly Origin[],
+): EnvoyResource {
+  // Protobuf lets the fields of a message be written in pieces.
+  const head = encodeMessage("envoy.config.route.v3.RouteConfiguration", {
+    name,
+    // Clusters may come after the routes to them; a missing one answers 503 instead of refusing the table.
+    validateClusters: wrapped(false),
+    ignorePortInHostMatching: true,
+    maxDirectResponseBodySizeBytes: wrapped(directResponseBytesMax),
+  });
+  const parts: Uint8Array[] = [head];
+  for (const bytes of virtualHosts) parts.push(lengthPrefix(virtualHostsTag, bytes.length), bytes);
+  return resourceOfBytes("route", name, Buffer.concat(parts), origins);
+}
+
+/** A field's tag and length as protobuf writes them: seven bits a byte, lowest first. */
+function lengthPrefix(tag: number, length: number): Uint8Array {
+  const bytes = [tag];
+  let rest = length;
+  while (rest > 0x7f) {
+    bytes.push((rest & 0x7f) | 0x80);
+    rest >>>= 7;
+  }
+  bytes.push(rest);
+  return Uint8Array.from(bytes);
+}

@@ -1,0 +1,185 @@
+// Virtual hosts of the outbound side: a service's own, with the routes of the VirtualService that is for it; the
+// unit in which route tables are computed, hashed and shared.
+
+import { packService, telemetryMetadata } from "#base";
+import type { Read } from "#engine";
+import {
+  httpRoutesOf,
+  mergedRule,
+  readMesh,
+  rulesFor,
+  selects,
+  serviceOf,
+  servicesOfHost,
+  type MeshService,
+} from "#model";
+import { outboundClusterName, virtualHostName, type ClientFacts, type OutboundVirtualHostKey } from "#plan";
+import type { ConsistentHash, Destination, HTTPMatchRequest } from "#objects";
+import { meshHttpAlpnOn } from "./filters.ts";
+import { hashPolicy, httpRoutes, type RouteContext } from "./http-route.ts";
+import { durationOf, structOf, type Message } from "./proto/api.ts";
+import { resource, type EnvoyResource, type Origin } from "./resource.ts";
+import { retryPolicy } from "./retry.ts";
+import { policyFor } from "./traffic-policy.ts";
+
+/** Undefined when nothing is routed: a host of a VirtualService none of whose routes are for this client. */
+export function outboundVirtualHost(read: Read, key: OutboundVirtualHostKey): EnvoyResource | undefined {
+  const service = key.service === "" ? undefined : read(serviceOf, key.service);
+  const routed = ruledRoutes(read, key, service);
+  const routes = routed?.routes ?? (service === undefined ? undefined : defaultRoutes(read, key, service));
+  if (routes === undefined) return undefined;
+  const name = virtualHostName(key);
+  const message: Message = {
+    name,
+    domains: key.domains,
+    routes,
+    includeRequestAttemptCount: true,
+    ...(isSniffedInMesh(key, service) ? { typedPerFilterConfig: meshHttpAlpnOn } : {}),
+  };
+  return resource("virtualHost", name, message, originsOf(service, routed?.row));
+}
+
+/** A table's last virtual host: what becomes of hosts that the table does not know. */
+export function catchAllVirtualHost(allowAny: boolean): Message {
+  if (!allowAny) {
+    return {
+      name: "block_all",
+      domains: ["*"],
+      routes: [
+        {
+          name: "block_all",
+          match: { prefix: "/" },
+          directResponse: { status: 502 },
+          metadata: { filterMetadata: serviceMetadata("BlackHoleCluster") },
+        },
+      ],
+      includeRequestAttemptCount: true,
+    };
+  }
+  return {
+    name: "allow_any",
+    domains: ["*"],
+    routes: [
+      {
+        name: "allow_any",
+        match: { prefix: "/" },
+        route: { cluster: "PassthroughCluster", timeout: durationOf(0), maxGrpcTimeout: durationOf(0) },
+      },
+    ],
+    includeRequestAttemptCount: true,
+  };
+}
+
+interface RuledRoutes {
+  readonly row: string;
+  readonly routes: readonly Message[];
+}
+
+/** The routes of the first VirtualService that has any for this client. */
+function ruledRoutes(
+  read: Read,
+  key: OutboundVirtualHostKey,
+  service: MeshService | undefined,
+): RuledRoutes | undefined {
+  const { client } = key;
+  if (client === undefined) return undefined;
+  const retries = readMesh(read, "defaultHttpRetryPolicy");
+  for (const row of key.routing) {
+    const context: RouteContext = {
+      virtualService: row,
+      port: key.port,
+      terminatesTls: false,
+      isSource: (match) => isSource(match, client),
+      clusterOf: (destination) => clusterOf(read, destination, key.port),
+      hashOf: (destination) => hashOf(read, destination, key.port, client),
+      retries,
+      service,
+    };
+    const routes = httpRoutes(read(httpRoutesOf, row), context);
+    if (routes.length > 0) return { row, routes };
+  }
+  return undefined;
+}
+
+function defaultRoutes(read: Read, key: OutboundVirtualHostKey, service: MeshService): Message[] {
+  const policy = policyFor(read(mergedRule, key.rules.join(",")), "", key.port);
+  const hash = policy.loadBalancer?.consistentHash;
+  const hashed = hash === undefined ? [] : hashPolicy(hash);
+  return [
+    {
+      name: "default",
+      match: { prefix: "/" },
+      route: {
+        cluster: outboundClusterName(key.port, "", service.host),
+        timeout: durationOf(0),
+        maxGrpcTimeout: durationOf(0),
+        ...retryPolicy(readMesh(read, "defaultHttpRetryPolicy"), hashed.length > 0),
+        ...(hashed.length === 0 ? {} : { hashPolicy: hashed }),
+      },
+    },
+  ];
+}
+
+/** A match that names gateways is for these alone; otherwise the client's labels and namespace decide, as in Istio. */
+function isSource(match: HTTPMatchRequest, client: ClientFacts): boolean {
+  if (match.gateways !== undefined && match.gateways.length > 0) return match.gateways.includes("mesh");
+  const { sourceNamespace } = match;
+  return (
+    selects(match.sourceLabels, client.labels) &&
+    (sourceNamespace === undefined || sourceNamespace === "" || sourceNamespace === client.namespace)
+  );
+}
+
+/** The cluster of a destination; without a port it is the port that the client calls. An alias means its target. */
+export function clusterOf(read: Read, destination: Destination, callPort: number): string {
+  const candidates = read(servicesOfHost, destination.host).flatMap((key) => read(serviceOf, key) ?? []);
+  const alias = candidates[0]?.resolution === "alias" ? candidates[0].aliasOf : "";
+  const port = destination.port?.number ?? 0;
+  return outboundClusterName(
+    port === 0 ? callPort : port,
+    destination.subset ?? "",
+    alias === "" ? destination.host : alias,
+  );
+}
+
+function hashOf(
+  read: Read,
+  destination: Destination,
+  callPort: number,
+  client: ClientFacts,
+): ConsistentHash | undefined {
+  const [key] = read(servicesOfHost, destination.host);
+  const serviceNamespace = key === undefined ? client.namespace : key.slice(0, key.indexOf("/"));
+  const rules = read(rulesFor, {
+    client: client.namespace,
+    labels: client.labels,
+    host: destination.host,
+    serviceNamespace,
+  });
+  if (rules.length === 0) return undefined;
+  const port = destination.port?.number ?? callPort;
+  return policyFor(read(mergedRule, rules.join(",")), destination.subset ?? "", port).loadBalancer
+    ?.consistentHash;
+}
+
+/** The port's protocol was sniffed on this side, so the server must be told by ALPN that HTTP is inside. */
+function isSniffedInMesh({ port }: OutboundVirtualHostKey, service: MeshService | undefined): boolean {
+  if (service === undefined || service.external) return false;
+  return service.ports.some((one) => one.port === port && one.protocol === "auto");
+}
+
+function serviceMetadata(cluster: string): Message {
+  return {
+    [telemetryMetadata.key]: structOf({ [telemetryMetadata.service]: packService(cluster, cluster, "") }),
+  };
+}
+
+function originsOf(service: MeshService | undefined, row: string | undefined): Origin[] {
+  const [namespace = "", name = ""] = (row ?? "").split("/");
+  return [
+    ...(service?.objects ?? []).map((object) => ({ at: "", object })),
+    ...(row === undefined
+      ? []
+      : [{ at: "routes", object: { kind: "VirtualService", namespace, name }, path: "spec.http" }]),
+  ];
+}
