@@ -11,7 +11,11 @@ export interface KeyPath {
 
 export interface FieldSelector {
   readonly fieldRef?: { readonly fieldPath: string };
-  readonly resourceFieldRef?: { readonly containerName?: string; readonly resource: string; readonly divisor?: string };
+  readonly resourceFieldRef?: {
+    readonly containerName?: string;
+    readonly resource: string;
+    readonly divisor?: string;
+  };
 }
 
 export interface EnvVar {
@@ -117,9 +121,21 @@ export interface DownwardItem extends FieldSelector {
 }
 
 export interface ProjectedSource {
-  readonly serviceAccountToken?: { readonly audience?: string; readonly expirationSeconds?: number; readonly path: string };
-  readonly configMap?: { readonly name: string; readonly items?: readonly KeyPath[]; readonly optional?: boolean };
-  readonly secret?: { readonly name: string; readonly items?: readonly KeyPath[]; readonly optional?: boolean };
+  readonly serviceAccountToken?: {
+    readonly audience?: string;
+    readonly expirationSeconds?: number;
+    readonly path: string;
+  };
+  readonly configMap?: {
+    readonly name: string;
+    readonly items?: readonly KeyPath[];
+    readonly optional?: boolean;
+  };
+  readonly secret?: {
+    readonly name: string;
+    readonly items?: readonly KeyPath[];
+    readonly optional?: boolean;
+  };
   readonly downwardAPI?: { readonly items?: readonly DownwardItem[] };
 }
 
@@ -225,13 +241,20 @@ export interface Pod extends ApiObject {
 }
 
 export interface PodTemplate {
-  readonly metadata?: { readonly labels?: Record<string, string>; readonly annotations?: Record<string, string> };
+  readonly metadata?: {
+    readonly labels?: Record<string, string>;
+    readonly annotations?: Record<string, string>;
+  };
   readonly spec: PodSpec;
 }
 
 export interface LabelSelector {
   readonly matchLabels?: Readonly<Record<string, string>>;
-  readonly matchExpressions?: readonly { readonly key: string; readonly operator: string; readonly values?: readonly string[] }[];
+  readonly matchExpressions?: readonly {
+    readonly key: string;
+    readonly operator: string;
+    readonly values?: readonly string[];
+  }[];
 }
 
 export interface ServicePort {
@@ -259,11 +282,20 @@ export interface Service extends ApiObject {
 
 export interface Endpoint {
   readonly addresses: readonly string[];
-  readonly conditions?: { readonly ready?: boolean; readonly serving?: boolean; readonly terminating?: boolean };
+  readonly conditions?: {
+    readonly ready?: boolean;
+    readonly serving?: boolean;
+    readonly terminating?: boolean;
+  };
   readonly hostname?: string;
   readonly nodeName?: string;
   readonly zone?: string;
-  readonly targetRef?: { readonly kind: string; readonly namespace: string; readonly name: string; readonly uid?: string };
+  readonly targetRef?: {
+    readonly kind: string;
+    readonly namespace: string;
+    readonly name: string;
+    readonly uid?: string;
+  };
 }
 
 export interface EndpointPort {

@@ -70,7 +70,12 @@ process.on("message", (message: unknown) => {
   if (isStop(message)) void end("asked to", 0);
 });
 process.on("disconnect", () => void end("the host side is gone", 0));
-process.on("unhandledRejection", (error) => log.error({ error: String(error) }, "a promise failed unobserved"));
+process.on("unhandledRejection", (error) =>
+  log.error({ error: String(error) }, "a promise failed unobserved"),
+);
+
+// A channel that closed while this program was still being read tells nobody any more.
+if (process.send !== undefined && !process.connected) await end("the host side is gone", 0);
 
 try {
   starting = runCluster({

@@ -7,7 +7,17 @@ import type { ApiObject, ClusterStore } from "../api/index.ts";
 import type { EventRecorder } from "../node/events.ts";
 import { isoSeconds } from "../node/context.ts";
 import type { Condition, LabelSelector, PodTemplate } from "../types.ts";
-import { keyOf, ownedBy, ownerKeys, ownerReferenceTo, reasonOf, splitKey, stableText, startController, writeStatus } from "./loop.ts";
+import {
+  keyOf,
+  ownedBy,
+  ownerKeys,
+  ownerReferenceTo,
+  reasonOf,
+  splitKey,
+  stableText,
+  startController,
+  writeStatus,
+} from "./loop.ts";
 import type { ReplicaSet } from "./replica-set.ts";
 import { planRollout, resolveLimits, type SetSize } from "./rollout.ts";
 
@@ -22,7 +32,10 @@ export interface Deployment extends ApiObject {
     readonly template: PodTemplate;
     readonly strategy?: {
       readonly type?: string;
-      readonly rollingUpdate?: { readonly maxSurge?: number | string; readonly maxUnavailable?: number | string };
+      readonly rollingUpdate?: {
+        readonly maxSurge?: number | string;
+        readonly maxUnavailable?: number | string;
+      };
     };
   };
   status?: { readonly conditions?: readonly Condition[]; readonly [field: string]: unknown };
@@ -33,7 +46,11 @@ const hashLabel = "pod-template-hash";
 const resource = "deployments.apps";
 const setResource = "replicasets.apps";
 
-export function startDeploymentController(store: ClusterStore, events: EventRecorder, log: Logger): () => void {
+export function startDeploymentController(
+  store: ClusterStore,
+  events: EventRecorder,
+  log: Logger,
+): () => void {
   return startController(store, log, {
     name: "deployment",
     watches: [
@@ -54,7 +71,11 @@ export function templateHash(template: PodTemplate): string {
     .slice(0, 10);
 }
 
-async function reconcile(store: ClusterStore, events: EventRecorder, key: string): Promise<number | undefined> {
+async function reconcile(
+  store: ClusterStore,
+  events: EventRecorder,
+  key: string,
+): Promise<number | undefined> {
   const [namespace, name] = splitKey(key);
   const deployment = store.get(resource, namespace, name) as Deployment | undefined;
   if (deployment === undefined || deployment.metadata.deletionTimestamp !== undefined) return undefined;
@@ -76,7 +97,10 @@ async function reconcile(store: ClusterStore, events: EventRecorder, key: string
 function setsOf(store: ClusterStore, deployment: Deployment): ReplicaSet[] {
   return (store.list(setResource, { namespace: deployment.metadata.namespace }).items as ReplicaSet[])
     .filter(ownedBy(deployment))
-    .toSorted((left, right) => revisionOf(left) - revisionOf(right) || (left.metadata.name < right.metadata.name ? -1 : 1));
+    .toSorted(
+      (left, right) =>
+        revisionOf(left) - revisionOf(right) || (left.metadata.name < right.metadata.name ? -1 : 1),
+    );
 }
 
 function revisionOf(object: ApiObject): number {
@@ -111,7 +135,11 @@ async function createSet(
       name,
       namespace: deployment.metadata.namespace,
       labels,
-      annotations: { ...copiedAnnotations(deployment), ...sizeNotes(replicas, maxSurge), [revisionKey]: revision },
+      annotations: {
+        ...copiedAnnotations(deployment),
+        ...sizeNotes(replicas, maxSurge),
+        [revisionKey]: revision,
+      },
       ownerReferences: [ownerReferenceTo(deployment)],
     },
     spec: {
@@ -126,8 +154,11 @@ async function createSet(
 }
 
 function copiedAnnotations(deployment: Deployment): Record<string, string> {
-  const { [revisionKey]: _revision, "kubectl.kubernetes.io/last-applied-configuration": _applied, ...rest } =
-    deployment.metadata.annotations ?? {};
+  const {
+    [revisionKey]: _revision,
+    "kubectl.kubernetes.io/last-applied-configuration": _applied,
+    ...rest
+  } = deployment.metadata.annotations ?? {};
   return rest;
 }
 
@@ -141,7 +172,13 @@ function sizeNotes(replicas: number, maxSurge: number): Record<string, string> {
 async function setRevision(store: ClusterStore, deployment: Deployment, revision: string): Promise<void> {
   if (deployment.metadata.annotations?.[revisionKey] === revision) return;
   const { namespace = "", name } = deployment.metadata;
-  await store.patch(resource, namespace, name, { metadata: { annotations: { [revisionKey]: revision } } }, { type: "merge" });
+  await store.patch(
+    resource,
+    namespace,
+    name,
+    { metadata: { annotations: { [revisionKey]: revision } } },
+    { type: "merge" },
+  );
 }
 
 /** A template that comes back becomes the newest revision. */
@@ -156,7 +193,9 @@ async function keepRevision(
   if (revision <= newestOther) {
     revision = newestOther + 1;
     const patch = { metadata: { annotations: { [revisionKey]: String(revision) } } };
-    await store.patch(setResource, next.metadata.namespace ?? "", next.metadata.name, patch, { type: "merge" });
+    await store.patch(setResource, next.metadata.namespace ?? "", next.metadata.name, patch, {
+      type: "merge",
+    });
   }
   await setRevision(store, deployment, String(revision));
 }
@@ -192,7 +231,12 @@ async function scaleAll(
     const { namespace = "", name } = set.metadata;
     await store.patch(setResource, namespace, name, { spec: { replicas: after } }, { type: "merge" });
     const way = after > before ? "up" : "down";
-    events.record(deployment, "Normal", "ScalingReplicaSet", `Scaled ${way} replica set ${name} from ${before} to ${after}`);
+    events.record(
+      deployment,
+      "Normal",
+      "ScalingReplicaSet",
+      `Scaled ${way} replica set ${name} from ${before} to ${after}`,
+    );
   }
 }
 
@@ -202,12 +246,16 @@ async function dropHistory(
   sets: readonly ReplicaSet[],
   next: ReplicaSet,
 ): Promise<void> {
-  const empty = sets.filter((set) => set !== next && (set.spec.replicas ?? 1) === 0 && (set.status?.replicas ?? 0) === 0);
+  const empty = sets.filter(
+    (set) => set !== next && (set.spec.replicas ?? 1) === 0 && (set.status?.replicas ?? 0) === 0,
+  );
   const surplus = empty.length - (deployment.spec.revisionHistoryLimit ?? 10);
   for (const set of empty.slice(0, Math.max(0, surplus))) {
-    await store.delete(setResource, set.metadata.namespace ?? "", set.metadata.name).catch((error: unknown) => {
-      if (reasonOf(error) !== "NotFound") throw error;
-    });
+    await store
+      .delete(setResource, set.metadata.namespace ?? "", set.metadata.name)
+      .catch((error: unknown) => {
+        if (reasonOf(error) !== "NotFound") throw error;
+      });
   }
 }
 
@@ -221,7 +269,8 @@ async function writeDeploymentStatus(
   const deployment = store.get(resource, namespace, name) as Deployment | undefined;
   if (deployment === undefined) return undefined;
   const next = sets.find((set) => set.metadata.uid === nextSeen?.metadata.uid);
-  const sum = (count: (set: ReplicaSet) => number | undefined) => sets.reduce((total, set) => total + (count(set) ?? 0), 0);
+  const sum = (count: (set: ReplicaSet) => number | undefined) =>
+    sets.reduce((total, set) => total + (count(set) ?? 0), 0);
   const replicas = sum((set) => set.status?.replicas);
   const available = sum((set) => set.status?.availableReplicas);
   const wanted = deployment.spec.replicas ?? 1;
@@ -230,14 +279,26 @@ async function writeDeploymentStatus(
     updatedReplicas: next?.status?.replicas ?? 0,
     readyReplicas: sum((set) => set.status?.readyReplicas),
     availableReplicas: available,
-    unavailableReplicas: Math.max(0, Math.max(wanted, sum((set) => set.spec.replicas)) - available),
+    unavailableReplicas: Math.max(
+      0,
+      Math.max(
+        wanted,
+        sum((set) => set.spec.replicas),
+      ) - available,
+    ),
   };
   const { maxUnavailable } = resolveLimits(wanted, deployment.spec.strategy?.rollingUpdate);
-  const done = next !== undefined && counts.updatedReplicas === wanted && replicas === wanted && available >= wanted;
+  const done =
+    next !== undefined && counts.updatedReplicas === wanted && replicas === wanted && available >= wanted;
   const { condition, againMs } = progressing(deployment, next, counts, done);
   const availability: Condition =
     available >= wanted - maxUnavailable
-      ? { type: "Available", status: "True", reason: "MinimumReplicasAvailable", message: "Deployment has minimum availability." }
+      ? {
+          type: "Available",
+          status: "True",
+          reason: "MinimumReplicasAvailable",
+          message: "Deployment has minimum availability.",
+        }
       : {
           type: "Available",
           status: "False",
@@ -262,7 +323,9 @@ function progressing(
   const name = next?.metadata.name ?? "";
   const type = "Progressing";
   if (deployment.spec.paused === true) {
-    return { condition: { type, status: "Unknown", reason: "DeploymentPaused", message: "Deployment is paused" } };
+    return {
+      condition: { type, status: "Unknown", reason: "DeploymentPaused", message: "Deployment is paused" },
+    };
   }
   if (done) {
     const message = `ReplicaSet "${name}" has successfully progressed.`;
@@ -274,8 +337,12 @@ function progressing(
   const moved =
     before === undefined ||
     deployment.metadata.generation !== status["observedGeneration"] ||
-    ["updatedReplicas", "readyReplicas", "availableReplicas", "replicas"].some((field) => (status[field] ?? 0) !== counts[field]);
-  const sinceMs = moved ? 0 : Date.now() - Date.parse(String(before["lastUpdateTime"] ?? before.lastTransitionTime ?? ""));
+    ["updatedReplicas", "readyReplicas", "availableReplicas", "replicas"].some(
+      (field) => (status[field] ?? 0) !== counts[field],
+    );
+  const sinceMs = moved
+    ? 0
+    : Date.now() - Date.parse(String(before["lastUpdateTime"] ?? before.lastTransitionTime ?? ""));
   if (before?.reason === "ProgressDeadlineExceeded" && !moved) return { condition: before };
   if (sinceMs >= deadlineMs) {
     const message = `ReplicaSet "${name}" has timed out progressing.`;
@@ -283,13 +350,19 @@ function progressing(
   }
   const message = `ReplicaSet "${name}" is progressing.`;
   const condition: Condition = { type, status: "True", reason: "ReplicaSetUpdated", message };
-  return { condition: moved ? { ...condition, lastUpdateTime: isoSeconds(Date.now()) } : condition, againMs: deadlineMs - sinceMs + 50 };
+  return {
+    condition: moved ? { ...condition, lastUpdateTime: isoSeconds(Date.now()) } : condition,
+    againMs: deadlineMs - sinceMs + 50,
+  };
 }
 
 function withTimes(deployment: Deployment, condition: Condition): Condition {
   const now = isoSeconds(Date.now());
   const before = deployment.status?.conditions?.find((one) => one.type === condition.type);
-  const same = before?.status === condition.status && before.reason === condition.reason && before.message === condition.message;
+  const same =
+    before?.status === condition.status &&
+    before.reason === condition.reason &&
+    before.message === condition.message;
   return {
     ...condition,
     lastUpdateTime: condition["lastUpdateTime"] ?? (same ? before["lastUpdateTime"] : now),

@@ -4,7 +4,15 @@ import { createHash } from "node:crypto";
 import type { Logger } from "#base";
 import type { ApiObject, ClusterStore, NewObject } from "../api/index.ts";
 import type { Endpoint, EndpointPort, EndpointSlice, Pod, Service, ServicePort } from "../types.ts";
-import { controllerOf, keyOf, ownerReferenceTo, reasonOf, splitKey, stableText, startController } from "./loop.ts";
+import {
+  controllerOf,
+  keyOf,
+  ownerReferenceTo,
+  reasonOf,
+  splitKey,
+  stableText,
+  startController,
+} from "./loop.ts";
 import { isOver, isPodReady } from "./pods.ts";
 
 const resource = "endpointslices.discovery.k8s.io";
@@ -17,7 +25,13 @@ export function startEndpointSliceController(store: ClusterStore, zone: string, 
     watches: [
       { resource: "services", keysOf: (object) => [keyOf(object)] },
       { resource: "pods", keysOf: (object) => servicesOf(store, object) },
-      { resource, keysOf: (object) => (controllerOf(object)?.kind === "Service" ? [`${object.metadata.namespace}/${controllerOf(object)?.name}`] : []) },
+      {
+        resource,
+        keysOf: (object) =>
+          controllerOf(object)?.kind === "Service"
+            ? [`${object.metadata.namespace}/${controllerOf(object)?.name}`]
+            : [],
+      },
     ],
     reconcile: async (key) => {
       await reconcile(store, zone, key);
@@ -35,7 +49,9 @@ function servicesOf(store: ClusterStore, pod: ApiObject): string[] {
 }
 
 function listed(store: ClusterStore, service: Service, pod: string): boolean {
-  return slicesOf(store, service).some((slice) => (slice.endpoints ?? []).some((endpoint) => endpoint.targetRef?.name === pod));
+  return slicesOf(store, service).some((slice) =>
+    (slice.endpoints ?? []).some((endpoint) => endpoint.targetRef?.name === pod),
+  );
 }
 
 function selects(service: Service, pod: ApiObject): boolean {
@@ -45,8 +61,11 @@ function selects(service: Service, pod: ApiObject): boolean {
 
 function slicesOf(store: ClusterStore, service: Service): EndpointSlice[] {
   const { namespace, name } = service.metadata;
-  const found = store.list(resource, { namespace, labelSelector: `kubernetes.io/service-name=${name}` }).items as EndpointSlice[];
-  return found.filter((slice) => slice.metadata.labels?.["endpointslice.kubernetes.io/managed-by"] === managedBy);
+  const found = store.list(resource, { namespace, labelSelector: `kubernetes.io/service-name=${name}` })
+    .items as EndpointSlice[];
+  return found.filter(
+    (slice) => slice.metadata.labels?.["endpointslice.kubernetes.io/managed-by"] === managedBy,
+  );
 }
 
 async function reconcile(store: ClusterStore, zone: string, key: string): Promise<void> {
@@ -95,16 +114,31 @@ export function renderSlices(service: Service, pods: readonly Pod[], zone: strin
   const result = new Map<string, NewObject>();
   for (const [groupKey, group] of groups) {
     for (let part = 0; part * endpointsMax < Math.max(1, group.endpoints.length); part++) {
-      const slice = sliceOf(service, groupKey, part, group.ports, group.endpoints.slice(part * endpointsMax, (part + 1) * endpointsMax));
+      const slice = sliceOf(
+        service,
+        groupKey,
+        part,
+        group.ports,
+        group.endpoints.slice(part * endpointsMax, (part + 1) * endpointsMax),
+      );
       result.set(slice.metadata.name ?? "", slice);
     }
   }
   return result;
 }
 
-function sliceOf(service: Service, groupKey: string, part: number, ports: EndpointPort[], endpoints: Endpoint[]): NewObject {
+function sliceOf(
+  service: Service,
+  groupKey: string,
+  part: number,
+  ports: EndpointPort[],
+  endpoints: Endpoint[],
+): NewObject {
   const { name, namespace, labels } = service.metadata;
-  const hash = createHash("sha256").update(`${service.metadata.uid}|${groupKey}|${part}`).digest("hex").slice(0, 5);
+  const hash = createHash("sha256")
+    .update(`${service.metadata.uid}|${groupKey}|${part}`)
+    .digest("hex")
+    .slice(0, 5);
   return {
     apiVersion: "discovery.k8s.io/v1",
     kind: "EndpointSlice",
@@ -131,16 +165,26 @@ function portsFor(service: Service, pod: Pod | undefined): EndpointPort[] {
     const number = targetPort(port, pod);
     if (number === undefined) return [];
     const protocol = port.protocol ?? "TCP";
-    return [{ name: port.name ?? "", protocol, port: number, ...(port.appProtocol === undefined ? {} : { appProtocol: port.appProtocol }) }];
+    return [
+      {
+        name: port.name ?? "",
+        protocol,
+        port: number,
+        ...(port.appProtocol === undefined ? {} : { appProtocol: port.appProtocol }),
+      },
+    ];
   });
 }
 
 function targetPort(port: ServicePort, pod: Pod | undefined): number | undefined {
   const target = port.targetPort ?? port.port;
   if (typeof target === "number") return target;
-  const sidecars = (pod?.spec.initContainers ?? []).filter((container) => container.restartPolicy === "Always");
+  const sidecars = (pod?.spec.initContainers ?? []).filter(
+    (container) => container.restartPolicy === "Always",
+  );
   const ports = [...(pod?.spec.containers ?? []), ...sidecars].flatMap((container) => container.ports ?? []);
-  return ports.find((one) => one.name === target && (one.protocol ?? "TCP") === (port.protocol ?? "TCP"))?.containerPort;
+  return ports.find((one) => one.name === target && (one.protocol ?? "TCP") === (port.protocol ?? "TCP"))
+    ?.containerPort;
 }
 
 function endpointOf(service: Service, pod: Pod, zone: string): Endpoint {
@@ -154,6 +198,11 @@ function endpointOf(service: Service, pod: Pod, zone: string): Endpoint {
     ...(named ? { hostname: pod.spec.hostname } : {}),
     nodeName: pod.spec.nodeName,
     zone,
-    targetRef: { kind: "Pod", namespace: pod.metadata.namespace ?? "", name: pod.metadata.name, uid: pod.metadata.uid },
+    targetRef: {
+      kind: "Pod",
+      namespace: pod.metadata.namespace ?? "",
+      name: pod.metadata.name,
+      uid: pod.metadata.uid,
+    },
   };
 }

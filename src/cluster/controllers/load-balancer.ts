@@ -6,15 +6,25 @@ import type { Service } from "../types.ts";
 import { keyOf, splitKey, startController, writeStatus } from "./loop.ts";
 
 /** `published` holds `namespace/name` of Services; the others keep waiting for an address, as where no balancer exists. */
-export function startLoadBalancers(store: ClusterStore, published: ReadonlySet<string>, log: Logger): () => void {
+export function startLoadBalancers(
+  store: ClusterStore,
+  published: ReadonlySet<string>,
+  log: Logger,
+): () => void {
   return startController(store, log, {
     name: "loadbalancer",
-    watches: [{ resource: "services", keysOf: (object) => (published.has(keyOf(object)) ? [keyOf(object)] : []) }],
+    watches: [
+      { resource: "services", keysOf: (object) => (published.has(keyOf(object)) ? [keyOf(object)] : []) },
+    ],
     reconcile: async (key) => {
       const [namespace, name] = splitKey(key);
       const service = store.get("services", namespace, name) as Service | undefined;
-      if (service?.spec.type !== "LoadBalancer" || service.spec.loadBalancerClass !== undefined) return undefined;
-      await writeStatus(store, "services", service, { ...service.status, loadBalancer: { ingress: [{ ip: "127.0.0.1" }] } });
+      if (service?.spec.type !== "LoadBalancer" || service.spec.loadBalancerClass !== undefined)
+        return undefined;
+      await writeStatus(store, "services", service, {
+        ...service.status,
+        loadBalancer: { ingress: [{ ip: "127.0.0.1" }] },
+      });
       return undefined;
     },
   });

@@ -56,7 +56,8 @@ export function startController(store: ClusterStore, log: Logger, plan: Controll
     } catch (error) {
       const count = retries.get(key) ?? 0;
       retries.set(key, count + 1);
-      if (!isConflict(error)) log.debug({ controller: plan.name, key, error: String(error) }, "will be tried again");
+      if (!isConflict(error))
+        log.debug({ controller: plan.name, key, error: String(error) }, "will be tried again");
       if (!stopped) later(key, Math.min(retryFirstMs * 2 ** count, retryMaxMs));
     } finally {
       active.delete(key);
@@ -115,7 +116,9 @@ export function splitKey(key: string): [namespace: string, name: string] {
 export function reasonOf(error: unknown): string | undefined {
   if (typeof error !== "object" || error === null || !("status" in error)) return undefined;
   const { status } = error;
-  return typeof status === "object" && status !== null && "reason" in status ? String(status.reason) : undefined;
+  return typeof status === "object" && status !== null && "reason" in status
+    ? String(status.reason)
+    : undefined;
 }
 
 function isConflict(error: unknown): boolean {
@@ -123,7 +126,12 @@ function isConflict(error: unknown): boolean {
 }
 
 /** Writes `status` when it differs from the stored one. */
-export async function writeStatus(store: ClusterStore, resource: string, object: ApiObject, status: object): Promise<void> {
+export async function writeStatus(
+  store: ClusterStore,
+  resource: string,
+  object: ApiObject,
+  status: object,
+): Promise<void> {
   if (stableText(object["status"] ?? {}) === stableText(status)) return;
   await store.updateStatus(resource, { ...object, status });
 }

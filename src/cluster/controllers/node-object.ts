@@ -21,8 +21,16 @@ const podsMax = 250;
 const leaseNamespace = "kube-node-lease";
 
 /** Writes both, keeps the Lease current, and returns the function that ends it. */
-export async function startNodeObject(store: ClusterStore, facts: NodeFacts, log: Logger): Promise<() => void> {
-  await ensure(store, "namespaces", { apiVersion: "v1", kind: "Namespace", metadata: { name: leaseNamespace } });
+export async function startNodeObject(
+  store: ClusterStore,
+  facts: NodeFacts,
+  log: Logger,
+): Promise<() => void> {
+  await ensure(store, "namespaces", {
+    apiVersion: "v1",
+    kind: "Namespace",
+    metadata: { name: leaseNamespace },
+  });
   await ensure(store, "nodes", {
     apiVersion: "v1",
     kind: "Node",
@@ -32,7 +40,9 @@ export async function startNodeObject(store: ClusterStore, facts: NodeFacts, log
   const node = store.get("nodes", "", facts.name);
   if (node !== undefined) await store.updateStatus("nodes", { ...node, status: statusOf(facts) });
   const renew = () => {
-    renewLease(store, facts.name).catch((error: unknown) => log.debug({ error: String(error) }, "the node's lease was not renewed"));
+    renewLease(store, facts.name).catch((error: unknown) =>
+      log.debug({ error: String(error) }, "the node's lease was not renewed"),
+    );
   };
   renew();
   const timer = setInterval(renew, renewMs);
@@ -56,7 +66,13 @@ async function renewLease(store: ClusterStore, name: string): Promise<void> {
     });
     return;
   }
-  await store.patch("leases.coordination.k8s.io", leaseNamespace, name, { spec: { renewTime } }, { type: "merge" });
+  await store.patch(
+    "leases.coordination.k8s.io",
+    leaseNamespace,
+    name,
+    { spec: { renewTime } },
+    { type: "merge" },
+  );
 }
 
 function labelsOf(facts: NodeFacts): Record<string, string> {
@@ -71,7 +87,11 @@ function labelsOf(facts: NodeFacts): Record<string, string> {
 
 function statusOf(facts: NodeFacts): object {
   const now = isoSeconds(Date.now());
-  const resources = { cpu: String(facts.cpus), memory: `${Math.floor(facts.memoryBytes / 1_024)}Ki`, pods: String(podsMax) };
+  const resources = {
+    cpu: String(facts.cpus),
+    memory: `${Math.floor(facts.memoryBytes / 1_024)}Ki`,
+    pods: String(podsMax),
+  };
   return {
     capacity: resources,
     allocatable: resources,

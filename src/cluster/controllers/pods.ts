@@ -22,7 +22,11 @@ export function isPodReady(pod: Pod): boolean {
 }
 
 /** Ready for at least `minReadySeconds`; otherwise how long to wait, undefined while it is not ready at all. */
-export function availability(pod: Pod, minReadySeconds: number, nowMs: number): { available: boolean; waitMs?: number } {
+export function availability(
+  pod: Pod,
+  minReadySeconds: number,
+  nowMs: number,
+): { available: boolean; waitMs?: number } {
   const ready = readyCondition(pod);
   if (ready?.status !== "True") return { available: false };
   if (minReadySeconds === 0) return { available: true };
@@ -31,7 +35,11 @@ export function availability(pod: Pod, minReadySeconds: number, nowMs: number): 
 }
 
 /** A Pod of the owner's template. */
-export function podFrom(owner: ApiObject, template: PodTemplate, name: { name: string } | { generateName: string }): NewObject {
+export function podFrom(
+  owner: ApiObject,
+  template: PodTemplate,
+  name: { name: string } | { generateName: string },
+): NewObject {
   return {
     apiVersion: "v1",
     kind: "Pod",
@@ -47,17 +55,34 @@ export function podFrom(owner: ApiObject, template: PodTemplate, name: { name: s
 }
 
 /** Creates a Pod and tells the owner's events how it went. Throws what the store throws. */
-export async function createPod(store: ClusterStore, events: EventRecorder, owner: ApiObject, pod: NewObject): Promise<void> {
+export async function createPod(
+  store: ClusterStore,
+  events: EventRecorder,
+  owner: ApiObject,
+  pod: NewObject,
+): Promise<void> {
   try {
     const created = await store.create("pods", pod);
     events.record(owner, "Normal", "SuccessfulCreate", `Created pod: ${created.metadata.name}`);
   } catch (error) {
-    events.record(owner, "Warning", "FailedCreate", `Error creating: ${error instanceof Error ? error.message : String(error)}`);
+    events.record(
+      owner,
+      "Warning",
+      "FailedCreate",
+      `Error creating: ${error instanceof Error ? error.message : String(error)}`,
+    );
     throw error;
   }
 }
 
-export async function deletePod(store: ClusterStore, events: EventRecorder, owner: ApiObject, pod: Pod): Promise<void> {
-  await store.delete("pods", pod.metadata.namespace ?? "", pod.metadata.name, { preconditions: { uid: pod.metadata.uid } });
+export async function deletePod(
+  store: ClusterStore,
+  events: EventRecorder,
+  owner: ApiObject,
+  pod: Pod,
+): Promise<void> {
+  await store.delete("pods", pod.metadata.namespace ?? "", pod.metadata.name, {
+    preconditions: { uid: pod.metadata.uid },
+  });
   events.record(owner, "Normal", "SuccessfulDelete", `Deleted pod: ${pod.metadata.name}`);
 }

@@ -25,7 +25,11 @@ export interface ReplicaSet extends ApiObject {
 
 const burstMax = 50; // Pods made or removed in one turn; the rest follows in the next
 
-export function startReplicaSetController(store: ClusterStore, events: EventRecorder, log: Logger): () => void {
+export function startReplicaSetController(
+  store: ClusterStore,
+  events: EventRecorder,
+  log: Logger,
+): () => void {
   return startController(store, log, {
     name: "replicaset",
     watches: [
@@ -36,7 +40,11 @@ export function startReplicaSetController(store: ClusterStore, events: EventReco
   });
 }
 
-async function reconcile(store: ClusterStore, events: EventRecorder, key: string): Promise<number | undefined> {
+async function reconcile(
+  store: ClusterStore,
+  events: EventRecorder,
+  key: string,
+): Promise<number | undefined> {
   const [namespace, name] = splitKey(key);
   const set = store.get("replicasets.apps", namespace, name) as ReplicaSet | undefined;
   if (set === undefined || set.metadata.deletionTimestamp !== undefined) return undefined;
@@ -50,7 +58,8 @@ async function reconcile(store: ClusterStore, events: EventRecorder, key: string
     const made = Array.from({ length: Math.min(missing, burstMax) }, () =>
       createPod(store, events, set, podFrom(set, set.spec.template, { generateName: `${name}-` })),
     );
-    for (const result of await Promise.allSettled(made)) if (result.status === "rejected") failure = result.reason;
+    for (const result of await Promise.allSettled(made))
+      if (result.status === "rejected") failure = result.reason;
   } else if (missing < 0) {
     const victims = active.toSorted(leastUseful).slice(0, Math.min(-missing, burstMax));
     await Promise.all(victims.map((pod) => deletePod(store, events, set, pod)));
@@ -64,13 +73,21 @@ async function reconcile(store: ClusterStore, events: EventRecorder, key: string
 function leastUseful(left: Pod, right: Pod): number {
   const rank = (pod: Pod) => (isPodReady(pod) ? 2 : pod.status?.phase === "Running" ? 1 : 0);
   const age = (pod: Pod) => Date.parse(pod.metadata.creationTimestamp ?? "") || 0;
-  return rank(left) - rank(right) || age(right) - age(left) || (left.metadata.name < right.metadata.name ? 1 : -1);
+  return (
+    rank(left) - rank(right) || age(right) - age(left) || (left.metadata.name < right.metadata.name ? 1 : -1)
+  );
 }
 
-async function writeCounts(store: ClusterStore, namespace: string, name: string): Promise<number | undefined> {
+async function writeCounts(
+  store: ClusterStore,
+  namespace: string,
+  name: string,
+): Promise<number | undefined> {
   const set = store.get("replicasets.apps", namespace, name) as ReplicaSet | undefined;
   if (set === undefined) return undefined;
-  const pods = (store.list("pods", { namespace }).items as Pod[]).filter((pod) => ownedBy(set)(pod) && isActive(pod));
+  const pods = (store.list("pods", { namespace }).items as Pod[]).filter(
+    (pod) => ownedBy(set)(pod) && isActive(pod),
+  );
   const states = pods.map((pod) => availability(pod, set.spec.minReadySeconds ?? 0, Date.now()));
   const waits = states.flatMap((state) => (state.waitMs === undefined ? [] : [state.waitMs]));
   await writeStatus(store, "replicasets.apps", set, {

@@ -20,7 +20,11 @@ export interface RolloutInput {
 }
 
 /** A number or a percentage of `replicas`. */
-export function resolveShare(value: number | string | undefined, replicas: number, round: "up" | "down"): number {
+export function resolveShare(
+  value: number | string | undefined,
+  replicas: number,
+  round: "up" | "down",
+): number {
   if (value === undefined) return resolveShare("25%", replicas, round);
   if (typeof value === "number") return value;
   const exact = (Number(value.replace(/%$/, "")) / 100) * replicas;
@@ -34,7 +38,9 @@ export function resolveLimits(
 ): { maxSurge: number; maxUnavailable: number } {
   const maxSurge = resolveShare(rolling?.maxSurge, replicas, "up");
   const maxUnavailable = resolveShare(rolling?.maxUnavailable, replicas, "down");
-  return maxSurge === 0 && maxUnavailable === 0 ? { maxSurge: 0, maxUnavailable: 1 } : { maxSurge, maxUnavailable };
+  return maxSurge === 0 && maxUnavailable === 0
+    ? { maxSurge: 0, maxUnavailable: 1 }
+    : { maxSurge, maxUnavailable };
 }
 
 /** The size that each ReplicaSet should be asked for now, by name. */
@@ -48,7 +54,10 @@ export function planRollout(input: RolloutInput): Map<string, number> {
   }
   const total = input.old.reduce((sum, set) => sum + set.replicas, input.next.replicas);
   const room = Math.max(0, input.replicas + input.maxSurge - total);
-  const grown = input.next.replicas > input.replicas ? input.replicas : Math.min(input.replicas, input.next.replicas + room);
+  const grown =
+    input.next.replicas > input.replicas
+      ? input.replicas
+      : Math.min(input.replicas, input.next.replicas + room);
   sizes.set(input.next.name, grown);
   shrinkOld(input, grown, sizes);
   return sizes;
@@ -65,7 +74,10 @@ function shrinkOld(input: RolloutInput, nextReplicas: number, sizes: Map<string,
     sizes.set(set.name, set.replicas - useless);
     removable -= useless;
   }
-  const oldAvailable = input.old.reduce((sum, set) => sum + Math.min(set.available, sizes.get(set.name) ?? 0), 0);
+  const oldAvailable = input.old.reduce(
+    (sum, set) => sum + Math.min(set.available, sizes.get(set.name) ?? 0),
+    0,
+  );
   let spare = Math.max(0, oldAvailable + Math.min(input.next.available, nextReplicas) - minAvailable);
   for (const set of input.old) {
     const size = sizes.get(set.name) ?? 0;

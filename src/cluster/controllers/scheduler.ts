@@ -10,7 +10,12 @@ import { keyOf, splitKey, startController } from "./loop.ts";
 
 const unschedulableRetryMs = 10_000;
 
-export function startScheduler(store: ClusterStore, nodeName: string, events: EventRecorder, log: Logger): () => void {
+export function startScheduler(
+  store: ClusterStore,
+  nodeName: string,
+  events: EventRecorder,
+  log: Logger,
+): () => void {
   return startController(store, log, {
     name: "scheduler",
     watches: [{ resource: "pods", keysOf: (object) => (isUnbound(object as Pod) ? [keyOf(object)] : []) }],
@@ -20,16 +25,27 @@ export function startScheduler(store: ClusterStore, nodeName: string, events: Ev
 
 function isUnbound(pod: Pod): boolean {
   const name = pod.spec.schedulerName ?? "default-scheduler";
-  return (pod.spec.nodeName ?? "") === "" && name === "default-scheduler" && pod.metadata.deletionTimestamp === undefined;
+  return (
+    (pod.spec.nodeName ?? "") === "" &&
+    name === "default-scheduler" &&
+    pod.metadata.deletionTimestamp === undefined
+  );
 }
 
-async function reconcile(store: ClusterStore, nodeName: string, events: EventRecorder, key: string): Promise<number | undefined> {
+async function reconcile(
+  store: ClusterStore,
+  nodeName: string,
+  events: EventRecorder,
+  key: string,
+): Promise<number | undefined> {
   const [namespace, name] = splitKey(key);
   const pod = store.get("pods", namespace, name) as Pod | undefined;
   if (pod === undefined || !isUnbound(pod) || (pod.spec.schedulingGates ?? []).length > 0) return undefined;
   const node = store.get("nodes", "", nodeName);
   const labels = node?.metadata.labels ?? {};
-  const misfit = Object.entries(pod.spec.nodeSelector ?? {}).find(([label, value]) => labels[label] !== value);
+  const misfit = Object.entries(pod.spec.nodeSelector ?? {}).find(
+    ([label, value]) => labels[label] !== value,
+  );
   if (misfit === undefined) {
     await store.patch("pods", namespace, name, { spec: { nodeName } }, { type: "merge" });
     events.record(pod, "Normal", "Scheduled", `Successfully assigned ${key} to ${nodeName}`);

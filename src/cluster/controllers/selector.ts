@@ -3,7 +3,10 @@
 import type { LabelSelector } from "../types.ts";
 
 /** An empty selector fits everything; an absent one nothing. */
-export function selectorFits(selector: LabelSelector | undefined, labels: Readonly<Record<string, string>> = {}): boolean {
+export function selectorFits(
+  selector: LabelSelector | undefined,
+  labels: Readonly<Record<string, string>> = {},
+): boolean {
   if (selector === undefined) return false;
   const equal = Object.entries(selector.matchLabels ?? {}).every(([key, value]) => labels[key] === value);
   return equal && (selector.matchExpressions ?? []).every((term) => termFits(term, labels));

@@ -12,7 +12,10 @@ test("a tag and a digest do not belong to the repository, a registry's port does
 });
 
 test("Bookinfo's images resolve under any registry and tag, with their version", () => {
-  for (const name of ["docker.io/istio/examples-bookinfo-reviews-v2:1.20.3", "any.test/release/examples-bookinfo-reviews-v2:1"]) {
+  for (const name of [
+    "docker.io/istio/examples-bookinfo-reviews-v2:1.20.3",
+    "any.test/release/examples-bookinfo-reviews-v2:1",
+  ]) {
     assert.deepEqual(findImage(table, name)?.args, ["reviews", "--version", "v2"]);
   }
 });
@@ -25,7 +28,12 @@ test("a short name needs no registry, and a longer name is another image", () =>
 });
 
 test("a user's table is read, and a fault in it names its place", () => {
-  const entries = parseImageTable("images:\n- match: example.test/app\n  command: [sh, -c]\n  args: [id]\n  user: 5\n");
+  const entries = parseImageTable(
+    "images:\n- match: example.test/app\n  command: [sh, -c]\n  args: [id]\n  user: 5\n",
+  );
   assert.deepEqual(findImage(entries, "example.test/app:3")?.entrypoint, ["sh", "-c"]);
-  assert.throws(() => parseImageTable("images:\n- match: a\n  mounts: [{ hostPath: usr, path: /usr }]\n"), /images\[0\]\.mounts\[0\]\.hostPath/);
+  assert.throws(
+    () => parseImageTable("images:\n- match: a\n  mounts: [{ hostPath: usr, path: /usr }]\n"),
+    /images\[0\]\.mounts\[0\]\.hostPath/,
+  );
 });

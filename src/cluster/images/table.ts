@@ -20,8 +20,16 @@ export interface PackagePaths {
 
 /** The built-in table. Programs run from the built bundles in `dist` where those exist, otherwise from the TypeScript sources. */
 export function builtInImages(paths: PackagePaths): ImageEntry[] {
-  const own = (program: string, args: readonly string[], user = "0") => ownProgram(paths, program, args, user);
-  const bookinfo = ["productpage-v1", "details-v1", "reviews-v1", "reviews-v2", "reviews-v3", "ratings-v1"].map((name) => {
+  const own = (program: string, args: readonly string[], user = "0") =>
+    ownProgram(paths, program, args, user);
+  const bookinfo = [
+    "productpage-v1",
+    "details-v1",
+    "reviews-v1",
+    "reviews-v2",
+    "reviews-v3",
+    "ratings-v1",
+  ].map((name) => {
     const [app = "", version = "v1"] = name.split("-");
     return { match: `*/examples-bookinfo-${name}`, image: own("demo", [app, "--version", version], "1000") };
   });
@@ -54,7 +62,12 @@ function nodeProgram(paths: PackagePaths): ProgramImage {
   return { ...hostProgram([`${packageDir}/bin/node`], []), mounts };
 }
 
-function ownProgram(paths: PackagePaths, program: string, args: readonly string[], user: string): ProgramImage {
+function ownProgram(
+  paths: PackagePaths,
+  program: string,
+  args: readonly string[],
+  user: string,
+): ProgramImage {
   const bundled = existsSync(join(paths.root, "dist", `${program}.mjs`));
   const entry = bundled ? `dist/${program}.mjs` : `src/apps/${program}/main.ts`;
   const shared = bundled ? ["dist", "package.json"] : ["src", "node_modules", "package.json"];
@@ -108,8 +121,10 @@ export function parseImageTable(text: string): ImageEntry[] {
 function parseMount(mount: unknown, at: string): HostMount {
   const hostPath = field(mount, "hostPath");
   const path = field(mount, "path");
-  if (typeof hostPath !== "string" || !hostPath.startsWith("/")) throw new Error(`${at}.hostPath: an absolute path is expected`);
-  if (typeof path !== "string" || !path.startsWith("/")) throw new Error(`${at}.path: an absolute path is expected`);
+  if (typeof hostPath !== "string" || !hostPath.startsWith("/"))
+    throw new Error(`${at}.hostPath: an absolute path is expected`);
+  if (typeof path !== "string" || !path.startsWith("/"))
+    throw new Error(`${at}.path: an absolute path is expected`);
   return { hostPath, path };
 }
 

@@ -106,7 +106,10 @@ async function killed(child: ChildProcess | undefined): Promise<void> {
 
 /** The unix socket of a published port; with any free port it is named by the Service's. */
 export function publicationSocket(layout: ClusterLayout, publication: Publication): string {
-  return publishSocket(layout, publication.hostPort === 0 ? publication.port + 100_000 : publication.hostPort);
+  return publishSocket(
+    layout,
+    publication.hostPort === 0 ? publication.port + 100_000 : publication.hostPort,
+  );
 }
 
 interface ClusterInfo {
@@ -121,22 +124,35 @@ async function refuseSecond(layout: ClusterLayout): Promise<void> {
   if (!records.some((record, index) => record.role === "launcher" && alive[index] === true)) return;
   for (const [index, record] of records.entries()) {
     if (record.role === "cluster" && alive[index] === true) {
-      throw new Error(`The cluster "${layout.name}" is already running (process ${record.pid}): end it with "mizzen down --name ${layout.name}" first.`);
+      throw new Error(
+        `The cluster "${layout.name}" is already running (process ${record.pid}): end it with "mizzen down --name ${layout.name}" first.`,
+      );
     }
   }
 }
 
-async function requirePrerequisites(options: LaunchOptions, publications: readonly Publication[]): Promise<void> {
+async function requirePrerequisites(
+  options: LaunchOptions,
+  publications: readonly Publication[],
+): Promise<void> {
   const problems = await checkPrerequisites({
     ports: [
       { port: options.apiPort ?? defaultApiPort, purpose: "the Kubernetes API", flag: "--api-port" },
-      ...publications.map(({ hostPort, service }) => ({ port: hostPort, purpose: service, flag: "--publish" })),
+      ...publications.map(({ hostPort, service }) => ({
+        port: hostPort,
+        purpose: service,
+        flag: "--publish",
+      })),
     ],
   });
   if (problems.length > 0) throw new Error(problems.map(renderProblem).join("\n"));
 }
 
-function spawnCluster(layout: ClusterLayout, options: LaunchOptions, publications: readonly Publication[]): ChildProcess {
+function spawnCluster(
+  layout: ClusterLayout,
+  options: LaunchOptions,
+  publications: readonly Publication[],
+): ChildProcess {
   const args = [
     "--name",
     layout.name,
@@ -152,9 +168,18 @@ function spawnCluster(layout: ClusterLayout, options: LaunchOptions, publication
     ...(options.logLevel === undefined ? [] : ["--log-level", options.logLevel]),
   ];
   const log = openSync(layout.clusterLog, "w", 0o600);
-  const program = ["nsenter", `--net=${join(netnsDir, layout.nodeNetns)}`, process.execPath, clusterProgram(), ...args];
+  const program = [
+    "nsenter",
+    `--net=${join(netnsDir, layout.nodeNetns)}`,
+    process.execPath,
+    clusterProgram(),
+    ...args,
+  ];
   // A session of its own: Ctrl-C in a terminal reaches the host side alone, which then ends the cluster in order.
-  const child = spawn(program[0] ?? "", program.slice(1), { detached: true, stdio: ["ignore", log, log, "ipc"] });
+  const child = spawn(program[0] ?? "", program.slice(1), {
+    detached: true,
+    stdio: ["ignore", log, log, "ipc"],
+  });
   closeSync(log);
   return child;
 }

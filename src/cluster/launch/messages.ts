@@ -10,7 +10,12 @@ export type ToCluster = { readonly kind: "stop" };
 export const apiUrlMark = "https://api-address.invalid";
 
 export function isFromCluster(message: unknown): message is FromCluster {
-  return typeof message === "object" && message !== null && "kind" in message && (message.kind === "ready" || message.kind === "failed");
+  return (
+    typeof message === "object" &&
+    message !== null &&
+    "kind" in message &&
+    (message.kind === "ready" || message.kind === "failed")
+  );
 }
 
 export function isStop(message: unknown): message is ToCluster {

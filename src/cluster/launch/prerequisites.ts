@@ -20,30 +20,54 @@ const programs: readonly { readonly name: string; readonly debianPackage: string
 /** Everything that is missing, in the order in which one would mend it. */
 export async function checkPrerequisites(needs: Needs = { ports: [] }): Promise<Problem[]> {
   const problems: Problem[] = [];
-  const add = (code: string, text: string, fix: string) => problems.push({ code, severity: "error", at: {}, text, fix });
+  const add = (code: string, text: string, fix: string) =>
+    problems.push({ code, severity: "error", at: {}, text, fix });
   if (process.platform !== "linux") {
-    add("MZ0901", "The standalone cluster needs Linux.", "Run it on a Linux machine or in a Linux virtual machine.");
+    add(
+      "MZ0901",
+      "The standalone cluster needs Linux.",
+      "Run it on a Linux machine or in a Linux virtual machine.",
+    );
     return problems;
   }
   if (process.getuid?.() !== 0) {
-    add("MZ0902", "The standalone cluster makes network namespaces and containers, which needs root.", "Run the same command with sudo.");
+    add(
+      "MZ0902",
+      "The standalone cluster makes network namespaces and containers, which needs root.",
+      "Run the same command with sudo.",
+    );
   }
   const missing = programs.filter(({ name }) => findProgram(name) === undefined);
   if (missing.length > 0) {
     const names = missing.map(({ name }) => name).join(", ");
     const packages = [...new Set(missing.map(({ debianPackage }) => debianPackage))].join(" ");
-    add("MZ0903", `These programs are not installed: ${names}.`, `Install them: apt-get install -y ${packages}`);
+    add(
+      "MZ0903",
+      `These programs are not installed: ${names}.`,
+      `Install them: apt-get install -y ${packages}`,
+    );
   }
   for (const { port, purpose, flag } of needs.ports) {
     if (port === 0 || (await isFree(port))) continue;
-    add("MZ0904", `Port ${port} of 127.0.0.1, wanted for ${purpose}, is taken.`, `End the program that listens there, or choose another port with ${flag}.`);
+    add(
+      "MZ0904",
+      `Port ${port} of 127.0.0.1, wanted for ${purpose}, is taken.`,
+      `End the program that listens there, or choose another port with ${flag}.`,
+    );
   }
   return problems;
 }
 
 /** A program's path by PATH and the directories where root's programs are. */
 export function findProgram(name: string): string | undefined {
-  const directories = [...(process.env["PATH"] ?? "").split(":"), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+  const directories = [
+    ...(process.env["PATH"] ?? "").split(":"),
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/sbin",
+    "/usr/bin",
+    "/bin",
+  ];
   return directories.map((directory) => join(directory, name)).find(isExecutable);
 }
 

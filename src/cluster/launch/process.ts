@@ -56,7 +56,11 @@ export async function runCluster(options: ClusterProcessOptions): Promise<Cluste
   let agent: NodeAgent | undefined;
   const api = await startApiServer({
     dataDir: join(layout.stateDir, "data"),
-    listen: [{ host: plan.nodeIp, port: apiPort }, { host: "127.0.0.1", port: apiPort }, { path: layout.apiSocket }],
+    listen: [
+      { host: plan.nodeIp, port: apiPort },
+      { host: "127.0.0.1", port: apiPort },
+      { path: layout.apiSocket },
+    ],
     clock,
     log: log.child({ part: "api" }),
     serviceCidr: plan.serviceCidr,
@@ -73,13 +77,21 @@ export async function runCluster(options: ClusterProcessOptions): Promise<Cluste
     domain: clusterDomain,
     log: log.child({ part: "dns" }),
   });
-  const facts = { name: nodeName, ip: plan.nodeIp, podCidr: plan.podCidr, cpus: context.cpus, memoryBytes: context.memoryBytes };
+  const facts = {
+    name: nodeName,
+    ip: plan.nodeIp,
+    podCidr: plan.podCidr,
+    cpus: context.cpus,
+    memoryBytes: context.memoryBytes,
+  };
   stops.push(await startNodeObject(store, { ...facts, kernel: release(), zone }, log));
   const published = new Set(options.publish.map(({ service }) => service));
   stops.push(startControllers(store, { nodeName, zone, published }, log.child({ part: "controllers" })));
   agent.start();
   const closers = await Promise.all(
-    options.publish.map((publication) => listenInCluster(store, publication, publicationSocket(layout, publication), log)),
+    options.publish.map((publication) =>
+      listenInCluster(store, publication, publicationSocket(layout, publication), log),
+    ),
   );
   const running = agent;
   return {
@@ -123,7 +135,9 @@ function nodeContext(
 
 function logRequest(ask: LogAsk) {
   const sinceMs =
-    ask.sinceSeconds !== undefined ? Date.now() - ask.sinceSeconds * 1_000 : ask.sinceTime && Date.parse(ask.sinceTime);
+    ask.sinceSeconds !== undefined
+      ? Date.now() - ask.sinceSeconds * 1_000
+      : ask.sinceTime && Date.parse(ask.sinceTime);
   return { ...ask, ...(typeof sinceMs === "number" ? { sinceMs } : { sinceMs: undefined }) };
 }
 
@@ -132,7 +146,11 @@ async function ensureOwnServices(store: ClusterStore, plan: NetworkPlan): Promis
   await replace(store, "endpointslices.discovery.k8s.io", {
     apiVersion: "discovery.k8s.io/v1",
     kind: "EndpointSlice",
-    metadata: { name: "kubernetes", namespace: "default", labels: { "kubernetes.io/service-name": "kubernetes" } },
+    metadata: {
+      name: "kubernetes",
+      namespace: "default",
+      labels: { "kubernetes.io/service-name": "kubernetes" },
+    },
     addressType: "IPv4",
     endpoints: [{ addresses: [plan.nodeIp], conditions: { ready: true, serving: true, terminating: false } }],
     ports: [{ name: "https", protocol: "TCP", port: apiPort }],
@@ -152,7 +170,11 @@ async function ensureOwnServices(store: ClusterStore, plan: NetworkPlan): Promis
   });
 }
 
-async function replace(store: ClusterStore, resource: string, object: Parameters<ClusterStore["create"]>[1]): Promise<void> {
+async function replace(
+  store: ClusterStore,
+  resource: string,
+  object: Parameters<ClusterStore["create"]>[1],
+): Promise<void> {
   const { namespace = "", name = "" } = object.metadata;
   await store.delete(resource, namespace, name).catch((error: unknown) => {
     if (reasonOf(error) !== "NotFound") throw error;

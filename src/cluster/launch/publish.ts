@@ -1,7 +1,14 @@
 // A Service's port on the machine's loopback. A unix socket is the way between the machine's network and the cluster's: the host side
 // listens on 127.0.0.1 and hands bytes to the socket, the cluster side takes them from the socket to an endpoint. Both only splice.
 
-import { createServer, connect, type AddressInfo, type NetConnectOpts, type Server, type Socket } from "node:net";
+import {
+  createServer,
+  connect,
+  type AddressInfo,
+  type NetConnectOpts,
+  type Server,
+  type Socket,
+} from "node:net";
 import { rm } from "node:fs/promises";
 import type { Logger } from "#base";
 import type { ClusterStore } from "../api/index.ts";
@@ -32,7 +39,10 @@ export function parsePublication(text: string): Publication {
 const connectionsMax = 4_096; // of one listener; beyond it connections are refused
 
 /** Takes connections on 127.0.0.1 to a unix socket. Resolves when it listens; throws EADDRINUSE for a port that is taken. */
-export async function listenOnHost(port: number, socketPath: string): Promise<{ port: number; close: () => Promise<void> }> {
+export async function listenOnHost(
+  port: number,
+  socketPath: string,
+): Promise<{ port: number; close: () => Promise<void> }> {
   const open = new Set<Socket>();
   const server = spliceServer(() => ({ path: socketPath }), open);
   await listen(server, { host: "127.0.0.1", port });
@@ -52,7 +62,10 @@ export async function listenInCluster(
     const targets = endpointsOf(store, publication);
     const target = targets[turn++ % Math.max(1, targets.length)];
     if (target === undefined) {
-      log.debug({ service: publication.service, port: publication.port }, "no endpoint is ready for a published port");
+      log.debug(
+        { service: publication.service, port: publication.port },
+        "no endpoint is ready for a published port",
+      );
       return undefined;
     }
     const colon = target.lastIndexOf(":");
@@ -69,7 +82,10 @@ function endpointsOf(store: ClusterStore, publication: Publication): string[] {
   const port = service?.spec.ports?.find((one) => one.port === publication.port);
   if (port === undefined) return [];
   const labelSelector = `kubernetes.io/service-name=${name}`;
-  return targetsOf(port, store.list("endpointslices.discovery.k8s.io", { namespace, labelSelector }).items as EndpointSlice[]);
+  return targetsOf(
+    port,
+    store.list("endpointslices.discovery.k8s.io", { namespace, labelSelector }).items as EndpointSlice[],
+  );
 }
 
 /** Joins each connection to one that `target` names; without a target it is closed. */

@@ -30,7 +30,11 @@ export async function readRecords(layout: ClusterLayout): Promise<ProcessRecord[
   }
 }
 
-export async function writeRecord(layout: ClusterLayout, role: ProcessRecord["role"], pid: number): Promise<void> {
+export async function writeRecord(
+  layout: ClusterLayout,
+  role: ProcessRecord["role"],
+  pid: number,
+): Promise<void> {
   const startTicks = await startTicksOf(pid);
   if (startTicks === undefined) return;
   const others = (await readRecords(layout)).filter((record) => record.role !== role);
@@ -52,7 +56,8 @@ export async function endProcesses(layout: ClusterLayout): Promise<void> {
   for (const record of living) signalQuietly(record.pid, "SIGTERM");
   const endMs = performance.now() + politeMs;
   for (const record of living) {
-    while ((await isAlive(record)) && performance.now() < endMs) await new Promise((resolve) => setTimeout(resolve, 50));
+    while ((await isAlive(record)) && performance.now() < endMs)
+      await new Promise((resolve) => setTimeout(resolve, 50));
     if (await isAlive(record)) signalQuietly(record.pid, "SIGKILL");
   }
 }
@@ -80,7 +85,9 @@ export async function removeLeftovers(layout: ClusterLayout): Promise<void> {
 async function killByNetns(layout: ClusterLayout): Promise<void> {
   const wanted = await stat(join(netnsDir, layout.nodeNetns)).catch(() => undefined);
   if (wanted === undefined) return;
-  for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)) {
+  for (const pid of (await readdir("/proc")).filter(
+    (name) => /^\d+$/.test(name) && Number(name) !== process.pid,
+  )) {
     const own = await stat(join("/proc", pid, "ns/net")).catch(() => undefined);
     if (own?.ino === wanted.ino && own.dev === wanted.dev) signalQuietly(Number(pid), "SIGKILL");
   }
@@ -103,7 +110,9 @@ async function killByCgroup(layout: ClusterLayout): Promise<void> {
 async function removeContainers(layout: ClusterLayout): Promise<void> {
   const ids = await readdir(layout.runcRoot).catch(() => []);
   for (const id of ids) {
-    await run("runc", ["--root", layout.runcRoot, "delete", "--force", id], { timeoutMs: 10_000 }).catch(() => {});
+    await run("runc", ["--root", layout.runcRoot, "delete", "--force", id], { timeoutMs: 10_000 }).catch(
+      () => {},
+    );
   }
 }
 
@@ -123,11 +132,17 @@ const cgroupRoot = "/sys/fs/cgroup";
 /** The cluster's directories below every controller, the deepest first. */
 async function cgroupDirectories(layout: ClusterLayout): Promise<string[]> {
   const controllers = await readdir(cgroupRoot).catch(() => []);
-  const tops = [join(cgroupRoot, layout.cgroup), ...controllers.map((name) => join(cgroupRoot, name, layout.cgroup))];
+  const tops = [
+    join(cgroupRoot, layout.cgroup),
+    ...controllers.map((name) => join(cgroupRoot, name, layout.cgroup)),
+  ];
   const found: string[] = [];
   for (const top of tops.filter((path) => existsSync(path))) {
     const below = await readdir(top, { recursive: true, withFileTypes: true }).catch(() => []);
-    found.push(top, ...below.filter((entry) => entry.isDirectory()).map((entry) => join(entry.parentPath, entry.name)));
+    found.push(
+      top,
+      ...below.filter((entry) => entry.isDirectory()).map((entry) => join(entry.parentPath, entry.name)),
+    );
   }
   return found.toSorted((left, right) => right.length - left.length);
 }

@@ -6,7 +6,9 @@ export class CommandError extends Error {
   readonly code: number | null;
   readonly stderr: string;
   constructor(command: string, code: number | null, stderr: string) {
-    super(`${command} failed (${code === null ? "killed" : `exit ${code}`}): ${stderr.trim().slice(0, 2_000)}`);
+    super(
+      `${command} failed (${code === null ? "killed" : `exit ${code}`}): ${stderr.trim().slice(0, 2_000)}`,
+    );
     this.name = "CommandError";
     this.code = code;
     this.stderr = stderr;
@@ -25,7 +27,9 @@ const outputMax = 1_000_000; // characters; beyond it the rest of the output is 
 /** Resolves with the standard output; throws CommandError on any exit code but 0. */
 export function run(file: string, args: readonly string[], options: CommandOptions = {}): Promise<string> {
   return new Promise((resolve, reject) => {
-    const child = spawn(file, args, { stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"] });
+    const child = spawn(file, args, {
+      stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    });
     let stdout = "";
     let stderr = "";
     const timer =

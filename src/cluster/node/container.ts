@@ -45,13 +45,13 @@ export async function startContainer(
     stdio: ["ignore", rawFd, rawFd],
     env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", GOMAXPROCS: "1" },
   });
-  let over = false;
+  const life = { over: false };
   const exited = exitOf(child).then((exit) => {
-    over = true;
+    life.over = true;
     return exit;
   });
   // runc writes the pid once the container's own process is about to run its program.
-  while (!over && !existsSync(pidFile)) await new Promise((resolve) => setTimeout(resolve, pidPollMs));
+  while (!life.over && !existsSync(pidFile)) await new Promise((resolve) => setTimeout(resolve, pidPollMs));
   const pid = Number(await readFile(pidFile, "utf8").catch(() => "0"));
   if (!(pid > 0)) {
     await exited;
@@ -62,13 +62,13 @@ export async function startContainer(
     startedAtMs: Date.now(),
     exited,
     signal(signal) {
-      if (over) return;
+      if (life.over) return;
       // runc hands SIGTERM on; SIGKILL it cannot, so that goes to the container's first process and takes all others with it.
       if (signal === "SIGTERM") child.kill("SIGTERM");
       else killQuietly(pid);
     },
     async exec(command, timeoutMs) {
-      if (over) throw new CommandError(command.join(" "), null, "the container is not running");
+      if (life.over) throw new CommandError(command.join(" "), null, "the container is not running");
       return run("runc", ["--root", runcRoot, "exec", id, ...command], { timeoutMs });
     },
   };
@@ -77,7 +77,9 @@ export async function startContainer(
 function exitOf(child: ChildProcess): Promise<ContainerExit> {
   return new Promise((resolve) => {
     child.on("error", () => resolve({ exitCode: 128, atMs: Date.now() }));
-    child.on("exit", (code, signal) => resolve({ exitCode: code ?? (signal === "SIGKILL" ? 137 : 143), atMs: Date.now() }));
+    child.on("exit", (code, signal) =>
+      resolve({ exitCode: code ?? (signal === "SIGKILL" ? 137 : 143), atMs: Date.now() }),
+    );
   });
 }
 
@@ -94,7 +96,7 @@ async function startFault(logFile: string): Promise<string> {
   const text = await readFile(logFile, "utf8").catch(() => "");
   const messages = text.split("\n").flatMap((line) => {
     const message = /"msg":"((?:[^"\\]|\\.)*)"/.exec(line)?.[1];
-    return message === undefined ? [] : [message.replaceAll("\\\"", '"')];
+    return message === undefined ? [] : [message.replaceAll('\\"', '"')];
   });
   return messages.at(-1) ?? "the container runtime gave no reason";
 }

@@ -33,10 +33,13 @@ export function resolveEnv(
   const namespace = pod.metadata.namespace ?? "";
   const result: Record<string, string> = { ...base };
   for (const source of container.envFrom ?? []) {
-    const [kind, ref] = source.configMapRef ? (["configMap", source.configMapRef] as const) : (["secret", source.secretRef] as const);
+    const [kind, ref] = source.configMapRef
+      ? (["configMap", source.configMapRef] as const)
+      : (["secret", source.secretRef] as const);
     if (ref === undefined) continue;
     const values = decodeData(kind, namespace, ref.name, data);
-    if (values === undefined && ref.optional !== true) throw new MissingReference(`${kind.toLowerCase()} "${ref.name}" not found`);
+    if (values === undefined && ref.optional !== true)
+      throw new MissingReference(`${kind.toLowerCase()} "${ref.name}" not found`);
     for (const [key, value] of values ?? []) result[`${source.prefix ?? ""}${key}`] = value.toString("utf8");
   }
   for (const variable of container.env ?? []) {
@@ -56,15 +59,20 @@ function resolveVariable(
 ): string | undefined {
   const from = variable.valueFrom;
   if (from === undefined) return expand(variable.value ?? "", known);
-  if (from.fieldRef !== undefined || from.resourceFieldRef !== undefined) return readField(pod, from, facts, container);
-  const [kind, ref] = from.configMapKeyRef ? (["configMap", from.configMapKeyRef] as const) : (["secret", from.secretKeyRef] as const);
+  if (from.fieldRef !== undefined || from.resourceFieldRef !== undefined)
+    return readField(pod, from, facts, container);
+  const [kind, ref] = from.configMapKeyRef
+    ? (["configMap", from.configMapKeyRef] as const)
+    : (["secret", from.secretKeyRef] as const);
   if (ref === undefined) return "";
   const values = decodeData(kind, pod.metadata.namespace ?? "", ref.name, data);
   const value = values?.get(ref.key);
   if (value !== undefined) return value.toString("utf8");
   if (ref.optional === true) return undefined;
   const what = `${kind.toLowerCase()} "${ref.name}"`;
-  throw new MissingReference(values === undefined ? `${what} not found` : `couldn't find key ${ref.key} in ${what}`);
+  throw new MissingReference(
+    values === undefined ? `${what} not found` : `couldn't find key ${ref.key} in ${what}`,
+  );
 }
 
 /** A ConfigMap's or Secret's entries as bytes, sorted by key; undefined when there is no such object. */
@@ -80,7 +88,8 @@ export function decodeData(
     key,
     Buffer.from(value, kind === "secret" ? "base64" : "utf8"),
   ]);
-  for (const [key, value] of Object.entries(object.binaryData ?? {})) entries.push([key, Buffer.from(value, "base64")]);
+  for (const [key, value] of Object.entries(object.binaryData ?? {}))
+    entries.push([key, Buffer.from(value, "base64")]);
   return new Map(entries.toSorted(([left], [right]) => (left < right ? -1 : 1)));
 }
 
@@ -94,7 +103,8 @@ export function expand(text: string, known: Readonly<Record<string, string>>): s
 
 /** The downward API, for variables and for files. An unknown path is an empty string: admission refuses those. */
 export function readField(pod: Pod, selector: FieldSelector, facts: PodFacts, container?: Container): string {
-  if (selector.resourceFieldRef !== undefined) return readResource(pod, selector.resourceFieldRef, facts, container);
+  if (selector.resourceFieldRef !== undefined)
+    return readResource(pod, selector.resourceFieldRef, facts, container);
   const path = selector.fieldRef?.fieldPath ?? "";
   const subscript = /^metadata\.(labels|annotations)\['(.*)'\]$/.exec(path);
   if (subscript !== null) {
@@ -142,7 +152,8 @@ function readResource(
   container?: Container,
 ): string {
   const all = [...pod.spec.containers, ...(pod.spec.initContainers ?? [])];
-  const target = ref.containerName === undefined ? container : all.find((one) => one.name === ref.containerName);
+  const target =
+    ref.containerName === undefined ? container : all.find((one) => one.name === ref.containerName);
   const [kind, resource] = ref.resource.split(".") as [string, string | undefined];
   const stated = kind === "limits" ? target?.resources?.limits : target?.resources?.requests;
   let value = parseQuantity(stated?.[resource ?? ""]);
@@ -155,7 +166,10 @@ function readResource(
 }
 
 /** `<SERVICE>_SERVICE_HOST/_PORT` of the namespace's Services; those of the API server always. */
-export function serviceEnv(services: readonly Service[], api: { host: string; port: number }): Record<string, string> {
+export function serviceEnv(
+  services: readonly Service[],
+  api: { host: string; port: number },
+): Record<string, string> {
   const result: Record<string, string> = {
     KUBERNETES_SERVICE_HOST: api.host,
     KUBERNETES_SERVICE_PORT: String(api.port),
@@ -169,7 +183,8 @@ export function serviceEnv(services: readonly Service[], api: { host: string; po
     result[`${name}_SERVICE_HOST`] = host;
     result[`${name}_SERVICE_PORT`] = String(first.port);
     for (const port of service.spec.ports ?? []) {
-      if (port.name) result[`${name}_SERVICE_PORT_${port.name.toUpperCase().replaceAll("-", "_")}`] = String(port.port);
+      if (port.name)
+        result[`${name}_SERVICE_PORT_${port.name.toUpperCase().replaceAll("-", "_")}`] = String(port.port);
     }
   }
   return result;

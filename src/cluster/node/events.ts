@@ -30,12 +30,20 @@ export class EventRecorder {
   }
 
   /** A repetition of the same event raises its count. */
-  record(about: ApiObject, type: "Normal" | "Warning", reason: string, message: string, fieldPath?: string): void {
+  record(
+    about: ApiObject,
+    type: "Normal" | "Warning",
+    reason: string,
+    message: string,
+    fieldPath?: string,
+  ): void {
     if (this.#pending >= pendingMax) return;
     this.#pending++;
     this.#tail = this.#tail
       .then(() => this.#write(about, type, reason, message.slice(0, 1_024), fieldPath))
-      .catch((error: unknown) => this.#log.debug({ error: String(error), reason }, "an event was not written"))
+      .catch((error: unknown) =>
+        this.#log.debug({ error: String(error), reason }, "an event was not written"),
+      )
       .finally(() => {
         this.#pending--;
       });
@@ -46,14 +54,26 @@ export class EventRecorder {
     return this.#tail;
   }
 
-  async #write(about: ApiObject, type: string, reason: string, message: string, fieldPath?: string): Promise<void> {
+  async #write(
+    about: ApiObject,
+    type: string,
+    reason: string,
+    message: string,
+    fieldPath?: string,
+  ): Promise<void> {
     const now = new Date().toISOString().replace(/\.\d+Z$/, "Z");
     const namespace = about.metadata.namespace ?? "default";
     const key = [about.kind, namespace, about.metadata.uid, fieldPath, type, reason, message].join("|");
     const known = this.#known.get(key);
     if (known !== undefined && this.#store.get("events", namespace, known.name) !== undefined) {
       known.count++;
-      await this.#store.patch("events", namespace, known.name, { count: known.count, lastTimestamp: now }, { type: "merge" });
+      await this.#store.patch(
+        "events",
+        namespace,
+        known.name,
+        { count: known.count, lastTimestamp: now },
+        { type: "merge" },
+      );
       return;
     }
     const serial = (Date.now() * 1_000 + (this.#serial++ % 1_000)).toString(16);

@@ -48,7 +48,10 @@ export class NodeAgent {
     const worker = this.#workers.get(uid);
     if (event.type === "DELETED") {
       worker?.vanish().catch((error: unknown) => {
-        this.#context.log.error({ pod: pod.metadata.name, error: String(error) }, "a pod was not removed in order");
+        this.#context.log.error(
+          { pod: pod.metadata.name, error: String(error) },
+          "a pod was not removed in order",
+        );
       });
       return;
     }
@@ -66,7 +69,8 @@ export class NodeAgent {
     const { namespace, name } = event.object.metadata;
     for (const worker of this.#workers.values()) {
       if (worker.pod.metadata.namespace !== namespace) continue;
-      if ((worker.pod.spec.volumes ?? []).some((volume) => shows(volume, kind, name))) worker.refreshVolumes();
+      if ((worker.pod.spec.volumes ?? []).some((volume) => shows(volume, kind, name)))
+        worker.refreshVolumes();
     }
   }
 
@@ -83,13 +87,22 @@ export class NodeAgent {
     }
     if (request.previous === true) {
       if (slot.restartCount === 0) {
-        throw new Error(`previous terminated container "${request.container}" in pod "${request.pod}" not found`);
+        throw new Error(
+          `previous terminated container "${request.container}" in pod "${request.pod}" not found`,
+        );
       }
-      return readLog(logPathOf(this.#context, worker.pod, request.container, slot.restartCount - 1), request, () => true, signal);
+      return readLog(
+        logPathOf(this.#context, worker.pod, request.container, slot.restartCount - 1),
+        request,
+        () => true,
+        signal,
+      );
     }
     if (slot.containerId === undefined) {
       const reason = slot.state.waiting?.reason ?? "ContainerCreating";
-      throw new Error(`container "${request.container}" in pod "${request.pod}" is waiting to start: ${reason}`);
+      throw new Error(
+        `container "${request.container}" in pod "${request.pod}" is waiting to start: ${reason}`,
+      );
     }
     return readLog(slot.logPath, request, () => !slot.isRunning, signal);
   }

@@ -2,7 +2,17 @@
 // gets a signal. This side follows that file, stamps each line with the time at which it was seen, and writes the log that
 // `kubectl logs` reads, one line as `<RFC 3339 time> stdout F <text>` (the format that container runtimes share).
 
-import { closeSync, createReadStream, fstatSync, ftruncateSync, openSync, readSync, watch, writeSync, type FSWatcher } from "node:fs";
+import {
+  closeSync,
+  createReadStream,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  watch,
+  writeSync,
+  type FSWatcher,
+} from "node:fs";
 import { mkdirSync, renameSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -123,8 +133,12 @@ export async function* readLog(
 ): AsyncGenerator<string> {
   let sent = 0;
   let offset = await sizeOf(path); // taken before reading: what is written meanwhile comes with the next round
-  let lines = [...(await linesOf(`${path}.1`, 0, await sizeOf(`${path}.1`))), ...(await linesOf(path, 0, offset))];
-  if (request.sinceMs !== undefined) lines = lines.filter((line) => Date.parse(line.slice(0, line.indexOf(" "))) >= (request.sinceMs ?? 0));
+  let lines = [
+    ...(await linesOf(`${path}.1`, 0, await sizeOf(`${path}.1`))),
+    ...(await linesOf(path, 0, offset)),
+  ];
+  if (request.sinceMs !== undefined)
+    lines = lines.filter((line) => Date.parse(line.slice(0, line.indexOf(" "))) >= (request.sinceMs ?? 0));
   if (request.tailLines !== undefined) lines = request.tailLines === 0 ? [] : lines.slice(-request.tailLines);
   for (;;) {
     for (const line of lines) {
@@ -162,7 +176,10 @@ async function sizeOf(path: string): Promise<number> {
 async function linesOf(path: string, start: number, end: number): Promise<string[]> {
   if (end <= start) return [];
   const lines: string[] = [];
-  for await (const line of createInterface({ input: createReadStream(path, { start, end: end - 1 }), crlfDelay: Infinity })) {
+  for await (const line of createInterface({
+    input: createReadStream(path, { start, end: end - 1 }),
+    crlfDelay: Infinity,
+  })) {
     lines.push(line);
   }
   return lines;

@@ -25,19 +25,25 @@ export function memoryStore(): ClusterStore {
     if (type === "DELETED") table(resource).delete(`${namespace}/${name}`);
     else table(resource).set(`${namespace}/${name}`, stored);
     for (const watcher of watchers) {
-      if (watcher.resource === resource && selects(watcher.options, stored)) queueMicrotask(() => watcher.onEvent({ type, object: stored }));
+      if (watcher.resource === resource && selects(watcher.options, stored))
+        queueMicrotask(() => watcher.onEvent({ type, object: stored }));
     }
     return stored;
   };
   const current = (resource: string, namespace: string, name: string): ApiObject => {
     const found = table(resource).get(`${namespace}/${name}`);
-    if (found === undefined) throw Object.assign(new Error(`${resource} "${name}" not found`), { status: { code: 404, reason: "NotFound" } });
+    if (found === undefined)
+      throw Object.assign(new Error(`${resource} "${name}" not found`), {
+        status: { code: 404, reason: "NotFound" },
+      });
     return found;
   };
   const checkVersion = (before: ApiObject, object: ApiObject) => {
     const wanted = object.metadata.resourceVersion;
     if (wanted === undefined || wanted === before.metadata.resourceVersion) return;
-    throw Object.assign(new Error("the object has been modified"), { status: { code: 409, reason: "Conflict" } });
+    throw Object.assign(new Error("the object has been modified"), {
+      status: { code: 409, reason: "Conflict" },
+    });
   };
   return {
     get: (resource, namespace, name) => table(resource).get(`${namespace}/${name}`),
@@ -47,21 +53,31 @@ export function memoryStore(): ClusterStore {
     }),
     watch(resource, options, onEvent) {
       const watcher = { resource, options, onEvent };
-      for (const object of table(resource).values()) if (selects(options, object)) onEvent({ type: "ADDED", object });
+      for (const object of table(resource).values())
+        if (selects(options, object)) onEvent({ type: "ADDED", object });
       watchers.add(watcher);
       return () => watchers.delete(watcher);
     },
     async create(resource, object: NewObject) {
       const name = object.metadata.name ?? `${object.metadata.generateName ?? ""}${randomUUID().slice(0, 5)}`;
       const key = `${object.metadata.namespace ?? ""}/${name}`;
-      if (table(resource).has(key)) throw Object.assign(new Error("already exists"), { status: { code: 409, reason: "AlreadyExists" } });
-      const metadata = { uid: randomUUID(), creationTimestamp: new Date().toISOString(), generation: 1, ...object.metadata, name };
+      if (table(resource).has(key))
+        throw Object.assign(new Error("already exists"), { status: { code: 409, reason: "AlreadyExists" } });
+      const metadata = {
+        uid: randomUUID(),
+        creationTimestamp: new Date().toISOString(),
+        generation: 1,
+        ...object.metadata,
+        name,
+      };
       return put(resource, { ...object, metadata }, "ADDED");
     },
     async update(resource, object) {
       const before = current(resource, object.metadata.namespace ?? "", object.metadata.name);
       checkVersion(before, object);
-      const generation = (before.metadata.generation ?? 1) + (JSON.stringify(before["spec"]) === JSON.stringify(object["spec"]) ? 0 : 1);
+      const generation =
+        (before.metadata.generation ?? 1) +
+        (JSON.stringify(before["spec"]) === JSON.stringify(object["spec"]) ? 0 : 1);
       const metadata = { ...before.metadata, ...object.metadata, generation };
       return put(resource, { ...object, metadata, status: before["status"] }, "MODIFIED");
     },
@@ -78,11 +94,18 @@ export function memoryStore(): ClusterStore {
       const before = current(resource, namespace, name);
       const seconds = options.gracePeriodSeconds;
       if (resource !== "pods" || seconds === 0) return put(resource, before, "DELETED");
-      const metadata = { ...before.metadata, deletionTimestamp: new Date().toISOString(), deletionGracePeriodSeconds: seconds ?? 30 };
+      const metadata = {
+        ...before.metadata,
+        deletionTimestamp: new Date().toISOString(),
+        deletionGracePeriodSeconds: seconds ?? 30,
+      };
       return put(resource, { ...before, metadata }, "MODIFIED");
     },
     async issueToken(request) {
-      return { token: `token-of-${request.serviceAccount}`, expiresAtMs: Date.now() + request.expirationSeconds * 1_000 };
+      return {
+        token: `token-of-${request.serviceAccount}`,
+        expiresAtMs: Date.now() + request.expirationSeconds * 1_000,
+      };
     },
   };
 }
@@ -100,7 +123,8 @@ function selects(options: ListOptions, object: ApiObject): boolean {
 
 function mergePatch(target: unknown, patch: unknown): unknown {
   if (typeof patch !== "object" || patch === null || Array.isArray(patch)) return patch;
-  const result: Record<string, unknown> = typeof target === "object" && target !== null && !Array.isArray(target) ? { ...target } : {};
+  const result: Record<string, unknown> =
+    typeof target === "object" && target !== null && !Array.isArray(target) ? { ...target } : {};
   for (const [key, value] of Object.entries(patch)) {
     if (value === null) delete result[key];
     else result[key] = mergePatch(result[key], value);

@@ -38,7 +38,10 @@ export function clusterNameFault(name: string): string | undefined {
 }
 
 /** `home` is what MIZZEN_HOME names; by default `~/.mizzen`. */
-export function layoutOf(name: string, options: { home?: string; stateDir?: string; runDir?: string } = {}): ClusterLayout {
+export function layoutOf(
+  name: string,
+  options: { home?: string; stateDir?: string; runDir?: string } = {},
+): ClusterLayout {
   const fault = clusterNameFault(name);
   if (fault !== undefined) throw new Error(fault);
   const stateDir = options.stateDir ?? join(options.home ?? join(homedir(), ".mizzen"), name);

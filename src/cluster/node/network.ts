@@ -33,7 +33,11 @@ export function addressIn(cidr: string, index: number): string {
   const [base = "", bitsText = ""] = cidr.split("/");
   const bits = Number(bitsText);
   const octets = base.split(".").map(Number);
-  if (octets.length !== 4 || octets.some((octet) => !(octet >= 0 && octet <= 255)) || !(bits >= 8 && bits <= 30)) {
+  if (
+    octets.length !== 4 ||
+    octets.some((octet) => !(octet >= 0 && octet <= 255)) ||
+    !(bits >= 8 && bits <= 30)
+  ) {
     throw new Error(`${cidr} is not an IPv4 range such as 10.244.0.0/16`);
   }
   const size = 2 ** (32 - bits);
@@ -57,7 +61,8 @@ export async function createNodeNetwork(layout: ClusterLayout, plan: NetworkPlan
     `route add ${plan.serviceCidr} dev ${bridge} src ${plan.nodeIp}`,
   ].join("\n");
   // Redirects would tell Pods to bypass the router that translates for them.
-  const sysctls = "cd /proc/sys/net/ipv4 && echo 0 >conf/all/send_redirects && echo 0 >conf/default/send_redirects && echo 1 >ip_forward";
+  const sysctls =
+    "cd /proc/sys/net/ipv4 && echo 0 >conf/all/send_redirects && echo 0 >conf/default/send_redirects && echo 1 >ip_forward";
   const script = `${sysctls} && ip -batch - <<'END'\n${links}\nEND\niptables-restore -w 5 --noflush <<'END'\n${baseRules(plan)}END\n`;
   await run("ip", ["netns", "exec", layout.nodeNetns, "sh", "-ec", script]);
 }
@@ -82,7 +87,12 @@ function baseRules(plan: NetworkPlan): string {
 }
 
 /** Called from inside the node's namespace. Idempotence is not needed: a Pod's namespace is made once and removed once. */
-export async function addPodNetwork(layout: ClusterLayout, plan: NetworkPlan, uid: string, podIp: string): Promise<string> {
+export async function addPodNetwork(
+  layout: ClusterLayout,
+  plan: NetworkPlan,
+  uid: string,
+  podIp: string,
+): Promise<string> {
   const netns = podNetns(layout, uid);
   const link = `v${podKey(uid)}`;
   const outside = [

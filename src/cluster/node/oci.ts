@@ -47,7 +47,14 @@ const defaultCapabilities: readonly string[] = [
 ];
 
 /** What `privileged: true` and `add: [ALL]` give: enough to configure the Pod's own network, nothing that reaches the host. */
-const widestCapabilities: readonly string[] = [...defaultCapabilities, "NET_ADMIN", "NET_BROADCAST", "IPC_LOCK", "SYS_NICE", "SYS_PTRACE"];
+const widestCapabilities: readonly string[] = [
+  ...defaultCapabilities,
+  "NET_ADMIN",
+  "NET_BROADCAST",
+  "IPC_LOCK",
+  "SYS_NICE",
+  "SYS_PTRACE",
+];
 
 /** A container's own setting wins over the Pod's, the Pod's over the image's. */
 export function userOf(spec: PodSpec, container: Container, image: ProgramImage): ProcessUser {
@@ -56,8 +63,12 @@ export function userOf(spec: PodSpec, container: Container, image: ProgramImage)
   const [imageUid = "0", imageGid] = image.user.split(":");
   const chosen = own?.runAsUser ?? pods?.runAsUser;
   const uid = chosen ?? Number(imageUid);
-  const gid = own?.runAsGroup ?? pods?.runAsGroup ?? (chosen === undefined ? Number(imageGid ?? imageUid) : 0);
-  const extra = new Set([...(pods?.supplementalGroups ?? []), ...(pods?.fsGroup === undefined ? [] : [pods.fsGroup])]);
+  const gid =
+    own?.runAsGroup ?? pods?.runAsGroup ?? (chosen === undefined ? Number(imageGid ?? imageUid) : 0);
+  const extra = new Set([
+    ...(pods?.supplementalGroups ?? []),
+    ...(pods?.fsGroup === undefined ? [] : [pods.fsGroup]),
+  ]);
   return { uid, gid, additionalGids: [...extra].toSorted((left, right) => left - right) };
 }
 
@@ -73,7 +84,8 @@ export function securityFault(spec: PodSpec, container: Container, image: Progra
 /** The effective capabilities, sorted, with the CAP_ prefix. */
 export function capabilitiesOf(container: Container): string[] {
   const context = container.securityContext;
-  const named = (list: readonly string[] | undefined) => (list ?? []).map((name) => name.toUpperCase().replace(/^CAP_/, ""));
+  const named = (list: readonly string[] | undefined) =>
+    (list ?? []).map((name) => name.toUpperCase().replace(/^CAP_/, ""));
   const drop = named(context?.capabilities?.drop);
   const add = named(context?.capabilities?.add);
   if (context?.privileged === true) return prefixed(widestCapabilities);
@@ -145,14 +157,24 @@ export function renderOciConfig(plan: ContainerPlan): object {
 
 const systemMounts: readonly object[] = [
   { destination: "/proc", type: "proc", source: "proc" },
-  { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "strictatime", "mode=755", "size=65536k"] },
+  {
+    destination: "/dev",
+    type: "tmpfs",
+    source: "tmpfs",
+    options: ["nosuid", "strictatime", "mode=755", "size=65536k"],
+  },
   {
     destination: "/dev/pts",
     type: "devpts",
     source: "devpts",
     options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
   },
-  { destination: "/dev/shm", type: "tmpfs", source: "shm", options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"] },
+  {
+    destination: "/dev/shm",
+    type: "tmpfs",
+    source: "shm",
+    options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+  },
   { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
   { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
 ];

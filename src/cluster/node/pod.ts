@@ -13,7 +13,8 @@ import { computeStatus, isInitDone } from "./status.ts";
 
 const sandboxRetryMs = 1_000;
 const volumeRetryMs = 300; // a ConfigMap that the control plane is about to write is worth asking for often
-const statusRetryMs = 500;
+const confirmRetryMs = 500;
+const writeRetryMs = 20; // a status usually loses to another writer of the same Pod
 const sidecarGraceMinMs = 2_000; // what is left to a sidecar when the containers before it used up the grace period
 
 export class PodWorker {
@@ -49,7 +50,9 @@ export class PodWorker {
     const make = (container: Container, role: "init" | "sidecar" | "main") =>
       new ContainerSlot(context, pod, container, role, changed);
     this.#slots = [
-      ...(pod.spec.initContainers ?? []).map((one) => make(one, one.restartPolicy === "Always" ? "sidecar" : "init")),
+      ...(pod.spec.initContainers ?? []).map((one) =>
+        make(one, one.restartPolicy === "Always" ? "sidecar" : "init"),
+      ),
       ...pod.spec.containers.map((one) => make(one, "main")),
     ];
   }
@@ -79,7 +82,9 @@ export class PodWorker {
   async halt(graceMs: number): Promise<void> {
     this.#halted = true;
     this.#clearTimers();
-    await Promise.all(this.#slots.map((slot) => slot.stop(graceMs, this.#sandbox?.podIp ?? "", { withHook: false })));
+    await Promise.all(
+      this.#slots.map((slot) => slot.stop(graceMs, this.#sandbox?.podIp ?? "", { withHook: false })),
+    );
     await this.#settle();
   }
 
@@ -89,7 +94,11 @@ export class PodWorker {
     if (sandbox === undefined || !this.#volumesWritten || this.#halted) return;
     void sandbox.writeVolumes(this.#pod).then(
       () => this.#planTokenRefresh(),
-      (error: unknown) => this.#context.log.debug({ pod: this.#pod.metadata.name, error: String(error) }, "a volume was not renewed"),
+      (error: unknown) =>
+        this.#context.log.debug(
+          { pod: this.#pod.metadata.name, error: String(error) },
+          "a volume was not renewed",
+        ),
     );
   }
 
@@ -102,7 +111,10 @@ export class PodWorker {
     void this.#look().then(
       () => this.#stepped(),
       (error: unknown) => {
-        this.#context.log.error({ pod: this.#pod.metadata.name, error: String(error) }, "a pod's step failed");
+        this.#context.log.error(
+          { pod: this.#pod.metadata.name, error: String(error) },
+          "a pod's step failed",
+        );
         this.#later(sandboxRetryMs);
         this.#stepped();
       },
@@ -124,7 +136,10 @@ export class PodWorker {
     if (this.#pod.metadata.deletionTimestamp !== undefined) {
       this.#ending = this.#end(this.#graceMs(), { confirm: true });
       this.#ending.catch((error: unknown) => {
-        this.#context.log.error({ pod: this.#pod.metadata.name, error: String(error) }, "a pod was not removed in order");
+        this.#context.log.error(
+          { pod: this.#pod.metadata.name, error: String(error) },
+          "a pod was not removed in order",
+        );
       });
       return;
     }
@@ -162,7 +177,11 @@ export class PodWorker {
   #advance(): void {
     for (const slot of this.#slots.filter((one) => one.role !== "main")) {
       if (slot.role === "init" && isInitDone(slot)) continue;
-      if (slot.role === "init" && slot.state.terminated !== undefined && this.#pod.spec.restartPolicy === "Never") {
+      if (
+        slot.role === "init" &&
+        slot.state.terminated !== undefined &&
+        this.#pod.spec.restartPolicy === "Never"
+      ) {
         this.#finishSoon("Failed");
         return;
       }
@@ -200,7 +219,10 @@ export class PodWorker {
 
   #finishSoon(phase: "Succeeded" | "Failed"): void {
     this.#finish(phase).catch((error: unknown) => {
-      this.#context.log.error({ pod: this.#pod.metadata.name, error: String(error) }, "a pod did not finish in order");
+      this.#context.log.error(
+        { pod: this.#pod.metadata.name, error: String(error) },
+        "a pod did not finish in order",
+      );
     });
   }
 
@@ -218,7 +240,12 @@ export class PodWorker {
     this.#clearTimers();
     if (this.#slots.some((slot) => slot.isRunning)) {
       for (const slot of this.#slots.filter((one) => one.isRunning)) {
-        this.#context.events.record(this.#pod, "Normal", "Killing", `Stopping container ${slot.container.name}`);
+        this.#context.events.record(
+          this.#pod,
+          "Normal",
+          "Killing",
+          `Stopping container ${slot.container.name}`,
+        );
       }
       await this.#stopSlots(graceMs);
     }
@@ -256,12 +283,15 @@ export class PodWorker {
     const { namespace = "", name } = this.#pod.metadata;
     for (let tries = 0; tries < 5; tries++) {
       try {
-        await this.#context.store.delete("pods", namespace, name, { gracePeriodSeconds: 0, preconditions: { uid: this.uid } });
+        await this.#context.store.delete("pods", namespace, name, {
+          gracePeriodSeconds: 0,
+          preconditions: { uid: this.uid },
+        });
         return;
       } catch (error) {
         if (this.#context.store.get("pods", namespace, name)?.metadata.uid !== this.uid) return;
         this.#context.log.warn({ pod: name, error: String(error) }, "a pod's removal was not confirmed");
-        await new Promise((resolve) => setTimeout(resolve, statusRetryMs));
+        await new Promise((resolve) => setTimeout(resolve, confirmRetryMs));
       }
     }
   }
@@ -308,24 +338,25 @@ export class PodWorker {
     const text = JSON.stringify(status);
     if (text === this.#written) return;
     this.#writing = true;
-    void this.#context.store
-      .updateStatus("pods", { ...stored, status } as ApiObject)
-      .then(
-        () => {
-          this.#written = text;
-        },
-        (error: unknown) => {
-          this.#context.log.debug({ pod: name, error: String(error) }, "a pod's status was not written");
-          this.#writeAgain = true;
-          return new Promise((resolve) => setTimeout(resolve, 20));
-        },
-      )
-      .then(() => {
-        this.#writing = false;
-        if (!this.#writeAgain || this.#halted) return;
-        this.#writeAgain = false;
-        this.#publish();
-      });
+    void this.#write({ ...stored, status } as ApiObject, text);
+  }
+
+  async #write(object: ApiObject, text: string): Promise<void> {
+    try {
+      await this.#context.store.updateStatus("pods", object);
+      this.#written = text;
+    } catch (error) {
+      this.#context.log.debug(
+        { pod: object.metadata.name, error: String(error) },
+        "a pod's status was not written",
+      );
+      this.#writeAgain = true;
+      await new Promise((resolve) => setTimeout(resolve, writeRetryMs));
+    }
+    this.#writing = false;
+    if (!this.#writeAgain || this.#halted) return;
+    this.#writeAgain = false;
+    this.#publish();
   }
 
   #status(stored: Pod): PodStatus {

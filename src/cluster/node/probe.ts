@@ -7,7 +7,9 @@ import { connect } from "node:net";
 import type { Container, Handler, HttpGet, Probe } from "../types.ts";
 import type { RunningContainer } from "./container.ts";
 
-export type ProbeResult = { readonly kind: "success" } | { readonly kind: "failure"; readonly message: string };
+export type ProbeResult =
+  | { readonly kind: "success" }
+  | { readonly kind: "failure"; readonly message: string };
 
 const success: ProbeResult = { kind: "success" };
 const bodyMax = 10 * 2 ** 10; // bytes of an answer that are read; a probe needs its status alone
@@ -26,7 +28,8 @@ export async function attempt(
     else if (handler.tcpSocket !== undefined) {
       await openTcp(handler.tcpSocket.host ?? podIp, portOf(handler.tcpSocket.port, container), timeoutMs);
     } else if (handler.grpc !== undefined) await checkGrpc(podIp, handler.grpc, timeoutMs);
-    else if (handler.sleep !== undefined) await new Promise((resolve) => setTimeout(resolve, (handler.sleep?.seconds ?? 0) * 1_000));
+    else if (handler.sleep !== undefined)
+      await new Promise((resolve) => setTimeout(resolve, (handler.sleep?.seconds ?? 0) * 1_000));
     return success;
   } catch (error) {
     return { kind: "failure", message: error instanceof Error ? error.message : String(error) };
@@ -44,13 +47,24 @@ export function portOf(port: number | string, container: Container): number {
 function getHttp(get: HttpGet, container: Container, podIp: string, timeoutMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const secure = get.scheme?.toUpperCase() === "HTTPS";
-    const headers: Record<string, string> = { "User-Agent": "kube-probe/1.37", Accept: "*/*", Connection: "close" };
+    const headers: Record<string, string> = {
+      "User-Agent": "kube-probe/1.37",
+      Accept: "*/*",
+      Connection: "close",
+    };
     for (const { name, value } of get.httpHeaders ?? []) headers[name] = value;
     const host = get.host ?? podIp;
     const port = portOf(get.port, container);
     const path = get.path === undefined || get.path === "" ? "/" : get.path;
     // A probe asks whether the program answers, not who it is: certificates are not checked, as with a kubelet.
-    const options = { host, port, path: path.startsWith("/") ? path : `/${path}`, headers, agent: false, rejectUnauthorized: false };
+    const options = {
+      host,
+      port,
+      path: path.startsWith("/") ? path : `/${path}`,
+      headers,
+      agent: false,
+      rejectUnauthorized: false,
+    };
     const request = (secure ? httpsRequest : httpRequest)(options, (response) => {
       const status = response.statusCode ?? 0;
       let body = "";
@@ -64,7 +78,10 @@ function getHttp(get: HttpGet, container: Container, podIp: string, timeoutMs: n
         else reject(new Error(`HTTP probe failed with statuscode: ${status}`));
       });
     });
-    const timer = setTimeout(() => request.destroy(new Error(`no answer from ${host}:${port} within ${timeoutMs} ms`)), timeoutMs);
+    const timer = setTimeout(
+      () => request.destroy(new Error(`no answer from ${host}:${port} within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
     request.on("error", (error) => {
       clearTimeout(timer);
       reject(error);
@@ -80,7 +97,9 @@ function openTcp(host: string, port: number, timeoutMs: number): Promise<void> {
       socket.destroy();
       resolve();
     });
-    socket.on("timeout", () => socket.destroy(new Error(`no connection to ${host}:${port} within ${timeoutMs} ms`)));
+    socket.on("timeout", () =>
+      socket.destroy(new Error(`no connection to ${host}:${port} within ${timeoutMs} ms`)),
+    );
     socket.on("error", reject);
   });
 }
@@ -94,7 +113,10 @@ function checkGrpc(host: string, grpc: { port: number; service?: string }, timeo
       session.destroy();
       reject(error);
     };
-    const timer = setTimeout(() => fail(new Error(`no answer from ${host}:${grpc.port} within ${timeoutMs} ms`)), timeoutMs);
+    const timer = setTimeout(
+      () => fail(new Error(`no answer from ${host}:${grpc.port} within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
     session.on("error", fail);
     const stream = session.request({
       ":method": "POST",
@@ -107,13 +129,15 @@ function checkGrpc(host: string, grpc: { port: number; service?: string }, timeo
     stream.on("error", fail);
     stream.on("end", () => {
       const answer = Buffer.concat(chunks).subarray(5);
-      if (answer[0] !== 8 || answer[1] !== 1) return fail(new Error("the gRPC health check does not say SERVING"));
+      if (answer[0] !== 8 || answer[1] !== 1)
+        return fail(new Error("the gRPC health check does not say SERVING"));
       clearTimeout(timer);
       session.close();
       resolve();
     });
     const service = Buffer.from(grpc.service ?? "");
-    const message = service.length === 0 ? service : Buffer.concat([Buffer.from([10, service.length]), service]);
+    const message =
+      service.length === 0 ? service : Buffer.concat([Buffer.from([10, service.length]), service]);
     stream.end(Buffer.concat([Buffer.from([0, 0, 0, 0, message.length]), message]));
   });
 }
@@ -148,7 +172,9 @@ export function startProbe(run: ProbeRun): ProbeLoop {
   let successes = 0;
   let failures = 0;
   // An eager probe's first period is for the program to come up: failures in it do not count.
-  let countedAtMs = run.eager ? performance.now() + (probe.initialDelaySeconds ?? 0) * 1_000 : Number.NEGATIVE_INFINITY;
+  let countedAtMs = run.eager
+    ? performance.now() + (probe.initialDelaySeconds ?? 0) * 1_000
+    : Number.NEGATIVE_INFINITY;
   let timer = setTimeout(() => void once(), (probe.initialDelaySeconds ?? 0) * 1_000);
 
   async function once(): Promise<void> {
@@ -168,7 +194,8 @@ export function startProbe(run: ProbeRun): ProbeLoop {
         failures++;
         run.onFailure(result.message);
         if (judged !== false && failures >= (probe.failureThreshold ?? 3)) judge(false, result.message);
-        else if (judged === false && failures % (probe.failureThreshold ?? 3) === 0) judge(false, result.message);
+        else if (judged === false && failures % (probe.failureThreshold ?? 3) === 0)
+          judge(false, result.message);
       }
       if (run.eager && judged !== true) waitMs = Math.min(periodMs, eagerPeriodMs);
     }

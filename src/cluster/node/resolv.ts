@@ -16,7 +16,9 @@ export function renderResolvConf(spec: PodSpec, namespace: string, dnsIp: string
     ...servers.map((server) => `nameserver ${server}`),
     ...(searches.length > 0 ? [`search ${[...new Set(searches)].join(" ")}`] : []),
     ...(options.size > 0
-      ? [`options ${[...options].map(([name, value]) => (value === undefined ? name : `${name}:${value}`)).join(" ")}`]
+      ? [
+          `options ${[...options].map(([name, value]) => (value === undefined ? name : `${name}:${value}`)).join(" ")}`,
+        ]
       : []),
     "",
   ].join("\n");
@@ -26,9 +28,18 @@ export function hostnameOf(spec: PodSpec, podName: string): string {
   return (spec.hostname ?? podName).slice(0, 63).replace(/[-.]+$/, "");
 }
 
-export function renderHosts(spec: PodSpec, podName: string, namespace: string, podIp: string, domain: string): string {
+export function renderHosts(
+  spec: PodSpec,
+  podName: string,
+  namespace: string,
+  podIp: string,
+  domain: string,
+): string {
   const hostname = hostnameOf(spec, podName);
-  const names = spec.subdomain === undefined ? hostname : `${hostname}.${spec.subdomain}.${namespace}.svc.${domain}\t${hostname}`;
+  const names =
+    spec.subdomain === undefined
+      ? hostname
+      : `${hostname}.${spec.subdomain}.${namespace}.svc.${domain}\t${hostname}`;
   return [
     "127.0.0.1\tlocalhost",
     "::1\tlocalhost ip6-localhost ip6-loopback",

@@ -5,7 +5,13 @@ import { chmod, mkdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 /** Parts of the host that every program may read: programs and libraries, certificates, time zones. Never home, state or run directories. */
-export const sharedHostPaths: readonly string[] = ["/usr", "/etc/ssl", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime"];
+export const sharedHostPaths: readonly string[] = [
+  "/usr",
+  "/etc/ssl",
+  "/etc/alternatives",
+  "/etc/ld.so.cache",
+  "/etc/localtime",
+];
 
 const accounts: readonly (readonly [name: string, uid: number, gid: number])[] = [
   ["root", 0, 0],
@@ -17,9 +23,26 @@ const accounts: readonly (readonly [name: string, uid: number, gid: number])[] =
 ];
 
 /** Makes the skeleton below `root`, with a mount point for every path in `mountPoints`. */
-export async function makeRootfs(root: string, mountPoints: readonly { path: string; isFile: boolean }[]): Promise<void> {
+export async function makeRootfs(
+  root: string,
+  mountPoints: readonly { path: string; isFile: boolean }[],
+): Promise<void> {
   await mkdir(join(root, "etc"), { recursive: true, mode: 0o755 });
-  const directories = ["usr", "proc", "dev", "sys", "run", "var/run", "var/log", "var/tmp", "var/lib", "root", "home", "opt", "tmp"];
+  const directories = [
+    "usr",
+    "proc",
+    "dev",
+    "sys",
+    "run",
+    "var/run",
+    "var/log",
+    "var/tmp",
+    "var/lib",
+    "root",
+    "home",
+    "opt",
+    "tmp",
+  ];
   await Promise.all(directories.map((name) => mkdir(join(root, name), { recursive: true, mode: 0o755 })));
   const passwd = accounts.map(([name, uid, gid]) => `${name}:x:${uid}:${gid}::/:/bin/sh\n`).join("");
   const group = accounts.map(([name, , gid]) => `${name}:x:${gid}:\n`).join("");

@@ -10,7 +10,14 @@ import { netnsDir } from "./names.ts";
 import { addPodNetwork, removePodNetwork } from "./network.ts";
 import type { OciMount } from "./oci.ts";
 import { renderHosts, renderResolvConf } from "./resolv.ts";
-import { contentOf, isKeyed, makeEmptyDir, tokenOwnership, writeKeyedVolume, type VolumeFile } from "./volumes.ts";
+import {
+  contentOf,
+  isKeyed,
+  makeEmptyDir,
+  tokenOwnership,
+  writeKeyedVolume,
+  type VolumeFile,
+} from "./volumes.ts";
 
 interface HeldToken {
   readonly token: string;
@@ -83,12 +90,18 @@ export class Sandbox {
       else if (volume.emptyDir !== undefined) {
         const directory = this.#volumeDirectory(volume.name);
         if (!existsSync(directory)) await makeEmptyDir(directory, fsGroup);
-      } else throw new Error(`volume "${volume.name}" is of a type that the standalone cluster does not have`);
+      } else
+        throw new Error(`volume "${volume.name}" is of a type that the standalone cluster does not have`);
     }
   }
 
   async #writeKeyed(pod: Pod, volume: Volume, fsGroup: number | undefined): Promise<void> {
-    const content = contentOf(pod, volume, factsOf(this.#context, this.podIp), dataReader(this.#context.store));
+    const content = contentOf(
+      pod,
+      volume,
+      factsOf(this.#context, this.podIp),
+      dataReader(this.#context.store),
+    );
     const owners = new Map<string, number>();
     const files: VolumeFile[] = [...content.files];
     const { mode, uid } = tokenOwnership(pod.spec);
@@ -140,18 +153,23 @@ export class Sandbox {
     const base = volume.hostPath?.path ?? this.#volumeDirectory(volume.name);
     const subPath = mount.subPathExpr === undefined ? mount.subPath : expand(mount.subPathExpr, env);
     const readOnly = mount.readOnly === true || isKeyed(volume) || volume.hostPath !== undefined;
-    if (subPath === undefined || subPath === "") return { destination: mount.mountPath, source: base, readOnly };
+    if (subPath === undefined || subPath === "")
+      return { destination: mount.mountPath, source: base, readOnly };
     const wanted = join(base, subPath);
-    if (!isKeyed(volume) && !existsSync(wanted) && inside(base, wanted)) await mkdir(wanted, { recursive: true, mode: 0o777 });
+    if (!isKeyed(volume) && !existsSync(wanted) && inside(base, wanted))
+      await mkdir(wanted, { recursive: true, mode: 0o777 });
     // A container may have put a link there that leads out of the volume.
     const source = await realpath(wanted);
-    if (!inside(await realpath(base), source)) throw new Error(`subPath "${subPath}" leaves volume "${mount.name}"`);
+    if (!inside(await realpath(base), source))
+      throw new Error(`subPath "${subPath}" leaves volume "${mount.name}"`);
     return { destination: mount.mountPath, source, readOnly };
   }
 
   #checkHostPath(path: string): void {
     if (this.#context.hostPathsAllowed.some((allowed) => path === allowed || inside(allowed, path))) return;
-    throw new Error(`hostPath "${path}" is not allowed: the standalone cluster shows no Pod the machine's files`);
+    throw new Error(
+      `hostPath "${path}" is not allowed: the standalone cluster shows no Pod the machine's files`,
+    );
   }
 
   #volumeDirectory(name: string): string {

@@ -5,7 +5,12 @@ import { emptyRules, renderRuleChange, renderServiceRules } from "./service-rule
 
 function service(name: string, clusterIP: string): Service {
   const metadata = { name, namespace: "default" };
-  return { apiVersion: "v1", kind: "Service", metadata, spec: { clusterIP, ports: [{ name: "http", port: 80 }] } };
+  return {
+    apiVersion: "v1",
+    kind: "Service",
+    metadata,
+    spec: { clusterIP, ports: [{ name: "http", port: 80 }] },
+  };
 }
 
 function slice(name: string, addresses: readonly string[], ready = true): EndpointSlice {
@@ -15,12 +20,19 @@ function slice(name: string, addresses: readonly string[], ready = true): Endpoi
     metadata: { name, namespace: "default", labels: { "kubernetes.io/service-name": name } },
     addressType: "IPv4",
     ports: [{ name: "http", port: 8080, protocol: "TCP" }],
-    endpoints: addresses.map((address) => ({ addresses: [address], conditions: { ready, serving: true, terminating: !ready } })),
+    endpoints: addresses.map((address) => ({
+      addresses: [address],
+      conditions: { ready, serving: true, terminating: !ready },
+    })),
   };
 }
 
 test("each of three endpoints gets the same share", () => {
-  const rules = renderServiceRules([service("a", "10.96.0.5")], [slice("a", ["10.244.0.4", "10.244.0.3", "10.244.0.2"])], "10.244.0.1");
+  const rules = renderServiceRules(
+    [service("a", "10.96.0.5")],
+    [slice("a", ["10.244.0.4", "10.244.0.3", "10.244.0.2"])],
+    "10.244.0.1",
+  );
   const [chain = []] = rules.chains.values();
   assert.deepEqual(
     chain.map((rule) => /probability ([0-9.]+)/.exec(rule)?.[1]),
@@ -34,14 +46,26 @@ test("a headless Service and one without endpoints get no rule", () => {
 });
 
 test("endpoints that end still serve while nobody else does", () => {
-  const rules = renderServiceRules([service("a", "10.96.0.5")], [slice("a", ["10.244.0.2"], false)], "10.244.0.1");
+  const rules = renderServiceRules(
+    [service("a", "10.96.0.5")],
+    [slice("a", ["10.244.0.2"], false)],
+    "10.244.0.1",
+  );
   assert.equal(rules.dispatch.size, 1);
 });
 
 test("a change of one Service names only that Service's chain, and no change renders nothing", () => {
   const services = [service("a", "10.96.0.5"), service("b", "10.96.0.6")];
-  const before = renderServiceRules(services, [slice("a", ["10.244.0.2"]), slice("b", ["10.244.0.3"])], "10.244.0.1");
-  const after = renderServiceRules(services, [slice("a", ["10.244.0.2"]), slice("b", ["10.244.0.3", "10.244.0.4"])], "10.244.0.1");
+  const before = renderServiceRules(
+    services,
+    [slice("a", ["10.244.0.2"]), slice("b", ["10.244.0.3"])],
+    "10.244.0.1",
+  );
+  const after = renderServiceRules(
+    services,
+    [slice("a", ["10.244.0.2"]), slice("b", ["10.244.0.3", "10.244.0.4"])],
+    "10.244.0.1",
+  );
   const text = renderRuleChange(before, after);
   assert.equal(text.match(/^:/gm)?.length, 1);
   assert.ok(!text.includes("10.244.0.2"));

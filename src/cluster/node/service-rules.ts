@@ -15,7 +15,11 @@ export interface RuleSet {
 export const emptyRules: RuleSet = { chains: new Map(), dispatch: new Set(), hairpins: new Set() };
 
 /** One rule set for all Services of type ClusterIP, NodePort and LoadBalancer. A port without a usable endpoint gets no rule: it is refused. */
-export function renderServiceRules(services: readonly Service[], slices: readonly EndpointSlice[], nodeIp: string): RuleSet {
+export function renderServiceRules(
+  services: readonly Service[],
+  slices: readonly EndpointSlice[],
+  nodeIp: string,
+): RuleSet {
   const chains = new Map<string, string[]>();
   const dispatch = new Set<string>();
   const hairpins = new Set<string>();
@@ -25,7 +29,8 @@ export function renderServiceRules(services: readonly Service[], slices: readonl
   );
   for (const service of services) {
     const address = service.spec.clusterIP;
-    if (address === undefined || address === "" || address === "None" || service.spec.type === "ExternalName") continue;
+    if (address === undefined || address === "" || address === "None" || service.spec.type === "ExternalName")
+      continue;
     const key = `${service.metadata.namespace}/${service.metadata.name}`;
     for (const port of service.spec.ports ?? []) {
       const targets = targetsOf(port, byService.get(key) ?? []);
@@ -93,9 +98,12 @@ export function renderRuleChange(before: RuleSet, after: RuleSet): string {
     for (const rule of rules) lines.push(`-A ${chain} ${rule}`);
   }
   for (const rule of after.dispatch) if (!before.dispatch.has(rule)) lines.push(`-A MZ-SERVICES ${rule}`);
-  for (const chain of before.chains.keys()) if (!after.chains.has(chain)) remove.push(`-F ${chain}`, `-X ${chain}`);
-  for (const address of before.hairpins) if (!after.hairpins.has(address)) lines.push(`-D MZ-HAIRPIN ${hairpin(address)}`);
-  for (const address of after.hairpins) if (!before.hairpins.has(address)) lines.push(`-A MZ-HAIRPIN ${hairpin(address)}`);
+  for (const chain of before.chains.keys())
+    if (!after.chains.has(chain)) remove.push(`-F ${chain}`, `-X ${chain}`);
+  for (const address of before.hairpins)
+    if (!after.hairpins.has(address)) lines.push(`-D MZ-HAIRPIN ${hairpin(address)}`);
+  for (const address of after.hairpins)
+    if (!before.hairpins.has(address)) lines.push(`-A MZ-HAIRPIN ${hairpin(address)}`);
   if (declare.length + lines.length + remove.length === 0) return "";
   return ["*nat", ...declare, ...lines, ...remove, "COMMIT", ""].join("\n");
 }
@@ -105,5 +113,7 @@ function hairpin(address: string): string {
 }
 
 function sameList(left: readonly string[] | undefined, right: readonly string[]): boolean {
-  return left !== undefined && left.length === right.length && left.every((item, index) => item === right[index]);
+  return (
+    left !== undefined && left.length === right.length && left.every((item, index) => item === right[index])
+  );
 }

@@ -5,7 +5,13 @@ import { chmod, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { findImage, type ProgramImage } from "../images/image.ts";
 import type { Container, ContainerState, Pod, Service } from "../types.ts";
-import { ContainerStartError, forgetContainer, startContainer, type ContainerExit, type RunningContainer } from "./container.ts";
+import {
+  ContainerStartError,
+  forgetContainer,
+  startContainer,
+  type ContainerExit,
+  type RunningContainer,
+} from "./container.ts";
 import { dataReader, factsOf, isoSeconds, type NodeContext } from "./context.ts";
 import { expand, MissingReference, resolveEnv, serviceEnv } from "./env.ts";
 import { LogCapture } from "./logs.ts";
@@ -52,7 +58,13 @@ export class ContainerSlot implements SlotState {
   #attempts: number;
   #stopping = false;
 
-  constructor(context: NodeContext, pod: Pod, container: Container, role: ContainerRole, changed: () => void) {
+  constructor(
+    context: NodeContext,
+    pod: Pod,
+    container: Container,
+    role: ContainerRole,
+    changed: () => void,
+  ) {
     this.#context = context;
     this.#pod = pod;
     this.container = container;
@@ -61,10 +73,12 @@ export class ContainerSlot implements SlotState {
     const stored = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])];
     const before = stored.find((status) => status.name === container.name);
     // Containers do not outlive the node's process: one that the store remembers was lost with it.
-    this.restartCount = before === undefined ? 0 : before.restartCount + (before.containerID === undefined ? 0 : 1);
+    this.restartCount =
+      before === undefined ? 0 : before.restartCount + (before.containerID === undefined ? 0 : 1);
     this.#attempts = this.restartCount;
     if (before?.state.terminated !== undefined) this.lastState = before.state;
-    if (role === "main" && (pod.spec.initContainers ?? []).length === 0) this.state = { waiting: { reason: "ContainerCreating" } };
+    if (role === "main" && (pod.spec.initContainers ?? []).length === 0)
+      this.state = { waiting: { reason: "ContainerCreating" } };
   }
 
   get isRunning(): boolean {
@@ -114,7 +128,9 @@ export class ContainerSlot implements SlotState {
     await rm(bundle, { recursive: true, force: true });
     const mounts = await this.#mounts(sandbox, image, env, bundle);
     const points = await Promise.all(
-      mounts.filter(needsMountPoint).map(async (mount) => ({ path: mount.destination, isFile: await isFile(mount.source) })),
+      mounts
+        .filter(needsMountPoint)
+        .map(async (mount) => ({ path: mount.destination, isFile: await isFile(mount.source) })),
     );
     await makeRootfs(join(bundle, "rootfs"), points);
     const id = `${podKey(pod.metadata.uid ?? "")}.${this.container.name}.${attemptNumber}`;
@@ -123,14 +139,17 @@ export class ContainerSlot implements SlotState {
       spec: pod.spec,
       container: this.container,
       image,
-      args: argsOf(this.container, image).map((word) => (expandable(this.container, word) ? expand(word, env) : word)),
+      args: argsOf(this.container, image).map((word) =>
+        expandable(this.container, word) ? expand(word, env) : word,
+      ),
       env: { HOSTNAME: hostname, HOME: "/", ...env },
       hostname,
       netnsPath: sandbox.netnsPath,
       cgroupsPath: `/${this.#context.layout.cgroup}/${podKey(pod.metadata.uid ?? "")}/${this.container.name}`,
       mounts,
     });
-    if (!again) this.#event("Normal", "Pulled", `Container image "${this.container.image}" already present on machine`);
+    if (!again)
+      this.#event("Normal", "Pulled", `Container image "${this.container.image}" already present on machine`);
     await this.#run(sandbox, bundle, id, config, attemptNumber, again);
   }
 
@@ -162,10 +181,7 @@ export class ContainerSlot implements SlotState {
     this.#running = running;
     this.containerId = id;
     this.state = { running: { startedAt: isoSeconds(running.startedAtMs) } };
-    void running.exited.then(async (exit) => {
-      capture.close();
-      await this.#ended(running, exit, bundle);
-    });
+    void this.#watch(running, capture, bundle);
     if (this.#stopping) running.signal("SIGKILL");
     await this.#afterStart(sandbox, running);
   }
@@ -239,8 +255,13 @@ export class ContainerSlot implements SlotState {
     if (this.#running !== running) return;
     this.#stopProbes();
     const own = probe === "liveness" ? this.container.livenessProbe : this.container.startupProbe;
-    const graceMs = (own?.terminationGracePeriodSeconds ?? this.#pod.spec.terminationGracePeriodSeconds ?? 30) * 1_000;
-    this.#event("Normal", "Killing", `Container ${this.container.name} failed ${probe} probe, will be restarted`);
+    const graceMs =
+      (own?.terminationGracePeriodSeconds ?? this.#pod.spec.terminationGracePeriodSeconds ?? 30) * 1_000;
+    this.#event(
+      "Normal",
+      "Killing",
+      `Container ${this.container.name} failed ${probe} probe, will be restarted`,
+    );
     running.signal("SIGTERM");
     const timer = setTimeout(() => running.signal("SIGKILL"), graceMs);
     void running.exited.then(() => clearTimeout(timer));
@@ -256,8 +277,14 @@ export class ContainerSlot implements SlotState {
     const hook = this.container.lifecycle?.preStop;
     const timer = setTimeout(() => running.signal("SIGKILL"), graceMs);
     if (hook !== undefined && options.withHook && graceMs > 0) {
-      const left = new Promise((resolve) => setTimeout(resolve, Math.max(0, endMs - performance.now())).unref());
-      const result = await Promise.race([attempt(hook, this.container, running, podIp, graceMs), left, running.exited]);
+      const left = new Promise((resolve) =>
+        setTimeout(resolve, Math.max(0, endMs - performance.now())).unref(),
+      );
+      const result = await Promise.race([
+        attempt(hook, this.container, running, podIp, graceMs),
+        left,
+        running.exited,
+      ]);
       if (isFailure(result)) this.#event("Warning", "FailedPreStopHook", result.message);
     }
     running.signal("SIGTERM");
@@ -265,10 +292,20 @@ export class ContainerSlot implements SlotState {
     clearTimeout(timer);
   }
 
-  async #ended(running: RunningContainer, exit: ContainerExit, bundle: string): Promise<void> {
+  /** Waits for the container's end. Never throws: what cannot be tidied now goes with the Pod's directory. */
+  async #watch(running: RunningContainer, capture: LogCapture, bundle: string): Promise<void> {
+    const exit = await running.exited;
+    capture.close();
+    const message = (await readFile(join(bundle, "termination-log"), "utf8").catch(() => "")).slice(
+      0,
+      terminationMessageMax,
+    );
+    this.#ended(running, exit, message);
+    await rm(bundle, { recursive: true, force: true }).catch(() => {});
+  }
+
+  #ended(running: RunningContainer, exit: ContainerExit, message: string): void {
     this.#stopProbes();
-    const message = (await readFile(join(bundle, "termination-log"), "utf8").catch(() => "")).slice(0, terminationMessageMax);
-    await rm(bundle, { recursive: true, force: true });
     if (this.#running !== running) return;
     this.#running = undefined;
     this.ready = false;
@@ -299,7 +336,11 @@ export class ContainerSlot implements SlotState {
     const message = `back-off ${this.#backoffMs / 1_000}s restarting failed container=${this.container.name} pod=${pod}`;
     this.lastState = this.state;
     this.state = { waiting: { reason: "CrashLoopBackOff", message } };
-    this.#event("Warning", "BackOff", `Back-off restarting failed container ${this.container.name} in pod ${pod}`);
+    this.#event(
+      "Warning",
+      "BackOff",
+      `Back-off restarting failed container ${this.container.name} in pod ${pod}`,
+    );
   }
 
   #explainFailure(error: unknown, again: boolean): void {
@@ -346,11 +387,17 @@ export class ContainerSlot implements SlotState {
     const mounts: OciMount[] = [
       ...host.map((path) => ({ destination: path, source: path, readOnly: true })),
       ...image.mounts.map((mount) => ({ destination: mount.path, source: mount.hostPath, readOnly: true })),
-      { destination: this.container.terminationMessagePath ?? "/dev/termination-log", source: messageFile, readOnly: false },
+      {
+        destination: this.container.terminationMessagePath ?? "/dev/termination-log",
+        source: messageFile,
+        readOnly: false,
+      },
       ...(await sandbox.mountsOf(this.#pod, this.container, env)),
     ];
     // A path below another one is mounted after it.
-    return mounts.toSorted((left, right) => left.destination.split("/").length - right.destination.split("/").length);
+    return mounts.toSorted(
+      (left, right) => left.destination.split("/").length - right.destination.split("/").length,
+    );
   }
 
   #stopProbes(): void {

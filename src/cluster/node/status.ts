@@ -42,7 +42,9 @@ export function computeStatus(pod: Pod, view: PodView): PodStatus {
   const unreadyReason = over ? (phase === "Succeeded" ? "PodCompleted" : "PodFailed") : "ContainersNotReady";
   const unreadyText = `containers with unready status: [${notReady.join(" ")}]`;
   const gates = (pod.spec.readinessGates ?? []).map((gate) => gate.conditionType);
-  const closedGates = gates.filter((type) => pod.status?.conditions?.find((one) => one.type === type)?.status !== "True");
+  const closedGates = gates.filter(
+    (type) => pod.status?.conditions?.find((one) => one.type === type)?.status !== "True",
+  );
   const pendingInits = inits.filter((slot) => !isInitDone(slot)).map((slot) => slot.container.name);
   const own: Condition[] = [
     { type: "PodReadyToStartContainers", status: view.podIp === undefined || over ? "False" : "True" },
@@ -54,9 +56,16 @@ export function computeStatus(pod: Pod, view: PodView): PodStatus {
           reason: "ContainersNotInitialized",
           message: `containers with incomplete status: [${pendingInits.join(" ")}]`,
         },
-    readiness("Ready", containersReady && closedGates.length === 0, containersReady ? "ReadinessGatesNotReady" : unreadyReason, {
-      text: containersReady ? `corresponding condition of pod readiness gate "${closedGates[0]}" is not True` : unreadyText,
-    }),
+    readiness(
+      "Ready",
+      containersReady && closedGates.length === 0,
+      containersReady ? "ReadinessGatesNotReady" : unreadyReason,
+      {
+        text: containersReady
+          ? `corresponding condition of pod readiness gate "${closedGates[0]}" is not True`
+          : unreadyText,
+      },
+    ),
     readiness("ContainersReady", containersReady, unreadyReason, { text: unreadyText }),
     { type: "PodScheduled", status: "True" },
   ];
@@ -80,7 +89,10 @@ function readiness(type: string, ready: boolean, reason: string, why: { text: st
 /** Running as soon as one container runs or will be run again; Pending before. */
 function phaseOf(initialized: boolean, mains: readonly SlotState[]): string {
   if (!initialized) return "Pending";
-  return mains.some((slot) => slot.state.running !== undefined || slot.state.terminated !== undefined || slot.restartCount > 0)
+  return mains.some(
+    (slot) =>
+      slot.state.running !== undefined || slot.state.terminated !== undefined || slot.restartCount > 0,
+  )
     ? "Running"
     : "Pending";
 }
@@ -100,12 +112,18 @@ function renderSlot(slot: SlotState): ContainerStatus {
 }
 
 /** Our conditions over the stored ones; those of others stay; the transition time changes with the status alone. */
-export function mergeConditions(stored: readonly Condition[], own: readonly Condition[], nowIso: string): Condition[] {
+export function mergeConditions(
+  stored: readonly Condition[],
+  own: readonly Condition[],
+  nowIso: string,
+): Condition[] {
   const rest = stored.filter((condition) => !own.some((one) => one.type === condition.type));
   const merged = own.map((condition) => {
     const before = stored.find((one) => one.type === condition.type);
     const lastTransitionTime =
-      before?.status === condition.status && before.lastTransitionTime !== undefined ? before.lastTransitionTime : nowIso;
+      before?.status === condition.status && before.lastTransitionTime !== undefined
+        ? before.lastTransitionTime
+        : nowIso;
     return { ...condition, lastTransitionTime };
   });
   return [...merged, ...rest];
@@ -116,7 +134,9 @@ function qosOf(pod: Pod): string {
   const stated = all.map((container) => container.resources ?? {});
   if (stated.every(({ limits, requests }) => empty(limits) && empty(requests))) return "BestEffort";
   const guaranteed = stated.every(({ limits, requests }) =>
-    ["cpu", "memory"].every((name) => limits?.[name] !== undefined && (requests?.[name] ?? limits[name]) === limits[name]),
+    ["cpu", "memory"].every(
+      (name) => limits?.[name] !== undefined && (requests?.[name] ?? limits[name]) === limits[name],
+    ),
   );
   return guaranteed ? "Guaranteed" : "Burstable";
 }

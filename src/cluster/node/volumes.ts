@@ -2,7 +2,19 @@
 // files in a timestamped directory, `..data` pointing to it, and every name pointing through `..data`; an update swaps `..data`
 // alone, so that a reader sees all of the old or all of the new.
 
-import { chmod, chown, lchown, mkdir, readdir, readFile, readlink, rename, rm, symlink, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  chown,
+  lchown,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { DownwardItem, KeyPath, Pod, PodSpec, Volume } from "../types.ts";
 import { decodeData, MissingReference, readField, type DataReader, type PodFacts } from "./env.ts";
@@ -44,22 +56,34 @@ export function contentOf(pod: Pod, volume: Volume, facts: PodFacts, data: DataR
   const namespace = pod.metadata.namespace ?? "";
   if (volume.configMap !== undefined) {
     const { name, items, optional, defaultMode } = volume.configMap;
-    return { files: keyedFiles("configMap", namespace, { name, items, optional }, defaultMode, data), tokens: [] };
+    return {
+      files: keyedFiles("configMap", namespace, { name, items, optional }, defaultMode, data),
+      tokens: [],
+    };
   }
   if (volume.secret !== undefined) {
     const { secretName, items, optional, defaultMode } = volume.secret;
-    return { files: keyedFiles("secret", namespace, { name: secretName, items, optional }, defaultMode, data), tokens: [] };
+    return {
+      files: keyedFiles("secret", namespace, { name: secretName, items, optional }, defaultMode, data),
+      tokens: [],
+    };
   }
   if (volume.downwardAPI !== undefined) {
-    return { files: downwardFiles(pod, volume.downwardAPI.items, volume.downwardAPI.defaultMode, facts), tokens: [] };
+    return {
+      files: downwardFiles(pod, volume.downwardAPI.items, volume.downwardAPI.defaultMode, facts),
+      tokens: [],
+    };
   }
   const mode = volume.projected?.defaultMode;
   const files: VolumeFile[] = [];
   const tokens: TokenFile[] = [];
   for (const source of volume.projected?.sources ?? []) {
-    if (source.configMap !== undefined) files.push(...keyedFiles("configMap", namespace, source.configMap, mode, data));
-    if (source.secret !== undefined) files.push(...keyedFiles("secret", namespace, source.secret, mode, data));
-    if (source.downwardAPI !== undefined) files.push(...downwardFiles(pod, source.downwardAPI.items, mode, facts));
+    if (source.configMap !== undefined)
+      files.push(...keyedFiles("configMap", namespace, source.configMap, mode, data));
+    if (source.secret !== undefined)
+      files.push(...keyedFiles("secret", namespace, source.secret, mode, data));
+    if (source.downwardAPI !== undefined)
+      files.push(...downwardFiles(pod, source.downwardAPI.items, mode, facts));
     const token = source.serviceAccountToken;
     if (token !== undefined) {
       const expirationSeconds = token.expirationSeconds ?? tokenSecondsDefault;
@@ -118,7 +142,9 @@ function downwardFiles(
 export function tokenOwnership(spec: PodSpec): { mode: number; uid: number } {
   if (spec.securityContext?.fsGroup !== undefined) return { mode: 0o640, uid: 0 };
   const all = [...spec.containers, ...(spec.initContainers ?? [])];
-  const users = new Set(all.map((container) => container.securityContext?.runAsUser ?? spec.securityContext?.runAsUser));
+  const users = new Set(
+    all.map((container) => container.securityContext?.runAsUser ?? spec.securityContext?.runAsUser),
+  );
   const [only] = users;
   return users.size === 1 && only !== undefined ? { mode: 0o600, uid: only } : { mode: 0o644, uid: 0 };
 }
@@ -146,7 +172,8 @@ export async function writeKeyedVolume(
   await mkdir(join(directory, stamp), { mode: 0o755 });
   for (const file of files) {
     const path = join(directory, stamp, file.path);
-    if (!path.startsWith(`${join(directory, stamp)}/`)) throw new Error(`a volume's file leaves the volume: ${file.path}`);
+    if (!path.startsWith(`${join(directory, stamp)}/`))
+      throw new Error(`a volume's file leaves the volume: ${file.path}`);
     await mkdir(dirname(path), { recursive: true, mode: 0o755 });
     await writeFile(path, file.content);
     const grouped = options.fsGroup !== undefined;
@@ -158,14 +185,16 @@ export async function writeKeyedVolume(
   await rename(join(directory, "..data_tmp"), join(directory, "..data"));
   await linkNames(directory, files);
   for (const name of await readdir(directory)) {
-    if (name.startsWith("..") && name !== "..data" && name !== stamp) await rm(join(directory, name), { recursive: true, force: true });
+    if (name.startsWith("..") && name !== "..data" && name !== stamp)
+      await rm(join(directory, name), { recursive: true, force: true });
   }
   return true;
 }
 
 async function sameFiles(directory: string, files: readonly VolumeFile[]): Promise<boolean> {
   const found = await readdir(directory, { recursive: true, withFileTypes: true });
-  if (found.filter((entry) => entry.isFile()).length !== new Set(files.map((file) => file.path)).size) return false;
+  if (found.filter((entry) => entry.isFile()).length !== new Set(files.map((file) => file.path)).size)
+    return false;
   for (const file of files) {
     const content = await readFile(join(directory, file.path)).catch(() => undefined);
     if (content === undefined || !content.equals(file.content)) return false;

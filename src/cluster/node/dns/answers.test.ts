@@ -54,7 +54,10 @@ test("a headless Service's name is its ready Pods, each of which has a name of i
 });
 
 test("an alias is followed inside the cluster and only named outside", () => {
-  assert.deepEqual(ask("A", "alias.default.svc.cluster.local"), ["web.default.svc.cluster.local", "10.96.0.7"]);
+  assert.deepEqual(ask("A", "alias.default.svc.cluster.local"), [
+    "web.default.svc.cluster.local",
+    "10.96.0.7",
+  ]);
   assert.deepEqual(ask("A", "away.default.svc.cluster.local"), ["example.test"]);
 });
 
@@ -75,7 +78,11 @@ test("names outside the zone are never forwarded", () => {
 });
 
 test("a message comes back with its id, and an unknown name as NXDOMAIN", () => {
-  const query = dnsPacket.encode({ type: "query", id: 7, questions: [{ type: "A", name: "nobody.default.svc.cluster.local" }] });
+  const query = dnsPacket.encode({
+    type: "query",
+    id: 7,
+    questions: [{ type: "A", name: "nobody.default.svc.cluster.local" }],
+  });
   const answer = answerMessage(query, view, "cluster.local", 512);
   assert.ok(answer);
   assert.equal(answer.readUInt16BE(0), 7);

@@ -15,7 +15,12 @@ export type DnsRecord =
   | {
       readonly type: "SRV";
       readonly name: string;
-      readonly data: { readonly target: string; readonly port: number; readonly priority: number; readonly weight: number };
+      readonly data: {
+        readonly target: string;
+        readonly port: number;
+        readonly priority: number;
+        readonly weight: number;
+      };
     };
 
 /** `refused`: outside the cluster's zone; nothing is forwarded, for nothing leaves this network. */
@@ -28,20 +33,39 @@ const noSuchName: DnsAnswer = { kind: "noSuchName" };
 const chainMax = 5; // aliases that are followed; a longer chain is answered as far as it was followed
 
 /** Answers one question. A name that exists without a record of the type asked for is `found` with no records. */
-export function answerDns(type: string, question: string, view: DnsView, domain: string, depth = 0): DnsAnswer {
+export function answerDns(
+  type: string,
+  question: string,
+  view: DnsView,
+  domain: string,
+  depth = 0,
+): DnsAnswer {
   const name = question.toLowerCase().replace(/\.$/, "");
   if (name !== domain && !name.endsWith(`.${domain}`)) return { kind: "refused" };
-  const labels = name.slice(0, -domain.length - 1).split(".").filter(Boolean);
+  const labels = name
+    .slice(0, -domain.length - 1)
+    .split(".")
+    .filter(Boolean);
   const zone = labels.at(-1);
-  if (labels.length === 0 || (labels.length === 1 && (zone === "svc" || zone === "pod"))) return { kind: "found", records: [] };
-  if (zone === "pod" && labels.length === 3) return answerPod(type, name, labels[0] ?? "", labels[1] ?? "", view);
+  if (labels.length === 0 || (labels.length === 1 && (zone === "svc" || zone === "pod")))
+    return { kind: "found", records: [] };
+  if (zone === "pod" && labels.length === 3)
+    return answerPod(type, name, labels[0] ?? "", labels[1] ?? "", view);
   if (zone !== "svc") return noSuchName;
   const [namespace = "", serviceName, ...before] = labels.slice(0, -1).toReversed();
-  if (serviceName === undefined) return view.hasNamespace(namespace) ? { kind: "found", records: [] } : noSuchName;
+  if (serviceName === undefined)
+    return view.hasNamespace(namespace) ? { kind: "found", records: [] } : noSuchName;
   const service = view.service(namespace, serviceName);
   if (service === undefined) return noSuchName;
-  const asked: AskedService = { type, name, service, slices: view.slices(namespace, serviceName), suffix: `${serviceName}.${namespace}.svc.${domain}` };
-  if (service.spec.type === "ExternalName") return before.length > 0 ? noSuchName : answerAlias(asked, view, domain, depth);
+  const asked: AskedService = {
+    type,
+    name,
+    service,
+    slices: view.slices(namespace, serviceName),
+    suffix: `${serviceName}.${namespace}.svc.${domain}`,
+  };
+  if (service.spec.type === "ExternalName")
+    return before.length > 0 ? noSuchName : answerAlias(asked, view, domain, depth);
   if (before.length === 0) return answerService(asked);
   const [second = "", first] = before;
   if (first !== undefined && before.length === 2) return answerPort(asked, first, second);
@@ -84,14 +108,22 @@ function answerService({ type, name, service, slices }: AskedService): DnsAnswer
   const hosts = hostsOf(slices, service.spec.publishNotReadyAddresses === true);
   if (hosts.length === 0) return noSuchName;
   const addresses = [...new Set(hosts.map((host) => host.address))];
-  return { kind: "found", records: type === "A" ? addresses.map((data) => ({ type: "A" as const, name, data })) : [] };
+  return {
+    kind: "found",
+    records: type === "A" ? addresses.map((data) => ({ type: "A" as const, name, data })) : [],
+  };
 }
 
 /** `<hostname>.<service>...`: one Pod of a headless Service. */
 function answerHost({ type, name, service, slices }: AskedService, hostname: string): DnsAnswer {
-  const hosts = hostsOf(slices, service.spec.publishNotReadyAddresses === true).filter((host) => host.hostname === hostname);
+  const hosts = hostsOf(slices, service.spec.publishNotReadyAddresses === true).filter(
+    (host) => host.hostname === hostname,
+  );
   if (hosts.length === 0) return noSuchName;
-  return { kind: "found", records: type === "A" ? hosts.map(({ address }) => ({ type: "A" as const, name, data: address })) : [] };
+  return {
+    kind: "found",
+    records: type === "A" ? hosts.map(({ address }) => ({ type: "A" as const, name, data: address })) : [],
+  };
 }
 
 /** `_port._protocol.<service>...`. */
@@ -100,7 +132,9 @@ function answerPort(asked: AskedService, portLabel: string, protocolLabel: strin
   if (!portLabel.startsWith("_") || !protocolLabel.startsWith("_")) return noSuchName;
   const portName = portLabel.slice(1);
   const protocol = protocolLabel.slice(1).toUpperCase();
-  const port = service.spec.ports?.find((one) => one.name === portName && (one.protocol ?? "TCP") === protocol);
+  const port = service.spec.ports?.find(
+    (one) => one.name === portName && (one.protocol ?? "TCP") === protocol,
+  );
   if (port === undefined) return noSuchName;
   if (type !== "SRV") return { kind: "found", records: [] };
   const srv = (target: string, number: number): DnsRecord => ({
@@ -112,10 +146,12 @@ function answerPort(asked: AskedService, portLabel: string, protocolLabel: strin
   const records = slices.flatMap((slice) => {
     const number = (slice.ports ?? []).find((one) => one.name === portName)?.port;
     if (number === undefined) return [];
-    return hostsOf([slice], service.spec.publishNotReadyAddresses === true).flatMap(({ hostname, address }) => [
-      srv(`${hostname}.${suffix}`, number),
-      { type: "A" as const, name: `${hostname}.${suffix}`, data: address },
-    ]);
+    return hostsOf([slice], service.spec.publishNotReadyAddresses === true).flatMap(
+      ({ hostname, address }) => [
+        srv(`${hostname}.${suffix}`, number),
+        { type: "A" as const, name: `${hostname}.${suffix}`, data: address },
+      ],
+    );
   });
   return records.length === 0 ? noSuchName : { kind: "found", records };
 }
@@ -127,7 +163,10 @@ function hostsOf(slices: readonly EndpointSlice[], withNotReady: boolean): Host[
     .flatMap((slice) => slice.endpoints ?? [])
     .filter((endpoint) => withNotReady || isReady(endpoint))
     .flatMap((endpoint) =>
-      endpoint.addresses.map((address) => ({ hostname: endpoint.hostname ?? address.replaceAll(".", "-"), address })),
+      endpoint.addresses.map((address) => ({
+        hostname: endpoint.hostname ?? address.replaceAll(".", "-"),
+        address,
+      })),
     )
     .toSorted((left, right) => (left.address < right.address ? -1 : 1));
 }

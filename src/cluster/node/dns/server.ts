@@ -72,7 +72,12 @@ function serveTcp(socket: Socket, view: DnsView, domain: string): void {
 }
 
 /** The answer to one message, or undefined for what is not a query. */
-export function answerMessage(message: Buffer, view: DnsView, domain: string, bytesMax: number): Buffer | undefined {
+export function answerMessage(
+  message: Buffer,
+  view: DnsView,
+  domain: string,
+  bytesMax: number,
+): Buffer | undefined {
   let query: dnsPacket.DecodedPacket;
   try {
     query = dnsPacket.decode(message);
@@ -90,8 +95,13 @@ export function answerMessage(message: Buffer, view: DnsView, domain: string, by
     // "No such name" rather than "refused": a resolver then stops at once instead of trying again and again.
     return encode(id, responseCodes.noSuchName, recursion, [question], []);
   }
-  if (answer.kind === "noSuchName") return encode(id, responseCodes.noSuchName, recursion | dnsPacket.AUTHORITATIVE_ANSWER, [question], []);
-  const records: dnsPacket.Answer[] = answer.records.map((record) => ({ ...record, ttl: ttlSeconds, class: "IN" }));
+  if (answer.kind === "noSuchName")
+    return encode(id, responseCodes.noSuchName, recursion | dnsPacket.AUTHORITATIVE_ANSWER, [question], []);
+  const records: dnsPacket.Answer[] = answer.records.map((record) => ({
+    ...record,
+    ttl: ttlSeconds,
+    class: "IN",
+  }));
   const flags = recursion | dnsPacket.AUTHORITATIVE_ANSWER;
   const whole = encode(id, responseCodes.noError, flags, [question], records);
   if (whole.length <= bytesMax) return whole;
@@ -105,7 +115,13 @@ function encode(
   questions: dnsPacket.Question[],
   answers: dnsPacket.Answer[],
 ): Buffer {
-  return dnsPacket.encode({ type: "response", id, flags: flags | dnsPacket.RECURSION_AVAILABLE | code, questions, answers });
+  return dnsPacket.encode({
+    type: "response",
+    id,
+    flags: flags | dnsPacket.RECURSION_AVAILABLE | code,
+    questions,
+    answers,
+  });
 }
 
 /** Reads the store at each question. */
@@ -113,8 +129,10 @@ export function dnsViewOf(store: ClusterStore): DnsView {
   return {
     service: (namespace, name) => store.get("services", namespace, name) as Service | undefined,
     slices: (namespace, service) =>
-      store.list("endpointslices.discovery.k8s.io", { namespace, labelSelector: `kubernetes.io/service-name=${service}` })
-        .items as EndpointSlice[],
+      store.list("endpointslices.discovery.k8s.io", {
+        namespace,
+        labelSelector: `kubernetes.io/service-name=${service}`,
+      }).items as EndpointSlice[],
     hasNamespace: (name) => store.get("namespaces", "", name) !== undefined,
   };
 }
