@@ -12,7 +12,7 @@ import { parseAllDocuments, stringify } from "yaml";
 
 import { messageOf } from "./crd-messages.ts";
 
-const istioModule = "istio.io/api@v1.31.1";
+export const istioModule = "istio.io/api@v1.31.1";
 const gatewayModule = "sigs.k8s.io/gateway-api@v1.6.3";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -53,7 +53,7 @@ export function generateCrds(): void {
   );
 }
 
-function moduleDirectory(module: string): string {
+export function moduleDirectory(module: string): string {
   const answer = execFileSync("go", ["mod", "download", "-json", module], {
     encoding: "utf8",
     cwd: root,

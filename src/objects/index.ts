@@ -63,3 +63,8 @@ export { sortRoutesByPrecedence } from "./route-order.ts";
 export type { JwksServer } from "./jwks-uri.ts";
 export { parseJwksUri } from "./jwks-uri.ts";
 export { conditionFault, isPathTemplate, isTemplateLiteral, pathTemplateFault } from "./policy-values.ts";
+export type { ProblemCode, ProblemRow } from "./problems.ts";
+export { makeProblem, problemTable } from "./problems.ts";
+export type { ValidationContext } from "./validate.ts";
+export { hasErrors, validateObject } from "./validate.ts";
+export { schemaKinds } from "./schema.ts";

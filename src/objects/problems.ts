@@ -1,0 +1,121 @@
+// Every kind of problem that the mesh reports, in one table: the webhook, the analyzer, the command line and the docs read it.
+// Codes are for ever: a row may be reworded, never reused. Other rooms add rows here.
+
+import type { ObjectRef, Problem } from "#base";
+
+export interface ProblemRow {
+  readonly severity: Problem["severity"];
+  readonly title: string;
+  /** What to do when a problem has no remedy of its own. */
+  readonly remedy: string;
+}
+
+export const problemTable = {
+  MZ0001: {
+    severity: "error",
+    title: "Not YAML",
+    remedy: "Correct the file at the line and column given.",
+  },
+  MZ0002: {
+    severity: "error",
+    title: "Not an object of the API",
+    remedy: "Give it apiVersion, kind and metadata.name.",
+  },
+  MZ0003: {
+    severity: "warning",
+    title: "Unknown kind or version",
+    remedy: "Check apiVersion and kind; this mesh does not read the object.",
+  },
+  MZ0101: {
+    severity: "error",
+    title: "Value of the wrong type",
+    remedy: "Write a value of the type named.",
+  },
+  MZ0102: { severity: "error", title: "Required field is missing", remedy: "Add the field." },
+  MZ0103: {
+    severity: "warning",
+    title: "Unknown field",
+    remedy: "Check its spelling and its place; the API server drops it.",
+  },
+  MZ0104: {
+    severity: "error",
+    title: "Value is not one of those allowed",
+    remedy: "Write one of the values named.",
+  },
+  MZ0105: { severity: "error", title: "Value out of bounds", remedy: "Keep to the bounds named." },
+  MZ0106: {
+    severity: "error",
+    title: "Fields exclude each other",
+    remedy: "Keep one of the fields named.",
+  },
+  MZ0107: {
+    severity: "error",
+    title: "A rule of the schema is broken",
+    remedy: "Change the field so that the rule holds.",
+  },
+  MZ0201: { severity: "error", title: "Malformed value", remedy: "Write the value as expected." },
+  MZ0202: {
+    severity: "error",
+    title: "Something is missing here",
+    remedy: "Add what is named.",
+  },
+  MZ0203: {
+    severity: "error",
+    title: "Settings contradict each other",
+    remedy: "Remove one of the settings named.",
+  },
+  MZ0204: { severity: "error", title: "Duplicate", remedy: "Remove or rename one of them." },
+  MZ0205: {
+    severity: "error",
+    title: "Not allowed here",
+    remedy: "Remove the setting, or use the one named.",
+  },
+  MZ0250: {
+    severity: "warning",
+    title: "Setting has no effect",
+    remedy: "Remove it, or change what makes it idle.",
+  },
+  MZ0251: {
+    severity: "warning",
+    title: "Deprecated setting",
+    remedy: "Use the newer setting named.",
+  },
+  MZ0252: {
+    severity: "warning",
+    title: "Rule is never reached",
+    remedy: "Move it before the rule that takes its requests, or remove it.",
+  },
+  MZ0253: {
+    severity: "warning",
+    title: "Match is already taken",
+    remedy: "Move it before the match that takes its requests, or remove it.",
+  },
+  MZ0254: {
+    severity: "warning",
+    title: "Probably not what is meant",
+    remedy: "Check the setting.",
+  },
+  MZ0301: {
+    severity: "warning",
+    title: "Field has no effect yet",
+    remedy: "See docs/reference/supported-fields.md; the object is kept as it is.",
+  },
+  MZ0302: {
+    severity: "error",
+    title: "Field is not supported",
+    remedy: "See docs/reference/supported-fields.md; remove the field.",
+  },
+} as const satisfies Readonly<Record<string, ProblemRow>>;
+
+export type ProblemCode = keyof typeof problemTable;
+
+/** A problem with the severity and, unless given, the remedy of its row. */
+export function makeProblem(
+  code: ProblemCode,
+  text: string,
+  at: { readonly object?: ObjectRef; readonly path?: string } = {},
+  fix?: string,
+): Problem {
+  const row = problemTable[code];
+  return { code, severity: row.severity, at, text, fix: fix ?? row.remedy };
+}

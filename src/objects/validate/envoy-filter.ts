@@ -1,0 +1,159 @@
+// What Istio's webhook checks of an EnvoyFilter beyond its schema.
+
+import type {
+  EnvoyFilterEnvoyConfigObjectMatch,
+  EnvoyFilterEnvoyConfigObjectPatch,
+  EnvoyFilterSpec,
+} from "../envoy-filter.ts";
+import { eachOf, pathOf, type Report } from "../report.ts";
+import type { ValidationContext } from "../validate.ts";
+import { regexFault, show } from "../values.ts";
+import { checkSelectorLabels } from "./selectors.ts";
+
+const listenerObjects = new Set(["LISTENER", "FILTER_CHAIN", "NETWORK_FILTER", "HTTP_FILTER"]);
+const routeObjects = new Set(["ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE"]);
+const connectionManagers = new Set([
+  "envoy.filters.network.http_connection_manager",
+  "envoy.http_connection_manager",
+]);
+
+export function checkEnvoyFilter(spec: EnvoyFilterSpec, context: ValidationContext, report: Report): void {
+  report.add(
+    "MZ0254",
+    "spec",
+    "an EnvoyFilter depends on how the mesh builds Envoy's configuration, which changes between versions: prefer other kinds",
+  );
+  checkSelectorLabels(
+    spec.workloadSelector?.labels,
+    spec.workloadSelector !== undefined,
+    "spec.workloadSelector",
+    report,
+  );
+  eachOf(spec.configPatches, "spec.configPatches", (patch, path) => {
+    if (patch.match?.context !== "WAYPOINT") checkPatch(patch, context, path, report);
+  });
+}
+
+function checkPatch(
+  { applyTo, match, patch }: EnvoyFilterEnvoyConfigObjectPatch,
+  context: ValidationContext,
+  path: string,
+  report: Report,
+): void {
+  if (applyTo === undefined || applyTo === "INVALID") {
+    report.add("MZ0202", pathOf(path, "applyTo"), "applyTo is missing");
+    return;
+  }
+  const at = pathOf(path, "patch");
+  if (patch?.operation === undefined || patch.operation === "INVALID") {
+    report.add("MZ0202", pathOf(at, "operation"), "the operation is missing");
+    return;
+  }
+  if (patch.operation !== "REMOVE" && patch.value === undefined) {
+    report.add("MZ0202", pathOf(at, "value"), `operation ${patch.operation} needs a value`);
+    return;
+  }
+  checkVersion(match, pathOf(path, "match.proxy.proxyVersion"), report);
+  checkMatch(applyTo, match, pathOf(path, "match"), report);
+  if (patch.value === undefined) return;
+  const judged = context.envoyPatch?.(applyTo, patch.value);
+  if (judged?.error !== undefined) report.add("MZ0201", pathOf(at, "value"), judged.error);
+  for (const text of judged?.warnings ?? []) report.add("MZ0254", pathOf(at, "value"), text);
+}
+
+const versionLengthMax = 1024; // beyond it the version is not compared, as in Istio
+
+function checkVersion(
+  match: EnvoyFilterEnvoyConfigObjectMatch | undefined,
+  path: string,
+  report: Report,
+): void {
+  const version = match?.proxy?.proxyVersion;
+  if (!version) return;
+  if (version.length > versionLengthMax)
+    report.add(
+      "MZ0250",
+      path,
+      `the expression has ${version.length} characters: above ${versionLengthMax} it is ignored`,
+    );
+  else report.value(path, regexFault(version));
+}
+
+function checkMatch(
+  applyTo: string,
+  match: EnvoyFilterEnvoyConfigObjectMatch | undefined,
+  path: string,
+  report: Report,
+): void {
+  if (
+    match?.listener === undefined &&
+    match?.routeConfiguration === undefined &&
+    match?.cluster === undefined
+  )
+    return;
+  const wanted = listenerObjects.has(applyTo)
+    ? "listener"
+    : routeObjects.has(applyTo)
+      ? "routeConfiguration"
+      : applyTo === "CLUSTER"
+        ? "cluster"
+        : undefined;
+  if (wanted === undefined) return;
+  if (match[wanted] === undefined) {
+    report.add("MZ0203", path, `applyTo ${applyTo} is matched by ${wanted}`);
+    return;
+  }
+  const filter = match.listener?.filterChain?.filter;
+  if (wanted !== "listener" || filter === undefined) return;
+  const at = pathOf(path, "listener.filterChain.filter");
+  if (applyTo === "LISTENER" || applyTo === "FILTER_CHAIN")
+    report.add("MZ0250", at, `a match on filters has no effect with applyTo ${applyTo}`);
+  if (!filter.name) report.add("MZ0202", pathOf(at, "name"), "the filter has no name");
+  else if (filter.subFilter !== undefined) {
+    if (applyTo !== "HTTP_FILTER")
+      report.add("MZ0203", pathOf(at, "subFilter"), "subFilter is for applyTo HTTP_FILTER");
+    else if (!connectionManagers.has(filter.name))
+      report.add("MZ0203", pathOf(at, "name"), `subFilter needs the filter ${[...connectionManagers][0]}`);
+    else if (!filter.subFilter.name)
+      report.add("MZ0202", pathOf(at, "subFilter.name"), "the filter has no name");
+  }
+  for (const [field, name] of [
+    ["name", filter.name],
+    ["subFilter.name", filter.subFilter?.name],
+  ] as const) {
+    const newer = name === undefined ? undefined : renamedFilters[name];
+    if (newer !== undefined)
+      report.add("MZ0251", pathOf(at, field), `${show(name)} is a former name of Envoy's: use ${newer}`);
+  }
+}
+
+// Envoy's names of extensions before and since its version 1.14.
+const renamedFilters: Readonly<Record<string, string>> = {
+  ...Object.fromEntries(
+    [
+      "buffer",
+      "cors",
+      "csrf",
+      "dynamo",
+      "fault",
+      "grpc_http1_bridge",
+      "grpc_json_transcoder",
+      "grpc_web",
+      "gzip",
+      "ip_tagging",
+      "lua",
+      "router",
+      "squash",
+    ].map((name) => [`envoy.${name}`, `envoy.filters.http.${name}`]),
+  ),
+  ...Object.fromEntries(
+    ["client_ssl_auth", "echo", "http_connection_manager", "mongo_proxy", "redis_proxy", "tcp_proxy"].map(
+      (name) => [`envoy.${name}`, `envoy.filters.network.${name}`],
+    ),
+  ),
+  "envoy.health_check": "envoy.filters.http.health_check",
+  "envoy.rate_limit": "envoy.filters.http.ratelimit",
+  "envoy.ratelimit": "envoy.filters.network.ratelimit",
+  "envoy.ext_authz": "envoy.filters.http.ext_authz",
+  "envoy.http_ext_authz": "envoy.filters.http.ext_authz",
+};
