@@ -116,12 +116,15 @@ export const originalDestination: Message = {
   typedConfig: typed("envoy.extensions.filters.listener.original_dst.v3.OriginalDst"),
 };
 
-/** Looks for a TLS hello: server name, ALPN. `disabledOn` names destination ports that need no look. */
-export function tlsInspector(disabledOn: readonly number[] = []): Message {
+/** Looks for a TLS hello: server name, ALPN. `ports` says at which destination ports, or at which ones not. */
+export function tlsInspector(
+  ports: { readonly only?: readonly number[]; readonly not?: readonly number[] } = {},
+): Message {
+  const only = predicate(ports.only ?? []);
   return {
     name: "envoy.filters.listener.tls_inspector",
     typedConfig: typed("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"),
-    ...disabledFor(disabledOn),
+    ...(only === undefined ? disabledFor(ports.not ?? []) : { filterDisabled: { notMatch: only } }),
   };
 }
 
@@ -220,7 +223,12 @@ function trustedHops(settings: FilterSettings): Message {
 }
 
 function disabledFor(portNumbers: readonly number[]): Message {
-  if (portNumbers.length === 0) return {};
+  const rule = predicate(portNumbers);
+  return rule === undefined ? {} : { filterDisabled: rule };
+}
+
+/** Matches any of these destination ports. */
+function predicate(portNumbers: readonly number[]): Message | undefined {
   const rules = portNumbers.map((port) => ({ destinationPortRange: { start: port, end: port + 1 } }));
-  return { filterDisabled: rules.length === 1 ? rules[0] : { orMatch: { rules } } };
+  return rules.length > 1 ? { orMatch: { rules } } : rules[0];
 }

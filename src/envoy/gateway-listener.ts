@@ -5,7 +5,7 @@ import { refOf, type L4MatchAttributes, type RouteDestination } from "#objects";
 import {
   authorizationPoliciesOf,
   boundRoutes,
-  hostCovers,
+  hostsMeet,
   hostsForNamespace,
   mergedGatewayOf,
   readTrustDomains,
@@ -123,7 +123,9 @@ function tcpChains(edge: Edge, server: MergedServer): Chain[] {
     const route = candidates.find((one) => (one.route ?? []).length > 0)?.route;
     if (route === undefined) continue;
     const filters = streamFilters(edge, server, facts, route, server.kind === "tls-terminating");
-    return [chain(edge, server, filters, serverNamesOf(server), [server.object, refOfRoute(facts)])];
+    // Only a TLS hello names a server.
+    const hosts = server.kind === "tcp" ? [] : serverNamesOf(server);
+    return [chain(edge, server, filters, hosts, [server.object, refOfRoute(facts)])];
   }
   return [];
 }
@@ -196,7 +198,7 @@ function streamFilters(
 function boundTo({ read, scope }: Edge, server: MergedServer): readonly RouteFacts[] {
   return read(boundRoutes, { gateway: server.gateway, namespace: scope.namespace }).filter((facts) =>
     hostsForNamespace(server.hosts, facts.namespace).some((served) =>
-      facts.hosts.some((host) => hostCovers(served, host)),
+      facts.hosts.some((host) => hostsMeet(served, host)),
     ),
   );
 }

@@ -253,12 +253,16 @@ function inspectors(targets: readonly Target[]): Message[] {
       http: matches.some(({ alpn }) => alpn.includes("http/1.1")),
     };
   });
-  const without = (kind: "tls" | "http"): number[] =>
-    needs.flatMap((need) => (need[kind] || need.port === undefined ? [] : [need.port]));
-  // The connection to 15006 itself goes to the black hole at once.
+  const withPort = needs.flatMap(({ port, ...need }) => (port === undefined ? [] : [{ port, ...need }]));
+  const everywhere = needs.some(({ port, tls }) => port === undefined && tls);
+  const tlsPorts = everywhere
+    ? { not: withPort.filter(({ tls }) => !tls).map(({ port }) => port) }
+    : { only: withPort.filter(({ tls }) => tls).map(({ port }) => port) };
+  const notHttp = withPort.filter(({ http }) => !http).map(({ port }) => port);
   return [
-    ...(needs.some(({ tls }) => tls) ? [tlsInspector(without("tls"))] : []),
-    ...(needs.some(({ http }) => http) ? [httpInspector([meshPorts.inbound, ...without("http")])] : []),
+    ...(needs.some(({ tls }) => tls) ? [tlsInspector(tlsPorts)] : []),
+    // The connection to 15006 itself goes to the black hole at once.
+    ...(needs.some(({ http }) => http) ? [httpInspector([meshPorts.inbound, ...notHttp])] : []),
   ];
 }
 

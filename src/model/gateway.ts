@@ -11,6 +11,7 @@ import { isHttp, parseProtocol, type Protocol } from "./protocol.ts";
 import type { ProxyClass } from "./proxy.ts";
 import { outboundScopeOf, scopeText, type OutboundScope } from "./scope.ts";
 import { oldestFirst, selects, type Labels } from "./selectors.ts";
+import { serviceOf } from "./services.ts";
 import { everything, tables } from "./tables.ts";
 import { instanceAddresses, workloadText, type WorkloadKey } from "./workload.ts";
 
@@ -92,10 +93,7 @@ export const mergedGatewayOf = defineKeyedQuery<GatewayScope, MergedGateway>(
   gatewayScopeText,
   (read, scope) => {
     const targets = read(inboundTargetsOf, { ...scope, interception: "NONE" }).filter(
-      ({ object }) =>
-        object.kind !== "Service" ||
-        read(tables.Service, `${object.namespace}/${object.name}`)?.metadata.labels?.[noTranslationLabel] ===
-          undefined,
+      ({ service }) => read(serviceOf, service)?.labels[noTranslationLabel] === undefined,
     );
     const chosen = read(tables.Gateway.by.all, everything)
       .toSorted(oldestFirst)
