@@ -10,6 +10,7 @@ import { createServer as createHttp, request as httpRequest, type Server } from 
 import { Agent, request as httpsRequest } from "node:https";
 import { createServer as createTcp, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
+import { connect as connectTls } from "node:tls";
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -22,6 +23,7 @@ import {
   certificateServiceDefinition,
   createAuthenticator,
 } from "../../src/apps/control/ca-service.ts";
+import { tcpProxy } from "../../src/envoy/filters.ts";
 import { accessLogs, tcpAccessLogOptions } from "../../src/envoy/telemetry.ts";
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
@@ -32,12 +34,22 @@ const clock: Clock = { nowMs: () => Date.now(), monotonicMs: () => performance.n
 const prefix = "type.googleapis.com/";
 const certificateSeconds = 6;
 
+const portNames = [
+  "xds",
+  "admin",
+  "agent",
+  "ready",
+  "stats",
+  "inbound",
+  "app",
+  "outbound",
+  "tcp",
+  "tcpInbound",
+] as const;
+
 interface World {
   readonly dir: string;
-  readonly ports: Record<
-    "xds" | "admin" | "agent" | "ready" | "stats" | "inbound" | "app" | "outbound" | "tcp",
-    number
-  >;
+  readonly ports: Readonly<Record<(typeof portNames)[number], number>>;
   readonly ca: CertificateAuthority;
   readonly control: grpc.Server;
   readonly app: Server;
@@ -149,6 +161,31 @@ describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
     assert.equal(series.find(({ name }) => name === "istio_tcp_connections_opened_total")?.value, 1);
   });
 
+  test("a TCP connection under mutual TLS is counted with its peer from the first moment", async () => {
+    const { key, cert, ca } = await clientOf(world);
+    const options = { host: "127.0.0.1", port: world.ports.tcpInbound, key, cert, ca };
+    const tls = connectTls({ ...options, checkServerIdentity: () => undefined });
+    tls.on("error", () => {});
+    await new Promise<void>((resolve) => tls.once("secureConnect", () => resolve()));
+    const opened = await until("the open connection is counted", async () => {
+      const { body } = await get(world.ports.agent, "/stats/prometheus");
+      const inbound = seriesOf(body).filter(({ labels }) => labels["reporter"] === "destination");
+      return inbound.find(({ name }) => name === "istio_tcp_connections_opened_total");
+    });
+    assert.equal(opened.labels["source_workload"], "client");
+    assert.equal(opened.labels["connection_security_policy"], "mutual_tls");
+    assert.equal(opened.labels["destination_service_name"], "server");
+    tls.destroy();
+    await until("its end is counted", async () => {
+      const { body } = await get(world.ports.agent, "/stats/prometheus");
+      const closed = seriesOf(body).find(
+        ({ name, labels }) =>
+          name === "istio_tcp_connections_closed_total" && labels["reporter"] === "destination",
+      );
+      return closed?.labels["source_workload"] === "client" ? true : undefined;
+    });
+  });
+
   test("certificates are renewed before they end, and no request fails meanwhile", async () => {
     const client = await clientOf(world);
     const serials = new Set<string>();
@@ -205,9 +242,8 @@ describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
 
 async function start(): Promise<World> {
   const dir = mkdtempSync(join(tmpdir(), "mizzen-agent-"));
-  const names = ["xds", "admin", "agent", "ready", "stats", "inbound", "app", "outbound", "tcp"] as const;
-  const free = await freePorts(names.length);
-  const ports = Object.fromEntries(names.map((name, at) => [name, free[at]])) as World["ports"];
+  const free = await freePorts(portNames.length);
+  const ports = Object.fromEntries(portNames.map((name, at) => [name, free[at]])) as World["ports"];
   const ca = await CertificateAuthority.load(await createSelfSignedMaterial(clock), { clock });
   const control = await startControl(ca, ports);
   const app = createHttp((question, answer) => {
@@ -332,7 +368,12 @@ function resourcesOf(typeUrl: string, ports: World["ports"]): Record<string, unk
   if (typeUrl === `${prefix}envoy.config.cluster.v3.Cluster`)
     return [inboundCluster(ports.app), outboundCluster(ports.app), plainCluster(ports.app)];
   if (typeUrl === `${prefix}envoy.config.listener.v3.Listener`) {
-    return [inboundListener(ports.inbound), outboundListener(ports.outbound), tcpListener(ports.tcp)];
+    return [
+      inboundListener(ports.inbound),
+      outboundListener(ports.outbound),
+      tcpListener(ports.tcp),
+      tcpInboundListener(ports.tcpInbound),
+    ];
   }
   return [];
 }
@@ -432,7 +473,7 @@ function tcpListener(port: number): Record<string, unknown> {
   return { name: "tcp", trafficDirection: "OUTBOUND", address: socket(port), filterChains: [{ filters }] };
 }
 
-function inboundListener(port: number): Record<string, unknown> {
+function inboundTls(): object {
   const secret = (name: string): object => ({
     name,
     sdsConfig: {
@@ -444,7 +485,7 @@ function inboundListener(port: number): Record<string, unknown> {
       },
     },
   });
-  const tls = {
+  return {
     "@type": `${prefix}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext`,
     requireClientCertificate: { value: true },
     commonTlsContext: {
@@ -452,6 +493,9 @@ function inboundListener(port: number): Record<string, unknown> {
       validationContextSdsSecretConfig: secret("ROOTCA"),
     },
   };
+}
+
+function inboundListener(port: number): Record<string, unknown> {
   const manager = {
     "@type": `${prefix}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`,
     statPrefix: "inbound_0.0.0.0_80",
@@ -478,11 +522,20 @@ function inboundListener(port: number): Record<string, unknown> {
     address: socket(port),
     filterChains: [
       {
-        transportSocket: { name: "envoy.transport_sockets.tls", typedConfig: tls },
+        transportSocket: { name: "envoy.transport_sockets.tls", typedConfig: inboundTls() },
         filters: [{ name: "envoy.filters.network.http_connection_manager", typedConfig: manager }],
       },
     ],
   };
+}
+
+/** A TCP filter chain under mutual TLS, as the mesh makes it. */
+function tcpInboundListener(port: number): Record<string, unknown> {
+  const to = { kind: "cluster", name: "inbound|80||" } as const;
+  const filters = [tcpProxy({}, { side: "server", statPrefix: "inbound|80||", to, afterHandshake: true })];
+  const transportSocket = { name: "envoy.transport_sockets.tls", typedConfig: inboundTls() };
+  const filterChains = [{ transportSocket, filters }];
+  return { name: "tcpInbound", trafficDirection: "INBOUND", address: socket(port), filterChains };
 }
 
 function socket(portValue: number): object {
