@@ -1,7 +1,7 @@
 // Objects from files: read, and applied to a cluster in an order that works.
 
-import { readdirSync, readFileSync, statSync } from "node:fs";
-import { extname, join } from "node:path";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { extname, join, relative } from "node:path";
 import { LineCounter, parseAllDocuments } from "yaml";
 import { NotSoError } from "./command.ts";
 import { ApiError, type KubeClient, type KubeObjectLike } from "./kube.ts";
@@ -22,6 +22,25 @@ export function manifestFiles(path: string): string[] {
     )
     .toSorted()
     .map((name) => join(path, name));
+}
+
+/**
+ * The objects of Mizzen's own `deploy/<path>`, a file or folder. The build leaves them parsed beside the programs; a file that was changed
+ * since is read anew.
+ */
+export function ownManifests(root: string, path: string): KubeObjectLike[] {
+  const parsed = parsedByBuild(root);
+  return manifestFiles(join(root, "deploy", path)).flatMap((file) => {
+    const known = parsed[relative(root, file)];
+    return known !== undefined && known.mtimeMs === statSync(file).mtimeMs
+      ? known.objects
+      : readManifest(file);
+  });
+}
+
+function parsedByBuild(root: string): Record<string, { mtimeMs: number; objects: KubeObjectLike[] }> {
+  const file = join(root, "dist/deploy.json");
+  return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as ReturnType<typeof parsedByBuild>) : {};
 }
 
 /** Throws NotSoError with file, line and column when a document is no YAML or no object. */

@@ -8,7 +8,7 @@ import pc from "picocolors";
 import { standaloneHome } from "../access.ts";
 import { type Command, type Invocation, type Io, NotSoError, numberFlag, textFlag } from "../command.ts";
 import { KubeClient, type KubeObjectLike, readKubeconfig } from "../kube.ts";
-import { applyAll, manifestFiles, readManifest } from "../manifests.ts";
+import { applyAll, manifestFiles, ownManifests, readManifest } from "../manifests.ts";
 import { Progress } from "../progress.ts";
 import { launchStandalone, type RunningStandalone, type StandaloneOptions } from "../standalone.ts";
 import { waitForAnswer, waitForDeployments, waitUntil } from "../wait.ts";
@@ -109,12 +109,13 @@ async function install(
   progress: Progress,
 ): Promise<void> {
   const kube = new KubeClient(await readKubeconfig(running.kubeconfig));
-  const deploy = join(packageRoot(), "deploy");
-  const read = (...paths: readonly string[]) =>
-    paths.flatMap((path) => manifestFiles(join(deploy, path))).flatMap(readManifest);
-  await progress.phase("definitions", () => applyAll(kube, read("crds")));
+  const root = packageRoot();
+  const read = (...paths: readonly string[]) => paths.flatMap((path) => ownManifests(root, path));
+  await progress.phase("definitions", () => applyAll(kube, read("crds/istio.yaml")));
   await progress.phase("control plane", async (say) => {
     await applyAll(kube, read("namespaces.yaml", "istiod-rbac.yaml", "istiod.yaml", "webhooks.yaml"));
+    // While istiod starts.
+    await applyAll(kube, read("crds/gateway-api.yaml"));
     await waitForDeployments(kube, "istio-d", { timeoutMs: startTimeoutMs, say });
     await waitUntil("the injection webhook", startTimeoutMs, () => missingAuthority(kube), say);
   });
