@@ -60,8 +60,9 @@ export function routeMatches(match: RouteMatch, call: Call): boolean {
 }
 
 function pathMatches(match: RouteMatch, path: string): boolean {
-  const fold =
-    match.caseSensitive?.value === false ? (text: string) => text.toLowerCase() : (text: string) => text;
+  // A wrapper that says false is decoded as an empty one; without any, Envoy minds the case.
+  const ignoresCase = match.caseSensitive !== undefined && match.caseSensitive.value !== true;
+  const fold = (text: string): string => (ignoresCase ? text.toLowerCase() : text);
   if (match.path !== undefined) return fold(path) === fold(match.path);
   if (match.safeRegex !== undefined) return fullMatch(match.safeRegex.regex ?? "", path);
   if (match.pathSeparatedPrefix !== undefined) {

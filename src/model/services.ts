@@ -289,7 +289,7 @@ function ofServiceEntry(row: ServiceEntry, defaultExportTo: readonly string[] | 
     registry: "External",
     objects: [refOf(row)],
     created: row.metadata.creationTimestamp ?? "",
-    addresses: (spec.addresses ?? []).map((address) => address.replace(/\/32$/, "")),
+    addresses: (spec.addresses ?? []).map(withoutWholeLength),
     resolution,
     external: spec.location !== "MESH_INTERNAL",
     ports,
@@ -319,6 +319,11 @@ function mergeEntries(entries: readonly MeshService[]): MeshService | undefined 
     ports: [...ports.values()],
     selects: first.selects || alike.some(({ selects }) => selects),
   };
+}
+
+/** A range of one address is that address: it gets a listener of its own. */
+function withoutWholeLength(address: string): string {
+  return address.includes(":") ? address.replace(/\/128$/, "") : address.replace(/\/32$/, "");
 }
 
 function refKey({ objects }: MeshService): string {
