@@ -45,7 +45,10 @@ interface CaseCall {
 }
 
 export async function run(dir: string): Promise<Score> {
-  const index = JSON.parse(readFileSync(join(dir, "index.json"), "utf8")) as readonly { id: string; dir: string }[];
+  const index = JSON.parse(readFileSync(join(dir, "index.json"), "utf8")) as readonly {
+    id: string;
+    dir: string;
+  }[];
   const failures: Failure[] = [];
   let passed = 0;
   for (const { id, dir: folder } of index) {
@@ -65,7 +68,8 @@ function judge(folder: string): readonly string[] {
   } catch (error) {
     return [`no configuration: ${(error as Error).message} ${String((error as Error).cause ?? "")}`];
   }
-  if (given.routeConfig !== undefined) return judgeRoutes(configuration, given.routeConfig, given.expectVirtualHosts);
+  if (given.routeConfig !== undefined)
+    return judgeRoutes(configuration, given.routeConfig, given.expectVirtualHosts);
   return (given.calls ?? []).flatMap((call) => judgeCall(configuration, given, call));
 }
 
@@ -73,9 +77,13 @@ function configurationFor(folder: string, given: Case): ProxyConfiguration {
   const objects = ["config.yaml", "kube.yaml"].flatMap((file) => objectsIn(join(folder, file)));
   const engine = new Engine();
   engine.apply(
-    worldChanges(objects, { rootNamespace: "istio-system", clusterDomain: "cluster.local", mesh: given.meshConfig ?? {} }),
+    worldChanges(objects, {
+      rootNamespace: "istio-system",
+      clusterDomain: "cluster.local",
+      mesh: given.meshConfig ?? {},
+    }),
   );
-  const snapshot = snapshotOf(engine, classOf(given), given.proxy.ipAddresses);
+  const snapshot = snapshotOf(engine, classOf(given));
   return configurationOf(Object.values(snapshot).flat());
 }
 
@@ -100,11 +108,19 @@ function classOf({ proxy }: Case): ProxyClass {
     dnsDomain: `${proxy.namespace}.svc.cluster.local`,
     interception: "REDIRECT",
     envoyVersion: "1.40.0",
-    metadata: Object.fromEntries(metadata) as Record<string, string>,
+    // No Pod stands behind these proxies: endpoints name them by address.
+    metadata: { ...Object.fromEntries(metadata), INSTANCE_IPS: proxy.ipAddresses.join(",") } as Record<
+      string,
+      string
+    >,
   };
 }
 
-function judgeCall(configuration: ProxyConfiguration, given: Case, { name, call, expect }: CaseCall): readonly string[] {
+function judgeCall(
+  configuration: ProxyConfiguration,
+  given: Case,
+  { name, call, expect }: CaseCall,
+): readonly string[] {
   const { mode, mtlsSecretConfigName, ...rest } = call;
   const direction: Call["direction"] =
     mode === "inbound" ? "inbound" : given.proxy.type === "gateway" ? "gateway" : "outbound";
@@ -143,7 +159,10 @@ function judgeRoutes(
   for (const [domain, clusters] of Object.entries(expected)) {
     const virtualHost = (table?.virtualHosts ?? []).find((host) => host.domains?.includes(domain));
     const got = (virtualHost?.routes ?? [])
-      .flatMap(({ route }) => [route?.cluster ?? "", ...(route?.weightedClusters?.clusters ?? []).map((one) => one.name)])
+      .flatMap(({ route }) => [
+        route?.cluster ?? "",
+        ...(route?.weightedClusters?.clusters ?? []).map((one) => one.name),
+      ])
       .filter((cluster) => cluster !== "")
       .toSorted();
     if (JSON.stringify(got) !== JSON.stringify([...(clusters ?? [])].toSorted())) {

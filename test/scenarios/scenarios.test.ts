@@ -1,0 +1,23 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ExplainedWorld, type Explained } from "./explained.ts";
+import { scenarios, workloadsOf, type Expected } from "./scenario.ts";
+
+const all = scenarios();
+const workloads = workloadsOf(all);
+
+for (const scenario of all) {
+  test(`explained: ${scenario.name}`, () => {
+    const world = new ExplainedWorld(scenario, workloads);
+    for (const request of scenario.requests) {
+      const line = `${request.send.method} ${request.send.url.href} from ${request.from.name} (${request.because})`;
+      assert.deepEqual(plain(world.ask(request)), plain(request.gets), line);
+    }
+  });
+}
+
+/** Both sides in one comparable form; shares rounded, as thirds do not add up. */
+function plain(answer: Expected | Explained): unknown {
+  if (answer.kind !== "answered") return answer;
+  return Object.fromEntries([...answer.by].toSorted().map(([name, weight]) => [name, Math.round(weight)]));
+}
