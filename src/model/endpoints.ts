@@ -294,6 +294,11 @@ function bareWorkload(namespace: string, zone: string, network: string, clusterI
   };
 }
 
+/** What telemetry says about a Pod's workload, packed as `packWorkload` does: the CA writes it into certificates. */
+export function podFacts(pod: Pod, clusterId: string): string {
+  return packFacts(pod.metadata.labels ?? {}, workloadName(pod), namespaceOf(pod), clusterId);
+}
+
 /** The workload behind a Pod, from its owner: a ReplicaSet's name loses the hash that its Deployment gave it. */
 function workloadName(pod: Pod): string {
   const owner = pod.metadata.ownerReferences?.find(({ controller }) => controller === true);

@@ -74,7 +74,7 @@ export {
   servicesOfPort,
 } from "./services.ts";
 export type { Endpoint } from "./endpoints.ts";
-export { addressesOf, endpointsOf, serviceAccountsOf } from "./endpoints.ts";
+export { addressesOf, endpointsOf, podFacts, serviceAccountsOf } from "./endpoints.ts";
 export type { Egress, Import, OutboundScope, Outlet } from "./scope.ts";
 export {
   allowsAny,
@@ -113,3 +113,5 @@ export type {
 export { gatewayScopeOf, gatewayScopeText, hostsForNamespace, mergedGatewayOf } from "./gateway.ts";
 export type { Credential, KeyPair, TrustedCa } from "./credentials.ts";
 export { keyPairOf, trustedCaOf } from "./credentials.ts";
+export type { GatewayBinding } from "./gateway-routes.ts";
+export { boundRoutes, gatewayServices } from "./gateway-routes.ts";

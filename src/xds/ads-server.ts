@@ -58,6 +58,8 @@ interface Connection<C> {
 export class AdsServer<C, V> {
   readonly #options: AdsServerOptions<C, V>;
   readonly #connections = new Set<Connection<C>>();
+  /** By `name.namespace`. */
+  readonly #byPod = new Map<string, Set<Connection<C>>>();
   #admissions = 0;
 
   constructor(options: AdsServerOptions<C, V>) {
@@ -110,28 +112,25 @@ export class AdsServer<C, V> {
 
   /** Finds a proxy by its node id, or by its pod's `name.namespace`. */
   sessionOf(id: string): AdsSession | undefined {
-    for (const { admitted, session } of this.#connections) {
-      if (admitted?.id === id || admitted?.id.split("~")[2] === id) return session;
-    }
-    return undefined;
-  }
-
-  admittedOf(id: string): Admitted<C> | undefined {
-    for (const { admitted } of this.#connections) {
-      if (admitted?.id === id || admitted?.id.split("~")[2] === id) return admitted;
-    }
-    return undefined;
+    const [connection] = this.#byPod.get(podOfNode(id)) ?? [];
+    return connection?.session;
   }
 
   /**
-   * Asks again what class each proxy is in, after Pods changed.
+   * Asks again what class a pod's proxy is in, after the Pod changed.
+   * @param pod `name.namespace`, as in node ids
    * @param classOf undefined if the proxy is no longer entitled to anything: its stream ends
    */
-  reclassify(classOf: (id: string) => C | undefined, sameClass: (one: C, other: C) => boolean): void {
-    for (const connection of this.#connections) {
+  reclassify(
+    pod: string,
+    classOf: (admitted: Admitted<C>) => C | undefined,
+    sameClass: (one: C, other: C) => boolean,
+  ): void {
+    // Ending a stream changes the set.
+    for (const connection of [...(this.#byPod.get(pod) ?? [])]) {
       const { admitted, session } = connection;
       if (admitted === undefined || session === undefined) continue;
-      const proxyClass = classOf(admitted.id);
+      const proxyClass = classOf(admitted);
       if (proxyClass === undefined) {
         connection.stream.end(grpcStatus.permissionDenied, "the pod of this proxy is gone");
         this.#closed(connection);
@@ -211,6 +210,10 @@ export class AdsServer<C, V> {
     });
     connection.admitted = admitted;
     connection.session = session;
+    const pod = podOfNode(admitted.id);
+    const ofPod = this.#byPod.get(pod);
+    if (ofPod === undefined) this.#byPod.set(pod, new Set([connection]));
+    else ofPod.add(connection);
     session.viewsChanged(mesh.attach(session, admitted.proxyClass));
     reports.connected(admitted.id);
     log.info({ proxy: admitted.id, peer: connection.stream.peer.address }, "proxy connected");
@@ -241,8 +244,17 @@ export class AdsServer<C, V> {
     this.#connections.delete(connection);
     const { admitted, session } = connection;
     if (admitted === undefined || session === undefined) return;
+    const pod = podOfNode(admitted.id);
+    const ofPod = this.#byPod.get(pod);
+    ofPod?.delete(connection);
+    if (ofPod?.size === 0) this.#byPod.delete(pod);
     this.#options.mesh.detach(session, admitted.proxyClass);
     this.#options.reports.disconnected(admitted.id);
     this.#options.log.info({ proxy: admitted.id }, "proxy disconnected");
   }
+}
+
+/** The `name.namespace` of `kind~address~name.namespace~domain`; the text itself if it has no such parts. */
+function podOfNode(id: string): string {
+  return id.split("~")[2] ?? id;
 }

@@ -239,19 +239,7 @@ class Call implements GrpcStream {
         this.end(grpcStatus.invalidArgument, "a request without a message");
         return;
       }
-      method(request, this.peer).then(
-        (response) => {
-          this.send(response);
-          this.end(grpcStatus.ok, "");
-        },
-        (error: unknown) => {
-          if (error instanceof GrpcError) this.end(error.code, error.message);
-          else {
-            log.error({ error: String(error) }, "call failed");
-            this.end(grpcStatus.internal, "internal error");
-          }
-        },
-      );
+      void this.#answer(method, request, log);
     });
   }
 
@@ -275,6 +263,18 @@ class Call implements GrpcStream {
     }
     const headers = { ":status": 200, "content-type": "application/grpc", ...trailers };
     this.#stream.respond(headers, { endStream: true });
+  }
+
+  async #answer(method: UnaryMethod, request: Uint8Array, log: Logger): Promise<void> {
+    try {
+      this.send(await method(request, this.peer));
+      this.end(grpcStatus.ok, "");
+    } catch (error) {
+      if (!(error instanceof GrpcError)) log.error({ error: String(error) }, "call failed");
+      const refusal =
+        error instanceof GrpcError ? error : new GrpcError(grpcStatus.internal, "internal error");
+      this.end(refusal.code, refusal.message);
+    }
   }
 
   #respond(): void {

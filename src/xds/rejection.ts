@@ -6,7 +6,7 @@ import type { SentResource } from "./subscription.ts";
 /** The resources of a rejected response that are surely at fault: the only one, or those that the message names. */
 export function culpritsOf(sent: ReadonlyMap<string, SentResource>, reason: string): string[] {
   if (sent.size === 1) return [...sent.keys()];
-  const named = [...sent.keys()].filter((name) => names(reason, name));
+  const named = [...sent.keys()].filter((name) => isNamed(reason, name));
   // What the others have taken already is at fault only if nothing else can be.
   const onTrial = named.filter((name) => sent.get(name)?.trial !== undefined);
   return onTrial.length > 0 ? onTrial : named;
@@ -27,7 +27,7 @@ export function halves(sent: ReadonlyMap<string, SentResource>): string[][] {
 }
 
 /** Whether the message holds the name as a word of its own: `a.b` is not named by `x.a.b`. */
-function names(reason: string, name: string): boolean {
+function isNamed(reason: string, name: string): boolean {
   for (let at = reason.indexOf(name); at >= 0; at = reason.indexOf(name, at + 1)) {
     const after = reason.slice(at + name.length, at + name.length + 2);
     if (!/[\w|.:-]$/.test(reason.slice(0, at)) && !/^([\w|-]|[.:]\w)/.test(after)) return true;

@@ -3,7 +3,14 @@
 
 import type { Message } from "#envoy";
 import { labels as labelNames, annotations as annotationNames } from "#objects";
-import { environmentRow, environmentTable, defaultEnvironment, tables, type Pod, type ProxyClass } from "#model";
+import {
+  environmentRow,
+  environmentTable,
+  defaultEnvironment,
+  tables,
+  type Pod,
+  type ProxyClass,
+} from "#model";
 import type { Engine } from "#engine";
 import { GrpcError, grpcStatus, type Admitted, type GrpcPeer } from "#xds";
 import { Unauthenticated, type Authenticate, type Caller } from "./ca-service.ts";
@@ -45,7 +52,9 @@ export function admitProven(options: AdmissionOptions) {
     const pod = await podOf(options, nodeId);
     const account = serviceAccountOf(pod);
     if (caller.identity.serviceAccount !== account)
-      throw denied(`the identity of service account ${caller.identity.serviceAccount} is not the pod's, ${account}`);
+      throw denied(
+        `the identity of service account ${caller.identity.serviceAccount} is not the pod's, ${account}`,
+      );
     if (caller.podName !== undefined && caller.podName !== nodeId.pod)
       throw denied(`the token is bound to pod ${caller.podName} and not to ${nodeId.pod}`);
     if (caller.podUid !== undefined && pod.metadata.uid !== undefined && caller.podUid !== pod.metadata.uid)
@@ -74,7 +83,10 @@ export function classAgain(engine: Engine, id: string, before: ProxyClass): Prox
   return classOf(engine, nodeId, pod, before.envoyVersion);
 }
 
-async function callerOf({ authenticate, unauthenticated }: AdmissionOptions, peer: GrpcPeer): Promise<Caller> {
+async function callerOf(
+  { authenticate, unauthenticated }: AdmissionOptions,
+  peer: GrpcPeer,
+): Promise<Caller> {
   try {
     return await authenticate({ authorization: peer.authorization, peerCertificate: peer.certificate });
   } catch (error) {

@@ -56,7 +56,13 @@ export async function loadAuthority(
   return loadAuthority(options, before);
 }
 
-async function createOwn({ client, namespace, trustDomain, clock, log }: AuthorityStoreOptions): Promise<void> {
+async function createOwn({
+  client,
+  namespace,
+  trustDomain,
+  clock,
+  log,
+}: AuthorityStoreOptions): Promise<void> {
   const material = await createSelfSignedMaterial(clock, trustDomain);
   const data = Object.entries(keys).map(([field, key]) => [
     key,

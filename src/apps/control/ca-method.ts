@@ -2,7 +2,11 @@
 
 import * as grpc from "@grpc/grpc-js";
 import { GrpcError, type GrpcPeer, type UnaryMethod } from "#xds";
-import { certificateService, certificateServiceDefinition, type CertificateServiceOptions } from "./ca-service.ts";
+import {
+  certificateService,
+  certificateServiceDefinition,
+  type CertificateServiceOptions,
+} from "./ca-service.ts";
 
 export const createCertificatePath = certificateServiceDefinition.CreateCertificate.path;
 
@@ -27,6 +31,11 @@ function callOf(request: Call["request"], peer: GrpcPeer): Call {
   const metadata = new grpc.Metadata();
   if (peer.authorization !== undefined) metadata.set("authorization", peer.authorization);
   const sslPeerCertificate = peer.certificate === undefined ? undefined : { raw: peer.certificate };
-  const call = { request, metadata, getPeer: () => peer.address, getAuthContext: () => ({ sslPeerCertificate }) };
+  const call = {
+    request,
+    metadata,
+    getPeer: () => peer.address,
+    getAuthContext: () => ({ sslPeerCertificate }),
+  };
   return call as unknown as Call;
 }

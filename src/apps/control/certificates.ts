@@ -86,7 +86,10 @@ export class Certificates {
   }
 }
 
-async function issue({ names }: CertificatesOptions, { authority }: StoredAuthority): Promise<ServingCertificate> {
+async function issue(
+  { names }: CertificatesOptions,
+  { authority }: StoredAuthority,
+): Promise<ServingCertificate> {
   const { key, chain, root, notAfterMs } = await authority.issueServing(names);
   return { certPem: chain, keyPem: key, rootPem: root, notAfterMs };
 }

@@ -5,7 +5,15 @@ import { parse } from "yaml";
 import type { Logger } from "#base";
 import type { Change, Engine } from "#engine";
 import { defaultValues, mergeValues, type InjectionValues } from "#inject";
-import { meshConfigChange, meshConfigOf, objectChange, removalChange, tables, type ConfigMap, type Pod } from "#model";
+import {
+  meshConfigChange,
+  meshConfigOf,
+  objectChange,
+  removalChange,
+  tables,
+  type ConfigMap,
+  type Pod,
+} from "#model";
 import { objectKey, type KubeObject, type MeshConfig } from "#objects";
 
 export interface InputsOptions {

@@ -32,7 +32,10 @@ export function createMetrics(version: string) {
     registry,
     connected: gauge("pilot_xds", "Proxies connected by xDS", ["version"]),
     pushes: counter("pilot_xds_pushes", "Responses sent, by type", ["type"]),
-    pushErrors: counter("pilot_total_xds_internal_errors", "Queries that failed and kept their last good value"),
+    pushErrors: counter(
+      "pilot_total_xds_internal_errors",
+      "Queries that failed and kept their last good value",
+    ),
     rejectsTotal: counter("pilot_total_xds_rejects", "Responses that a proxy rejected", ["type"]),
     rejects: Object.fromEntries(
       Object.values(serviceOf).map((service) => [
@@ -66,7 +69,10 @@ export function createMetrics(version: string) {
     services: gauge("pilot_services", "Services known"),
     virtualServices: gauge("pilot_virt_services", "VirtualServices known"),
     events: counter("pilot_k8s_reg_events", "Objects changed, by kind and event", ["type", "event"]),
-    configErrors: counter("pilot_k8s_cfg_errors", "Configuration of the control plane that could not be read"),
+    configErrors: counter(
+      "pilot_k8s_cfg_errors",
+      "Configuration of the control plane that could not be read",
+    ),
     csr: counter("citadel_server_csr_count", "Certificate requests"),
     issued: counter("citadel_server_success_cert_issuance_count", "Certificates issued"),
     unauthenticated: counter("citadel_server_authentication_failure_count", "Callers who proved nothing", [
@@ -74,18 +80,28 @@ export function createMetrics(version: string) {
     ]),
     signErrors: counter("citadel_server_csr_sign_err_count", "Certificate requests refused", ["reason"]),
     rootExpiry: gauge("citadel_server_root_cert_expiry_timestamp", "When the root expires, Unix seconds"),
-    signerExpiry: gauge("citadel_server_cert_chain_expiry_timestamp", "When the signer expires, Unix seconds"),
+    signerExpiry: gauge(
+      "citadel_server_cert_chain_expiry_timestamp",
+      "When the signer expires, Unix seconds",
+    ),
     webhooks: webhookCounters(counter),
   };
 }
 
-type MakeCounter = <Label extends string>(name: string, help: string, labels?: readonly Label[]) => Counter<Label>;
+type MakeCounter = <Label extends string>(
+  name: string,
+  help: string,
+  labels?: readonly Label[],
+) => Counter<Label>;
 
 function webhookCounters(counter: MakeCounter): Readonly<Record<string, Counter<string>>> {
   return {
     sidecar_injection_requests_total: counter("sidecar_injection_requests_total", "Injection requests"),
     sidecar_injection_success_total: counter("sidecar_injection_success_total", "Pods injected"),
-    sidecar_injection_failure_total: counter("sidecar_injection_failure_total", "Pods not injected by a mistake"),
+    sidecar_injection_failure_total: counter(
+      "sidecar_injection_failure_total",
+      "Pods not injected by a mistake",
+    ),
     sidecar_injection_skip_total: counter("sidecar_injection_skip_total", "Pods that want no sidecar"),
     galley_validation_passed: counter("galley_validation_passed", "Objects found sound", [
       "group",

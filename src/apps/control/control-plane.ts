@@ -1,0 +1,482 @@
+// The control plane, wired: objects come in, proxies get configuration and certificates, pods get sidecars. It serves
+// once it knows the whole picture, and takes itself down proxy by proxy.
+
+import { unpackWorkload, type Clock, type Logger, type WorkloadFacts } from "#base";
+import { Engine, type Change } from "#engine";
+import { resourceOf } from "#envoy";
+import {
+  accessFromKubeconfig,
+  accessInCluster,
+  KubeClient,
+  LeaderElection,
+  RateLimitedWriter,
+  type KubeAccess,
+} from "#kube";
+import { environmentChange, podFacts, proxyClassText, tables, type ProxyClass } from "#model";
+import { planOf, viewsOf, type View } from "#plan";
+import type { InjectionMesh } from "#inject";
+import { validateObject } from "#objects";
+import { AdsServer, adsPath, Batcher, GrpcServer, Mesh, type MeshReports } from "#xds";
+import { admitProven, admitUnproven, classAgain, type AdmissionOptions } from "./admission.ts";
+import { loadAuthority, type StoredAuthority } from "./authority-store.ts";
+import { createCertificateMethod, createCertificatePath } from "./ca-method.ts";
+import { createAuthenticator, type Authenticate } from "./ca-service.ts";
+import { Certificates } from "./certificates.ts";
+import { debugPages } from "./debug-pages.ts";
+import { DirectorySource } from "./directory-source.ts";
+import { Inputs } from "./inputs.ts";
+import { KubeSource } from "./kube-source.ts";
+import { createMetrics, serviceOf, type Metrics } from "./metrics.ts";
+import { MonitoringServer } from "./monitoring.ts";
+import { RejectionWriter } from "./rejection-writer.ts";
+import { mayRead, reviewToken } from "./reviews.ts";
+import { RootPublisher } from "./root-publisher.ts";
+import type { ObjectSource, Settings } from "./settings.ts";
+import { standaloneAuthority } from "./standalone-authority.ts";
+import { WebhookBundles } from "./webhook-bundles.ts";
+import { startWebhooks, type WebhookServer } from "./webhooks/index.ts";
+
+export interface ControlPlaneOptions {
+  readonly settings: Settings;
+  readonly version: string;
+  readonly clock: Clock;
+  /** 0 to 1. */
+  readonly random: () => number;
+  readonly log: Logger;
+}
+
+const leaseName = "istio-leader";
+/** How often sessions and trials are looked after. */
+const tickMs = 500;
+/** The pause before the CA is asked for again at start. */
+const retryMs = 1_000;
+
+export class ControlPlane {
+  readonly #options: ControlPlaneOptions;
+  readonly #engine = new Engine();
+  readonly #metrics: Metrics;
+  readonly #client: KubeClient | undefined;
+  readonly #writer: RateLimitedWriter;
+  readonly #rejections: RejectionWriter | undefined;
+  readonly #batcher: Batcher;
+  readonly #mesh: Mesh<ProxyClass, View>;
+  readonly #inputs: Inputs;
+  readonly #ads: AdsServer<ProxyClass, View>;
+  readonly #unprovenAds: AdsServer<ProxyClass, View>;
+  readonly #stops: (() => void | Promise<void>)[] = [];
+  #monitoring: MonitoringServer | undefined;
+  #webhooks: WebhookServer | undefined;
+  #xds: GrpcServer | undefined;
+  #plaintext: GrpcServer | undefined;
+  #ready = false;
+
+  constructor(options: ControlPlaneOptions) {
+    this.#options = options;
+    const { settings, clock, log } = options;
+    this.#metrics = createMetrics(options.version);
+    const access = accessOf(settings.source);
+    this.#client = access === undefined ? undefined : new KubeClient(access);
+    this.#writer = new RateLimitedWriter({ clock, log });
+    if (this.#client !== undefined) {
+      const component = settings.podName;
+      this.#rejections = new RejectionWriter({
+        client: this.#client,
+        writer: this.#writer,
+        clock,
+        component,
+      });
+    }
+    this.#batcher = new Batcher({ clock, publish: (changes) => this.#publish(changes) });
+    this.#mesh = new Mesh({
+      engine: this.#engine,
+      translation: { viewsOf, planOf, resourceOf },
+      nowMs: clock.monotonicMs,
+      after: clock.after,
+      reports: this.#meshReports(),
+    });
+    this.#inputs = new Inputs({
+      engine: this.#engine,
+      namespace: settings.namespace,
+      log,
+      add: (changes) => this.#batcher.add(changes),
+      counted: (type, event) => this.#metrics.events.inc({ type, event }),
+      misread: () => this.#metrics.configErrors.inc(),
+    });
+    const admission = this.#admission();
+    this.#ads = this.#newAds(admitProven(admission));
+    this.#unprovenAds = this.#newAds(admitUnproven(admission));
+  }
+
+  /** The ports that it really listens on. */
+  get ports(): { xds: number; monitoring: number; webhook: number; plaintext: number | undefined } {
+    return {
+      xds: this.#xds?.port ?? 0,
+      monitoring: this.#monitoring?.port ?? 0,
+      webhook: this.#webhooks?.port ?? 0,
+      plaintext: this.#plaintext?.port,
+    };
+  }
+
+  /** Resolves when it serves. Rejects if a port is taken or the CA is unusable. */
+  async start(): Promise<void> {
+    const { settings, log, clock } = this.#options;
+    const startedMs = clock.monotonicMs();
+    this.#monitoring = await this.#startMonitoring();
+    this.#batcher.hold();
+    const { rootNamespace, ...environment } = {
+      rootNamespace: settings.namespace,
+      clusterDomain: settings.clusterDomain,
+      clusterId: settings.clusterId,
+      network: settings.network,
+    };
+    this.#batcher.add([environmentChange({ rootNamespace, ...environment })]);
+    const synced = this.#startSource();
+    const certificates = await this.#startCertificates();
+    await synced;
+    this.#batcher.release();
+    await this.#startServers(certificates);
+    if (this.#client !== undefined) this.#startHousekeeping(this.#client, certificates);
+    this.#startTicks();
+    this.#ready = true;
+    const tookMs = Math.round(clock.monotonicMs() - startedMs);
+    log.info({ tookMs, ...this.ports, objects: this.#engine.rows(tables.Service).size }, "serving");
+  }
+
+  /** Lets the proxies go one by one, so that other replicas get them one by one. */
+  async stop(): Promise<void> {
+    this.#ready = false;
+    const { drainMs } = this.#options.settings;
+    await Promise.all([this.#xds?.close(drainMs), this.#plaintext?.close(drainMs)]);
+    for (const stop of this.#stops.toReversed()) await stop();
+    this.#writer.stop();
+    await this.#webhooks?.close();
+    this.#monitoring?.close();
+    this.#client?.close();
+  }
+
+  #publish(changes: readonly Change[]): void {
+    const { clock } = this.#options;
+    const startedMs = clock.monotonicMs();
+    const { woken, computed } = this.#mesh.publish(changes);
+    this.#metrics.batchSeconds.observe((clock.monotonicMs() - startedMs) / 1000);
+    this.#metrics.woken.inc(woken);
+    this.#metrics.computed.inc(computed);
+    for (const key of this.#inputs.takeChangedPods()) {
+      const [namespace = "", name = ""] = key.split("/");
+      for (const ads of [this.#ads, this.#unprovenAds]) {
+        ads.reclassify(
+          `${name}.${namespace}`,
+          ({ id, proxyClass }) => classAgain(this.#engine, id, proxyClass),
+          (one, other) => proxyClassText(one) === proxyClassText(other),
+        );
+      }
+    }
+  }
+
+  #meshReports(): MeshReports {
+    const { log } = this.#options;
+    const standing = new Map<string, number>();
+    const count = (service: string, by: number): void => {
+      standing.set(service, (standing.get(service) ?? 0) + by);
+      this.#metrics.rejects[service]?.set(standing.get(service) ?? 0);
+    };
+    return {
+      failed: ({ query, keyText, error }) => {
+        this.#metrics.pushErrors.inc();
+        log.error(
+          { query, key: keyText, error: String(error) },
+          "cannot be computed; the last good value stays",
+        );
+      },
+      rejected: (rejection, news) => {
+        const { type, name, proxy, reason } = rejection;
+        if (!news) return;
+        log.warn({ type, name, proxy, reason }, "resource rejected; the last good version stays in use");
+        count(serviceOf[type], 1);
+        this.#rejections?.rejected(rejection);
+      },
+      cleared: (rejection) => {
+        const { type, name } = rejection;
+        log.info({ type, name }, "rejected resource replaced");
+        count(serviceOf[type], -1);
+        this.#rejections?.cleared(rejection);
+      },
+      published: () => {},
+    };
+  }
+
+  #newAds(admit: ConstructorParameters<typeof AdsServer<ProxyClass, View>>[0]["admit"]) {
+    const { clock, log, version } = this.#options;
+    const metrics = this.#metrics;
+    return new AdsServer<ProxyClass, View>({
+      mesh: this.#mesh,
+      admit,
+      nowMs: clock.monotonicMs,
+      log,
+      reports: {
+        connected: () => metrics.connected.inc({ version }),
+        disconnected: () => metrics.connected.dec({ version }),
+        refused: () => metrics.refused.inc(),
+        sent: (type, resources, bytes) => {
+          metrics.pushes.inc({ type: serviceOf[type] });
+          metrics.resourcesSent.inc({ type: serviceOf[type] }, resources);
+          metrics.bytesSent.inc({ type: serviceOf[type] }, bytes);
+        },
+        acknowledged: (_type, sinceMs) => metrics.convergence.observe(sinceMs / 1000),
+        rejected: (type) => metrics.rejectsTotal.inc({ type: serviceOf[type] }),
+      },
+    });
+  }
+
+  #admission(): AdmissionOptions {
+    return {
+      engine: this.#engine,
+      authenticate: (credentials) => this.#authenticate(credentials),
+      awaitPod: (key) => this.#inputs.awaitPod(key),
+      unauthenticated: (reason) => this.#metrics.unauthenticated.inc({ reason }),
+    };
+  }
+
+  readonly #authenticate: Authenticate = (credentials) =>
+    createAuthenticator({
+      // Read each time: MeshConfig may change while we run.
+      trustDomain: this.#trustDomain,
+      reviewToken: (token, audiences) =>
+        this.#client === undefined
+          ? Promise.resolve({ authenticated: false, error: "there is no API server to ask" })
+          : reviewToken(this.#client, token, audiences),
+    })(credentials);
+
+  get #trustDomain(): string {
+    return this.#inputs.mesh.trustDomain ?? "cluster.local";
+  }
+
+  async #workloadFacts(
+    namespace: string,
+    name: string,
+    uid: string | undefined,
+  ): Promise<WorkloadFacts | undefined> {
+    const pod = await this.#inputs.awaitPod(`${namespace}/${name}`);
+    if (pod === undefined || (uid !== undefined && pod.metadata.uid !== uid)) return undefined;
+    return unpackWorkload(podFacts(pod, this.#options.settings.clusterId));
+  }
+
+  #startMonitoring(): Promise<MonitoringServer> {
+    const { settings, version, log } = this.#options;
+    const pages = {
+      ...debugPages({ engine: this.#engine, mesh: this.#mesh, ads: this.#ads }),
+      syncz: () => [...this.#ads.status(), ...this.#unprovenAds.status()],
+    };
+    return MonitoringServer.listen({
+      host: settings.host,
+      port: settings.ports.monitoring,
+      metrics: () => this.#renderMetrics(),
+      isReady: () => this.#ready,
+      version: { version, revision: settings.revision, clusterId: settings.clusterId },
+      debug: pages,
+      mayRead: (token, path) =>
+        this.#client === undefined ? Promise.resolve(false) : mayRead(this.#client, token, path),
+      log,
+    });
+  }
+
+  async #renderMetrics(): Promise<{ text: string; contentType: string }> {
+    const { registry, services, virtualServices, nodes, views, pending } = this.#metrics;
+    services.set(this.#engine.rows(tables.Service).size + this.#engine.rows(tables.ServiceEntry).size);
+    virtualServices.set(this.#engine.rows(tables.VirtualService).size);
+    nodes.set(this.#engine.nodesHeld);
+    views.set(this.#mesh.viewCount);
+    pending.set(this.#batcher.pendingCount);
+    return { text: await registry.metrics(), contentType: registry.contentType };
+  }
+
+  /** Resolves when the whole picture is in. */
+  #startSource(): Promise<void> {
+    const { settings, clock, random, log } = this.#options;
+    const changed: Inputs["changed"] = (set, removed) => this.#inputs.changed(set, removed);
+    if (settings.source.kind === "directory") {
+      const source = new DirectorySource({ path: settings.source.path, log, changed });
+      source.start();
+      this.#stops.push(() => source.stop());
+      return Promise.resolve();
+    }
+    const { namespace } = settings;
+    const source = new KubeSource({ client: this.#client!, namespace, clock, random, log, changed });
+    source.start();
+    this.#stops.push(() => source.stop());
+    return source.synced;
+  }
+
+  async #startCertificates(): Promise<Certificates> {
+    const { settings, clock, log } = this.#options;
+    const client = this.#client;
+    const { namespace } = settings;
+    const load = (before: StoredAuthority | undefined): Promise<StoredAuthority> =>
+      client === undefined
+        ? standaloneAuthority(clock, before)
+        : loadAuthority({ client, namespace, trustDomain: this.#trustDomain, clock, log }, before);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const certificates = await Certificates.create({
+          load,
+          names: servingNames(settings),
+          clock,
+          log,
+          changed: (serving, authority) => this.#certificateChanged(certificates, serving, authority),
+        });
+        this.#measureAuthority(certificates);
+        this.#stops.push(() => certificates.stop());
+        return certificates;
+      } catch (error) {
+        // Said once: the API server may be starting, or the operator's secret be wrong until it is mended.
+        if (attempt === 1)
+          log.error({ error: String(error) }, "the CA cannot be loaded; trying again each second");
+        await new Promise<void>((resolve) => void clock.after(retryMs, resolve));
+      }
+    }
+  }
+
+  readonly #onRootChanged: (() => void)[] = [];
+
+  #certificateChanged(
+    certificates: Certificates,
+    { certPem, keyPem, rootPem }: Certificates["serving"],
+    _authority: Certificates["authority"],
+  ): void {
+    this.#xds?.replaceTls({ certificate: certPem, key: keyPem, clientRoots: rootPem });
+    this.#webhooks?.certificateChanged();
+    this.#measureAuthority(certificates);
+    for (const tell of this.#onRootChanged) tell();
+  }
+
+  #measureAuthority({ authority }: Certificates): void {
+    this.#metrics.rootExpiry.set(authority.rootNotAfterMs / 1000);
+    this.#metrics.signerExpiry.set(authority.notAfterMs / 1000);
+  }
+
+  async #startServers(certificates: Certificates): Promise<void> {
+    const { settings, log } = this.#options;
+    const metrics = this.#metrics;
+    const { certPem, keyPem, rootPem } = certificates.serving;
+    this.#xds = await GrpcServer.listen({
+      host: settings.host,
+      port: settings.ports.xds,
+      tls: { certificate: certPem, key: keyPem, clientRoots: rootPem },
+      streams: { [adsPath]: this.#ads.method },
+      unary: {
+        [createCertificatePath]: createCertificateMethod({
+          ca: () => certificates.authority,
+          authenticate: this.#authenticate,
+          lookupPod: (namespace, name, uid) => this.#workloadFacts(namespace, name, uid),
+          log,
+          metrics: {
+            csr: () => metrics.csr.inc(),
+            issued: () => metrics.issued.inc(),
+            unauthenticated: (reason) => metrics.unauthenticated.inc({ reason }),
+            refused: (reason) => metrics.signErrors.inc({ reason }),
+          },
+        }),
+      },
+      log,
+    });
+    if (settings.plaintext !== undefined) {
+      this.#plaintext = await GrpcServer.listen({
+        ...settings.plaintext,
+        streams: { [adsPath]: this.#unprovenAds.method },
+        unary: {},
+        log,
+      });
+    }
+    this.#webhooks = await this.#startWebhooks(certificates);
+  }
+
+  #startWebhooks(certificates: Certificates): Promise<WebhookServer> {
+    const { settings, log } = this.#options;
+    return startWebhooks({
+      host: settings.host,
+      port: settings.ports.webhook,
+      certificate: () => certificates.serving,
+      namespaceLabels: (name) => {
+        const namespace = this.#engine.rows(tables.Namespace).get(name);
+        return namespace === undefined ? undefined : (namespace.metadata.labels ?? {});
+      },
+      injectionConfig: () => ({
+        values: this.#inputs.injection,
+        // The same object as injection sees it: plain data.
+        mesh: this.#inputs.mesh as InjectionMesh,
+        revision: settings.revision,
+        nativeSidecars: false,
+      }),
+      validateObject,
+      log,
+      count: (metric, labels) => this.#metrics.webhooks[metric]?.inc(labels),
+    });
+  }
+
+  #startHousekeeping(client: KubeClient, certificates: Certificates): void {
+    const { settings, clock, random, log } = this.#options;
+    const shared = {
+      client,
+      writer: this.#writer,
+      rootPem: () => certificates.authority.rootPem,
+      clock,
+      random,
+      log,
+    };
+    const roots = new RootPublisher(shared);
+    const bundles = new WebhookBundles(shared);
+    const election = new LeaderElection({
+      ...shared,
+      namespace: settings.namespace,
+      name: leaseName,
+      identity: settings.podName,
+      changed: (leading) => roots.setLeading(leading),
+    });
+    this.#onRootChanged.push(
+      () => roots.publishAll(),
+      () => bundles.publishAll(),
+    );
+    roots.start();
+    bundles.start();
+    election.start();
+    this.#stops.push(
+      () => roots.stop(),
+      () => bundles.stop(),
+      () => election.stop(),
+    );
+  }
+
+  #startTicks(): void {
+    const { clock } = this.#options;
+    let cancel = (): void => {};
+    const tick = (): void => {
+      this.#ads.tick();
+      this.#unprovenAds.tick();
+      cancel = clock.after(tickMs, tick);
+    };
+    cancel = clock.after(tickMs, tick);
+    this.#stops.push(() => cancel());
+  }
+}
+
+function accessOf(source: ObjectSource): KubeAccess | undefined {
+  switch (source.kind) {
+    case "kubeconfig":
+      return accessFromKubeconfig(source.path, source.context);
+    case "in-cluster":
+      return accessInCluster(source.host, source.port);
+    case "directory":
+      return undefined;
+  }
+}
+
+/** The names under which proxies and the API server call us. */
+function servingNames({ namespace, clusterDomain, revision }: Settings): string[] {
+  const services = revision === "default" ? ["istiod"] : ["istiod", `istiod-${revision}`];
+  const ofServices = services.flatMap((service) => [
+    `${service}.${namespace}.svc`,
+    `${service}.${namespace}.svc.${clusterDomain}`,
+    `${service}.${namespace}`,
+  ]);
+  return [...ofServices, "localhost", "127.0.0.1"];
+}

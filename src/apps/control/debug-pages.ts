@@ -1,0 +1,85 @@
+// What 15014/debug shows: proxies, services, configuration, and what is sent to one proxy.
+
+import type { Engine } from "#engine";
+import { decodeMessage, messageNameOf } from "#envoy";
+import { tables, type TableKind } from "#model";
+import { resourceTypes, type ResourceType } from "#plan";
+import type { AdsServer, AdsSession, Mesh } from "#xds";
+import type { DebugPage } from "./monitoring.ts";
+
+export interface DebugOptions<C, V> {
+  readonly engine: Engine;
+  readonly mesh: Mesh<C, V>;
+  readonly ads: AdsServer<C, V>;
+}
+
+/** Kubernetes kinds that `configz` leaves out: what people write is Istio's. */
+const notConfiguration: ReadonlySet<string> = new Set<TableKind>([
+  "Service",
+  "EndpointSlice",
+  "Pod",
+  "Namespace",
+  "Node",
+  "Secret",
+  "ConfigMap",
+]);
+
+export function debugPages<C, V>({
+  engine,
+  mesh,
+  ads,
+}: DebugOptions<C, V>): Readonly<Record<string, DebugPage>> {
+  const dump = (types: readonly ResourceType[]): DebugPage => {
+    return (query) => {
+      const session = ads.sessionOf(query.get("proxyID") ?? "");
+      return session === undefined ? undefined : resourcesOf(session, types);
+    };
+  };
+  return {
+    syncz: () => ads.status(),
+    rejectz: () => mesh.rejections(),
+    registryz: () => [...engine.rows(tables.Service).values()],
+    endpointz: () => [...engine.rows(tables.EndpointSlice).values()],
+    configz: () =>
+      Object.entries(tables).flatMap(([kind, table]) =>
+        notConfiguration.has(kind) ? [] : [...engine.rows(table as typeof tables.Sidecar).values()],
+      ),
+    edsz: dump(["endpoint"]),
+    // Keys of secrets stay out of every dump.
+    config_dump: dump(resourceTypes.filter((type) => type !== "secret")),
+    enginez: () => ({
+      revision: engine.revision,
+      computed: engine.computedTotal,
+      nodes: engine.nodesHeld,
+      views: mesh.viewCount,
+      resources: mesh.resourceCounts(),
+      woken: mesh.wokenTotal,
+    }),
+  };
+}
+
+/** What the control plane wants the proxy to have, decoded, with the versions that it holds. */
+function resourcesOf(session: AdsSession, types: readonly ResourceType[]): object {
+  const shown = types.map((type) => {
+    const held = session.held(type);
+    const resources = session.views.flatMap((view) =>
+      [...view.names(type)].flatMap((name) => {
+        const entry = view.entry(type, name);
+        const resource = entry?.current ?? entry?.good;
+        if (resource === undefined) return [];
+        return [
+          {
+            name,
+            version: resource.version,
+            held: held.get(name),
+            rejected: entry?.rejection?.reason,
+            origins: resource.origins,
+            resource: decodeMessage(messageNameOf(type), resource.bytes),
+          },
+        ];
+      }),
+    );
+    return [type, resources] as const;
+  });
+  return { proxy: session.id, ...Object.fromEntries(shown) };
+}

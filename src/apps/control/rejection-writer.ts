@@ -1,0 +1,119 @@
+// What proxies rejected, said where the owner of the object looks: a condition in its status, and an Event.
+
+import type { Clock } from "#base";
+import { renderRef, type ObjectRef } from "#base";
+import { collectionPath, type KubeClient, type RateLimitedWriter } from "#kube";
+import { kinds, type KindInfo } from "#objects";
+import type { Rejection } from "#xds";
+
+export interface RejectionWriterOptions {
+  readonly client: KubeClient;
+  readonly writer: RateLimitedWriter;
+  readonly clock: Clock;
+  /** The name under which events are reported. */
+  readonly component: string;
+}
+
+interface Condition {
+  readonly type: string;
+  readonly status: "True" | "False";
+  readonly reason: string;
+  readonly message: string;
+  readonly lastTransitionTime: string;
+}
+
+const conditionType = "Programmed";
+/** Objects that one rejection is written to: a listener can be made from dozens, and one of the first is at fault. */
+const objectsMax = 5;
+/** Kubernetes' limit for an event's message. */
+const messageLengthMax = 1_000;
+
+/** The mesh objects that a rejected resource is made from: the ones that a person wrote. */
+export function objectsAtFault({ origins }: Rejection): ObjectRef[] {
+  const seen = new Map<string, ObjectRef>();
+  for (const { object } of origins) if (kindOf(object) !== undefined) seen.set(renderRef(object), object);
+  // An EnvoyFilter writes what it likes; everything else has been checked.
+  return [...seen.values()]
+    .toSorted((a, b) => Number(b.kind === "EnvoyFilter") - Number(a.kind === "EnvoyFilter"))
+    .slice(0, objectsMax);
+}
+
+export class RejectionWriter {
+  readonly #options: RejectionWriterOptions;
+
+  constructor(options: RejectionWriterOptions) {
+    this.#options = options;
+  }
+
+  rejected(rejection: Rejection): void {
+    const { type, name, reason, proxy } = rejection;
+    const message =
+      `${proxy.split("~")[2] ?? proxy} rejected ${type} ${name}, the last good version stays in use: ${reason}`.slice(
+        0,
+        messageLengthMax,
+      );
+    for (const object of objectsAtFault(rejection)) {
+      const status = { status: "False", reason: "RejectedByProxy", message } as const;
+      this.#submitCondition(object, status);
+      this.#options.writer.submit(`event ${renderRef(object)} ${type} ${name}`, () =>
+        this.#writeEvent(object, message),
+      );
+    }
+  }
+
+  cleared(rejection: Rejection): void {
+    for (const object of objectsAtFault(rejection)) {
+      this.#submitCondition(object, { status: "True", reason: "Accepted", message: "" });
+    }
+  }
+
+  #submitCondition(object: ObjectRef, condition: Pick<Condition, "status" | "reason" | "message">): void {
+    this.#options.writer.submit(`status ${renderRef(object)}`, () => this.#writeCondition(object, condition));
+  }
+
+  async #writeCondition(
+    object: ObjectRef,
+    { status, reason, message }: Pick<Condition, "status" | "reason" | "message">,
+  ): Promise<void> {
+    const kind = kindOf(object);
+    if (kind === undefined) return;
+    const { client, clock } = this.#options;
+    const path = `${collectionPath({ ...kind, version: kind.storageVersion }, object.namespace)}/${object.name}`;
+    const now = await client.get<{ readonly status?: { readonly conditions?: readonly Condition[] } }>(path);
+    const others = (now.status?.conditions ?? []).filter(({ type }) => type !== conditionType);
+    const lastTransitionTime = new Date(clock.nowMs()).toISOString().replace(/\.\d+Z$/, "Z");
+    const conditions = [...others, { type: conditionType, status, reason, message, lastTransitionTime }];
+    const body = { status: { conditions } };
+    await client.request(`${path}/status`, { method: "PATCH", patch: "merge", body });
+  }
+
+  #writeEvent(object: ObjectRef, message: string): Promise<unknown> {
+    const { client, clock, component } = this.#options;
+    const namespace = object.namespace === "" ? "default" : object.namespace;
+    const kind = kindOf(object);
+    const at = new Date(clock.nowMs()).toISOString().replace(/\.\d+Z$/, "Z");
+    const body = {
+      apiVersion: "v1",
+      kind: "Event",
+      metadata: { generateName: `${object.name}.`, namespace },
+      type: "Warning",
+      reason: "RejectedByProxy",
+      message,
+      involvedObject: {
+        apiVersion: kind === undefined ? "" : `${kind.group}/${kind.storageVersion}`,
+        kind: object.kind,
+        namespace: object.namespace,
+        name: object.name,
+      },
+      source: { component },
+      firstTimestamp: at,
+      lastTimestamp: at,
+      count: 1,
+    };
+    return client.request(`/api/v1/namespaces/${namespace}/events`, { method: "POST", body });
+  }
+}
+
+function kindOf({ kind }: ObjectRef): KindInfo | undefined {
+  return kinds.find((info) => info.kind === kind && info.family === "istio");
+}
