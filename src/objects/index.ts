@@ -68,3 +68,16 @@ export { makeProblem, problemTable } from "./problems.ts";
 export type { ValidationContext } from "./validate.ts";
 export { hasErrors, validateObject } from "./validate.ts";
 export { schemaKinds } from "./schema.ts";
+export type { EffectiveMeshConfig, ParsedMeshConfig } from "./mesh-config.ts";
+export {
+  controlPlaneNamespace,
+  defaultMeshConfig,
+  defaultProxyConfig,
+  mergeProxyConfig,
+  parseMeshConfig,
+  parseMeshNetworks,
+  parseProxyConfig,
+  validateMeshConfig,
+  validateMeshNetworks,
+  validateProxyConfig,
+} from "./mesh-config.ts";

@@ -61,6 +61,7 @@ export interface MeshConfig {
   readonly tlsDefaults?: MeshConfigTLSConfig;
   readonly defaultTrafficPolicy?: MeshConfigDefaultTrafficPolicy;
   readonly serviceEntryVisibility?: ServiceEntryVisibility;
+  readonly defaultInboundHttpRetryPolicy?: HTTPRetry;
 }
 
 export type MeshConfigIngressControllerMode = "UNSPECIFIED" | "OFF" | "DEFAULT" | "STRICT";

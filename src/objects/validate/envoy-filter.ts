@@ -18,11 +18,6 @@ const connectionManagers = new Set([
 ]);
 
 export function checkEnvoyFilter(spec: EnvoyFilterSpec, context: ValidationContext, report: Report): void {
-  report.add(
-    "MZ0254",
-    "spec",
-    "an EnvoyFilter depends on how the mesh builds Envoy's configuration, which changes between versions: prefer other kinds",
-  );
   checkSelectorLabels(
     spec.workloadSelector?.labels,
     spec.workloadSelector !== undefined,
