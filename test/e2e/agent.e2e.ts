@@ -1,7 +1,6 @@
 // The agent with a real Envoy, against a control plane of this test's own: a CA that is the real one and an ADS server that
 // serves one inbound listener. No namespaces and no root are needed, only Envoy.
 
-import * as grpc from "@grpc/grpc-js";
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
 import { X509Certificate } from "node:crypto";
@@ -17,11 +16,12 @@ import { fileURLToPath } from "node:url";
 import { packService, packWorkload, silentLog, type Clock } from "#base";
 import { decodeMessage, encodeMessage } from "#envoy";
 import { CertificateAuthority, createSelfSignedMaterial } from "#identity";
+import { adsPath, GrpcServer, type GrpcServerOptions } from "#xds";
 import { fetchCertificate } from "../../src/apps/agent/ca-client.ts";
 import {
-  certificateService,
-  certificateServiceDefinition,
   createAuthenticator,
+  createCertificateMethod,
+  createCertificatePath,
 } from "../../src/apps/control/ca-service.ts";
 import { tcpProxy } from "../../src/envoy/filters.ts";
 import { accessLogs, tcpAccessLogOptions } from "../../src/envoy/telemetry.ts";
@@ -51,7 +51,7 @@ interface World {
   readonly dir: string;
   readonly ports: Readonly<Record<(typeof portNames)[number], number>>;
   readonly ca: CertificateAuthority;
-  readonly control: grpc.Server;
+  readonly control: GrpcServer;
   readonly app: Server;
   readonly agent: ChildProcess;
   readonly output: string[];
@@ -70,7 +70,7 @@ describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
     world.agent.kill("SIGKILL");
     const envoyPid = envoyPidOf(world);
     if (envoyPid !== undefined && world.agent.exitCode === null) process.kill(envoyPid, "SIGKILL");
-    world.control.forceShutdown();
+    await world.control.close(0);
     world.app.close();
     world.app.closeAllConnections();
     rmSync(world.dir, { recursive: true, force: true });
@@ -297,70 +297,57 @@ function agentEnv(dir: string, ports: World["ports"]): Record<string, string> {
 }
 
 /** The CA and an ADS server on one port, as istiod's 15012. */
-async function startControl(ca: CertificateAuthority, ports: World["ports"]): Promise<grpc.Server> {
-  const server = new grpc.Server();
+async function startControl(ca: CertificateAuthority, ports: World["ports"]): Promise<GrpcServer> {
   const facts = { namespace: "default", app: "client", version: "v1", canonicalService: "client" };
-  server.addService(
-    certificateServiceDefinition,
-    certificateService({
-      ca: () => ca,
-      authenticate: createAuthenticator({
-        trustDomain: "cluster.local",
-        reviewToken: (token) =>
-          Promise.resolve({
-            authenticated: true,
-            username: `system:serviceaccount:default:${token}`,
-            audiences: ["istio-ca"],
-            podName: `${token}-1`,
-          }),
-      }),
-      lookupPod: () => ({ ...facts, workload: "client", canonicalRevision: "v1", cluster: "Kubernetes" }),
-      log: silentLog,
-      metrics: { csr() {}, issued() {}, unauthenticated() {}, refused() {} },
+  const method = createCertificateMethod({
+    ca: () => ca,
+    authenticate: createAuthenticator({
+      trustDomain: "cluster.local",
+      reviewToken: (token) =>
+        Promise.resolve({
+          authenticated: true,
+          username: `system:serviceaccount:default:${token}`,
+          audiences: ["istio-ca"],
+          podName: `${token}-1`,
+        }),
     }),
-  );
-  const bytes = { requestStream: true, responseStream: true, ...rawBytes } as const;
-  const path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-  server.addService({ delta: { path, ...bytes } }, { delta: serveDelta(ports) });
-  const serving = await ca.issueServing(["localhost"]);
-  const pair = { private_key: Buffer.from(serving.key), cert_chain: Buffer.from(serving.chain) };
-  await new Promise<void>((resolve, reject) => {
-    const credentials = grpc.ServerCredentials.createSsl(null, [pair], false);
-    server.bindAsync(`127.0.0.1:${ports.xds}`, credentials, (error) =>
-      error === null ? resolve() : reject(error),
-    );
+    lookupPod: () => ({ ...facts, workload: "client", canonicalRevision: "v1", cluster: "Kubernetes" }),
+    log: silentLog,
+    metrics: { csr() {}, issued() {}, unauthenticated() {}, refused() {} },
   });
-  return server;
+  const serving = await ca.issueServing(["localhost"]);
+  return GrpcServer.listen({
+    host: "127.0.0.1",
+    port: ports.xds,
+    tls: { certificate: serving.chain, key: serving.key, clientRoots: ca.rootPem },
+    streams: { [adsPath]: serveDelta(ports) },
+    unary: { [createCertificatePath]: method },
+    log: silentLog,
+  });
 }
 
-const asIs = (message: Buffer): Buffer => message;
-const rawBytes = {
-  requestSerialize: asIs,
-  requestDeserialize: asIs,
-  responseSerialize: asIs,
-  responseDeserialize: asIs,
-};
-
-function serveDelta(ports: World["ports"]): grpc.handleBidiStreamingCall<Buffer, Buffer> {
+function serveDelta(ports: World["ports"]): GrpcServerOptions["streams"][string] {
   return (stream) => {
+    assert.ok(stream.peer.certificate !== undefined, "Envoy comes with its certificate");
     const answered = new Set<string>();
-    stream.on("error", () => {});
-    stream.on("end", () => stream.end());
-    stream.on("data", (message: Buffer) => {
-      const request = decodeMessage("envoy.service.discovery.v3.DeltaDiscoveryRequest", message);
-      const typeUrl = String(request["typeUrl"]);
-      if (request["errorDetail"] !== undefined)
-        process.stderr.write(`${JSON.stringify(request["errorDetail"])}\n`);
-      if (answered.has(typeUrl)) return;
-      answered.add(typeUrl);
-      const resources = resourcesOf(typeUrl, ports).map((resource) => ({
-        name: resource["name"],
-        version: "1",
-        resource: { "@type": typeUrl, ...resource },
-      }));
-      const response = { resources, typeUrl, nonce: `${answered.size}`, systemVersionInfo: "1" };
-      stream.write(Buffer.from(encodeMessage("envoy.service.discovery.v3.DeltaDiscoveryResponse", response)));
-    });
+    return {
+      closed: () => {},
+      message: (bytes) => {
+        const request = decodeMessage("envoy.service.discovery.v3.DeltaDiscoveryRequest", bytes);
+        const typeUrl = String(request["typeUrl"]);
+        if (request["errorDetail"] !== undefined)
+          process.stderr.write(`${JSON.stringify(request["errorDetail"])}\n`);
+        if (answered.has(typeUrl)) return;
+        answered.add(typeUrl);
+        const resources = resourcesOf(typeUrl, ports).map((resource) => ({
+          name: resource["name"],
+          version: "1",
+          resource: { "@type": typeUrl, ...resource },
+        }));
+        const response = { resources, typeUrl, nonce: `${answered.size}`, systemVersionInfo: "1" };
+        stream.send(encodeMessage("envoy.service.discovery.v3.DeltaDiscoveryResponse", response));
+      },
+    };
   };
 }
 

@@ -1,10 +1,11 @@
-import * as grpc from "@grpc/grpc-js";
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { after, before, describe, test } from "node:test";
+import { test } from "node:test";
 import { silentLog, type Clock } from "#base";
 import { CertificateAuthority, createSelfSignedMaterial } from "#identity";
-import { certificateService, certificateServiceDefinition, createAuthenticator } from "./ca-service.ts";
+import { GrpcError, grpcStatus, type UnaryMethod } from "#xds";
+import protobuf from "protobufjs/minimal.js";
+import { createAuthenticator, createCertificateMethod } from "./ca-service.ts";
 import type { TokenReviewResult } from "./ca-service.ts";
 
 const clock: Clock = { nowMs: () => Date.now(), monotonicMs: () => 0, after: () => () => {} };
@@ -27,11 +28,15 @@ const reviews: Record<string, TokenReviewResult> = {
   },
   expired: { authenticated: false, error: "token has expired" },
   foreign: { authenticated: true, username: "system:serviceaccount:default:sleep", audiences: ["vault"] },
+  early: {
+    authenticated: true,
+    username: "system:serviceaccount:default:sleep",
+    audiences: ["istio-ca"],
+    podName: "not-seen-yet",
+  },
   person: { authenticated: true, username: "alice", audiences: ["istio-ca"] },
 };
 const counted: string[] = [];
-const server = new grpc.Server();
-let port = 0;
 /** Made once by the agent's own code; a request holds nothing secret. */
 const csr = `-----BEGIN CERTIFICATE REQUEST-----
 MIH6MIGgAgEAMAAwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQOSC8pGDYMh257
@@ -43,82 +48,86 @@ tIJYSWqrhKoO+1I8jA==
 -----END CERTIFICATE REQUEST-----
 `;
 
-describe("the certificate service", () => {
-  before(async () => {
-    const ca = await CertificateAuthority.load(await createSelfSignedMaterial(clock), { clock });
-    const service = certificateService({
-      ca: () => ca,
-      authenticate: createAuthenticator({
-        trustDomain: "cluster.local",
-        reviewToken: (token) =>
-          Promise.resolve(reviews[token] ?? { authenticated: false, error: "unknown token" }),
-      }),
-      lookupPod: (_namespace, name) => (name === "sleep-1" ? facts : undefined),
-      log: silentLog,
-      metrics: {
-        csr: () => {},
-        issued: () => counted.push("issued"),
-        unauthenticated: (reason) => counted.push(reason),
-        refused: (reason) => counted.push(reason),
-      },
-    });
-    server.addService(certificateServiceDefinition, service);
-    port = await new Promise((resolve, reject) => {
-      server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, bound) =>
-        error === null ? resolve(bound) : reject(error),
-      );
-    });
+async function method(): Promise<UnaryMethod> {
+  const ca = await CertificateAuthority.load(await createSelfSignedMaterial(clock), { clock });
+  return createCertificateMethod({
+    ca: () => ca,
+    authenticate: createAuthenticator({
+      trustDomain: "cluster.local",
+      reviewToken: (token) =>
+        Promise.resolve(reviews[token] ?? { authenticated: false, error: "unknown token" }),
+    }),
+    lookupPod: (_namespace, name) => (name === "sleep-1" ? facts : undefined),
+    log: silentLog,
+    metrics: {
+      csr: () => {},
+      issued: () => counted.push("issued"),
+      unauthenticated: (reason) => counted.push(reason),
+      refused: (reason) => counted.push(reason),
+    },
   });
-  after(() => server.forceShutdown());
+}
 
-  function create(token: string | undefined, request: string): Promise<readonly string[]> {
-    const client = new grpc.Client(`127.0.0.1:${port}`, grpc.credentials.createInsecure());
-    const metadata = new grpc.Metadata();
-    if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
-    const { path, requestSerialize, responseDeserialize } = certificateServiceDefinition.CreateCertificate;
-    return new Promise<readonly string[]>((resolve, reject) => {
-      const message = { csr: request, validitySeconds: 3_600 };
-      client.makeUnaryRequest(
-        path,
-        requestSerialize,
-        responseDeserialize,
-        message,
-        metadata,
-        (error, chain) => (error === null ? resolve(chain ?? []) : reject(error)),
-      );
-    }).finally(() => client.close());
+interface Credential {
+  readonly token?: string;
+  readonly certificate?: Uint8Array;
+}
+
+/** Asks as the wire does; resolves to the leaf. */
+async function create(credential: Credential, request: string): Promise<X509Certificate> {
+  const writer = protobuf.Writer.create().uint32(0x0a).string(request).uint32(0x18).int64(3_600);
+  const { token, certificate } = credential;
+  const authorization = token === undefined ? undefined : `Bearer ${token}`;
+  const answer = await (
+    await method()
+  )(writer.finish(), { address: "127.0.0.1:1", authorization, certificate });
+  const reader = protobuf.Reader.create(answer);
+  reader.uint32();
+  return new X509Certificate(reader.string());
+}
+
+function refusal(code: number, message: RegExp): (error: unknown) => boolean {
+  return (error) => error instanceof GrpcError && error.code === code && message.test(error.message);
+}
+
+test("a token of the right audience gets a certificate for its account and its Pod", async () => {
+  const certificate = await create({ token: "good" }, csr);
+  assert.equal(certificate.subjectAltName, "URI:spiffe://cluster.local/ns/default/sa/sleep");
+  assert.match(certificate.subject, /sleep\|default\|sleep\|v1\|sleep\|v1\|Kubernetes/);
+  assert.equal(counted.at(-1), "issued");
+});
+
+test("a certificate of the mesh gets the same identity and facts again", async () => {
+  const first = await create({ token: "good" }, csr);
+  const again = await create({ certificate: first.raw }, csr);
+  assert.equal(again.subjectAltName, first.subjectAltName);
+  assert.equal(again.subject, first.subject);
+});
+
+test("expired, foreign and personal tokens, foreign certificates and nothing at all are refused and counted", async () => {
+  const foreign = await createSelfSignedMaterial(clock);
+  const cases: [Credential, string, RegExp][] = [
+    [{ token: "expired" }, "token_refused", /has expired/],
+    [{ token: "foreign" }, "wrong_audience", /audience istio-ca/],
+    [{ token: "person" }, "not_a_service_account", /alice is not a service account/],
+    [{ certificate: new X509Certificate(foreign.caCert).raw }, "foreign_certificate", /names no identity/],
+    [{}, "no_credential", /neither/],
+  ];
+  for (const [credential, reason, message] of cases) {
+    await assert.rejects(create(credential, csr), refusal(grpcStatus.unauthenticated, message));
+    assert.equal(counted.at(-1), reason);
   }
+});
 
-  test("a token of the right audience gets a certificate for its account and its Pod", async () => {
-    const [leaf = ""] = await create("good", csr);
-    const certificate = new X509Certificate(leaf);
-    assert.equal(certificate.subjectAltName, "URI:spiffe://cluster.local/ns/default/sa/sleep");
-    assert.match(certificate.subject, /sleep\|default\|sleep\|v1\|sleep\|v1\|Kubernetes/);
-    assert.equal(counted.at(-1), "issued");
-  });
+test("a garbled request is refused as such", async () => {
+  await assert.rejects(create({ token: "good" }, "nonsense"), refusal(grpcStatus.invalidArgument, /unfit/));
+  assert.equal(counted.at(-1), "csr");
+});
 
-  test("expired, foreign and personal tokens, and no token at all, are refused and counted", async () => {
-    const cases: [string | undefined, string, RegExp][] = [
-      ["expired", "token_refused", /has expired/],
-      ["foreign", "wrong_audience", /audience istio-ca/],
-      ["person", "not_a_service_account", /alice is not a service account/],
-      [undefined, "no_credential", /neither/],
-    ];
-    for (const [token, reason, message] of cases) {
-      await assert.rejects(create(token, csr), (error: grpc.ServiceError) => {
-        assert.equal(error.code, grpc.status.UNAUTHENTICATED);
-        assert.match(error.details, message);
-        return true;
-      });
-      assert.equal(counted.at(-1), reason);
-    }
-  });
-
-  test("a garbled request is refused as such", async () => {
-    await assert.rejects(create("good", "nonsense"), (error: grpc.ServiceError) => {
-      assert.equal(error.code, grpc.status.INVALID_ARGUMENT);
-      return true;
-    });
-    assert.equal(counted.at(-1), "csr");
-  });
+test("a Pod that is not known yet gets its identity, and a short life so that the facts come soon", async () => {
+  const certificate = await create({ token: "early" }, csr);
+  assert.equal(certificate.subject, undefined);
+  assert.match(certificate.subjectAltName ?? "", /sa\/sleep/);
+  const minutes = (certificate.validToDate.getTime() - Date.now()) / 60_000;
+  assert.ok(minutes > 9 && minutes <= 10, `${minutes} minutes`);
 });

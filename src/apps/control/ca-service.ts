@@ -3,7 +3,6 @@
 // this CA. Names and extensions in the request count for nothing; what telemetry says about the workload comes from the
 // Pod that the token is bound to.
 
-import * as grpc from "@grpc/grpc-js";
 import { X509Certificate } from "node:crypto";
 import protobuf from "protobufjs/minimal.js";
 import { unpackWorkload, workloadOfSubject, type Logger, type WorkloadFacts } from "#base";
@@ -14,6 +13,7 @@ import {
   type CertificateAuthority,
   type Identity,
 } from "#identity";
+import { GrpcError, grpcStatus, type GrpcPeer, type UnaryMethod } from "#xds";
 
 /** The audience that a workload's token must be for. */
 export const caAudience = "istio-ca";
@@ -78,16 +78,6 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
       "neither a bearer token nor a client certificate was presented",
     );
   };
-}
-
-/** Reads the credentials of a gRPC call. The server must verify client certificates by itself (`rejectUnauthorized`). */
-export function credentialsOf(call: {
-  readonly metadata: grpc.Metadata;
-  getAuthContext(): { sslPeerCertificate?: { readonly raw?: Uint8Array } };
-}): Credentials {
-  const authorization = call.metadata.get("authorization")[0];
-  const raw = call.getAuthContext().sslPeerCertificate?.raw;
-  return { authorization: authorization?.toString(), peerCertificate: raw };
 }
 
 async function callerOfToken(token: string, options: AuthenticatorOptions): Promise<Caller> {
@@ -159,52 +149,34 @@ interface CertificateRequest {
   readonly validitySeconds: number;
 }
 
-/** The service's path, types and codec: `server.addService(certificateServiceDefinition, certificateService(...))`. */
-export const certificateServiceDefinition = {
-  CreateCertificate: {
-    path: "/istio.v1.auth.IstioCertificateService/CreateCertificate",
-    requestStream: false,
-    responseStream: false,
-    requestSerialize: encodeRequest,
-    requestDeserialize: decodeRequest,
-    responseSerialize: encodeResponse,
-    responseDeserialize: decodeResponse,
-  },
-} as const;
+export const createCertificatePath = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
-export function certificateService(options: CertificateServiceOptions): {
-  CreateCertificate: grpc.handleUnaryCall<CertificateRequest, readonly string[]>;
-} {
-  return {
-    CreateCertificate: (call, callback) => {
-      void answer(options, call, callback);
-    },
+/** The service's one method: `unary: { [createCertificatePath]: createCertificateMethod(...) }`. Throws GrpcError. */
+export function createCertificateMethod(options: CertificateServiceOptions): UnaryMethod {
+  return async (request, peer) => {
+    try {
+      return encodeResponse(await create(options, decodeRequest(request), peer));
+    } catch (error) {
+      throw statusOf(options, peer.address, error);
+    }
   };
-}
-
-async function answer(
-  options: CertificateServiceOptions,
-  call: grpc.ServerUnaryCall<CertificateRequest, readonly string[]>,
-  callback: grpc.sendUnaryData<readonly string[]>,
-): Promise<void> {
-  const outcome = await create(options, call).catch((error: unknown) =>
-    statusOf(options, call.getPeer(), error),
-  );
-  if ("code" in outcome) callback(outcome);
-  else callback(null, outcome);
 }
 
 async function create(
   options: CertificateServiceOptions,
-  call: grpc.ServerUnaryCall<CertificateRequest, readonly string[]>,
+  request: CertificateRequest,
+  peer: GrpcPeer,
 ): Promise<readonly string[]> {
   options.metrics.csr();
-  const caller = await options.authenticate(credentialsOf(call));
+  const caller = await options.authenticate({
+    authorization: peer.authorization,
+    peerCertificate: peer.certificate,
+  });
   const facts = await factsOf(options, caller);
-  const chain = await options.ca().sign(call.request.csr, {
+  const chain = await options.ca().sign(request.csr, {
     identity: caller.identity,
     facts,
-    ttlSeconds: call.request.validitySeconds,
+    ttlSeconds: ttlOf(request.validitySeconds, caller, facts),
   });
   options.metrics.issued();
   options.log.info(
@@ -214,43 +186,52 @@ async function create(
   return chain;
 }
 
-/** A token bound to a Pod that is gone or was replaced proves nothing any more. One bound to no Pod gets no facts. */
+/** Our own watch may be a little behind the Pod whose agent already asks; these are the pauses before looking again. */
+const podWaitsMs = [50, 100, 200, 400, 800];
+/** A certificate without facts is good for traffic and poor for telemetry, so the next one comes soon. */
+const factlessTtlSeconds = 600;
+
+/** TokenReview has refused a token whose Pod is gone; what is missing here is only not known yet. */
 async function factsOf(
   options: CertificateServiceOptions,
   caller: Caller,
 ): Promise<WorkloadFacts | undefined> {
-  if (caller.podName === undefined) return caller.facts;
-  const facts = await options.lookupPod(caller.identity.namespace, caller.podName, caller.podUid);
-  if (facts === undefined) {
-    options.log.warn(
-      { pod: caller.podName, namespace: caller.identity.namespace },
-      "pod of the token is not known yet",
-    );
+  const { identity, podName, podUid } = caller;
+  if (podName === undefined) return caller.facts;
+  for (const waitMs of [0, ...podWaitsMs]) {
+    if (waitMs > 0) await new Promise<void>((resolve) => void setTimeout(resolve, waitMs));
+    const facts = await options.lookupPod(identity.namespace, podName, podUid);
+    if (facts !== undefined) return facts;
   }
-  return facts;
+  options.log.warn(
+    { pod: podName, namespace: identity.namespace },
+    "the token's pod is not known; certificate without facts",
+  );
+  return undefined;
 }
 
-interface Status {
-  readonly code: grpc.status;
-  readonly details: string;
+/** The wish, but a short life for who should have facts and has none. */
+function ttlOf(wishSeconds: number, caller: Caller, facts: WorkloadFacts | undefined): number {
+  if (caller.podName === undefined || facts !== undefined) return wishSeconds;
+  return wishSeconds > 0 ? Math.min(wishSeconds, factlessTtlSeconds) : factlessTtlSeconds;
 }
 
-function statusOf(options: CertificateServiceOptions, peer: string, error: unknown): Status {
+function statusOf(options: CertificateServiceOptions, peer: string, error: unknown): GrpcError {
   const details = error instanceof Error ? error.message : String(error);
   if (error instanceof Unauthenticated) {
     options.metrics.unauthenticated(error.reason);
     options.log.warn({ peer, reason: error.reason }, `certificate refused: ${details}`);
-    return { code: grpc.status.UNAUTHENTICATED, details };
+    return new GrpcError(grpcStatus.unauthenticated, details);
   }
   if (error instanceof RefusedRequest) {
     options.metrics.refused("csr");
     options.log.warn({ peer }, `certificate refused: ${details}`);
-    return { code: grpc.status.INVALID_ARGUMENT, details };
+    return new GrpcError(grpcStatus.invalidArgument, details);
   }
   options.metrics.refused("internal");
   options.log.error({ peer, error: details }, "certificate not issued");
   // The caller tries again; what went wrong inside is for our log alone.
-  return { code: grpc.status.UNAVAILABLE, details: "the certificate could not be issued now" };
+  return new GrpcError(grpcStatus.unavailable, "the certificate could not be issued now");
 }
 
 // IstioCertificateRequest { string csr = 1; int64 validity_duration = 3; Struct metadata = 4 }
@@ -259,39 +240,25 @@ const validityTag = 3;
 // IstioCertificateResponse { repeated string cert_chain = 1 }
 const chainTag = 1;
 
-function encodeRequest(request: CertificateRequest): Buffer {
-  const writer = protobuf.Writer.create();
-  writer.uint32((csrTag << 3) | 2).string(request.csr);
-  writer.uint32(validityTag << 3).int64(request.validitySeconds);
-  return Buffer.from(writer.finish());
-}
-
-function decodeRequest(bytes: Buffer): CertificateRequest {
-  const reader = protobuf.Reader.create(bytes);
-  let csr = "";
-  let validitySeconds = 0;
-  while (reader.pos < reader.len) {
-    const tag = reader.uint32();
-    if (tag >>> 3 === csrTag) csr = reader.string();
-    else if (tag >>> 3 === validityTag) validitySeconds = Number(reader.int64().toString());
-    else reader.skipType(tag & 7);
+function decodeRequest(bytes: Uint8Array): CertificateRequest {
+  try {
+    const reader = protobuf.Reader.create(bytes);
+    let csr = "";
+    let validitySeconds = 0;
+    while (reader.pos < reader.len) {
+      const tag = reader.uint32();
+      if (tag >>> 3 === csrTag) csr = reader.string();
+      else if (tag >>> 3 === validityTag) validitySeconds = Number(reader.int64().toString());
+      else reader.skipType(tag & 7);
+    }
+    return { csr, validitySeconds };
+  } catch (cause) {
+    throw new RefusedRequest("the message is not an IstioCertificateRequest", { cause });
   }
-  return { csr, validitySeconds };
 }
 
-function encodeResponse(chain: readonly string[]): Buffer {
+function encodeResponse(chain: readonly string[]): Uint8Array {
   const writer = protobuf.Writer.create();
   for (const pem of chain) writer.uint32((chainTag << 3) | 2).string(pem);
-  return Buffer.from(writer.finish());
-}
-
-function decodeResponse(bytes: Buffer): string[] {
-  const reader = protobuf.Reader.create(bytes);
-  const chain: string[] = [];
-  while (reader.pos < reader.len) {
-    const tag = reader.uint32();
-    if (tag >>> 3 === chainTag) chain.push(reader.string());
-    else reader.skipType(tag & 7);
-  }
-  return chain;
+  return writer.finish();
 }
