@@ -48,11 +48,18 @@ test("a pod gets capture first and then a native sidecar, and its Deployment is 
   assert.equal(pod.metadata?.labels?.["service.istio.io/canonical-revision"], "v1");
 });
 
-test("the pod that comes in is left as it is", () => {
-  const pod = reviews();
+test("the pod that comes in is left as it is, its probes too, which go to the agent in the result", () => {
+  const readinessProbe = { httpGet: { path: "/health", port: 9080 }, periodSeconds: 2 };
+  const pod = reviews({ spec: { containers: [{ name: "reviews", image: "reviews", readinessProbe }] } });
   const before = structuredClone(pod);
-  injectPod(pod, settings);
+  const { pod: injected } = injectPod(pod, settings);
   assert.deepEqual(pod, before);
+  const rewritten = injected.spec?.containers?.find(({ name }) => name === "reviews")?.readinessProbe;
+  assert.deepEqual(rewritten, {
+    httpGet: { path: "/app-health/reviews/readyz", port: 15020 },
+    periodSeconds: 2,
+  });
+  assert.match(environmentOf(injected)["ISTIO_KUBE_APP_PROBERS"] ?? "", /"path":"\/health","port":9080/);
 });
 
 test("without native sidecars the proxy is the last container, or the first when it holds the application back", () => {

@@ -55,7 +55,8 @@ const builtIn: Readonly<Record<string, (context: InjectionContext) => Pod>> = {
 
 /** Does not ask whether: that is `decideInjection`. The pod that is handed in stays as it is. */
 export function injectPod(pod: Pod, settings: InjectionSettings): InjectionResult {
-  const context = contextOf(pod, settings);
+  // Later steps change containers in place, and merging shares those that no template touches.
+  const context = contextOf(structuredClone(pod), settings);
   const problems = [...checkAnnotations(pod), ...context.problems];
   if (problems.length > 0) return { pod, problems };
   try {
