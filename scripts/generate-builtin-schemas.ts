@@ -15,15 +15,17 @@ const roots = [
   "V1ValidatingAdmissionPolicyBinding V1CustomResourceDefinition V1PodDisruptionBudget V2HorizontalPodAutoscaler V1PriorityClass",
   "V1Role V1ClusterRole V1RoleBinding V1ClusterRoleBinding V1TokenReview AuthenticationV1TokenRequest V1SubjectAccessReview",
   "V1SelfSubjectAccessReview V1LocalSubjectAccessReview V1SelfSubjectRulesReview V1SelfSubjectReview V1Scale V1Eviction",
-  "V1StorageClass V1RuntimeClass V1APIService",
+  "V1StorageClass V1RuntimeClass V1APIService V1DeleteOptions",
 ]
   .join(" ")
   .split(" ");
 
 // Quantities: written as text or as a number, though the models call them strings.
-const quantityMaps = new Set([
-  "limits requests capacity allocatable hard used default defaultRequest max min maxLimitRequestRatio overhead",
-].flatMap((names) => names.split(" ")));
+const quantityMaps = new Set(
+  [
+    "limits requests capacity allocatable hard used default defaultRequest max min maxLimitRequestRatio overhead",
+  ].flatMap((names) => names.split(" ")),
+);
 const quantities = new Set(["sizeLimit", "divisor", "averageValue", "averageUtilization"]);
 
 interface Attribute {
@@ -49,7 +51,9 @@ function definitionOf(name: string): Schema {
   const types = readFileSync(join(models, `${name}.d.ts`), "utf8");
   const table = /attributeTypeMap = (\[[\s\S]*?\n\]|\[\]);/.exec(code)?.[1] ?? "[]";
   const attributes = JSON.parse(table) as Attribute[];
-  const properties = Object.fromEntries(attributes.map((attribute) => [attribute.baseName, schemaOf(attribute)]));
+  const properties = Object.fromEntries(
+    attributes.map((attribute) => [attribute.baseName, schemaOf(attribute)]),
+  );
   const required = [...types.matchAll(/^ {4}'([^']+)': /gm)].map((match) => match[1]!);
   return { type: "object", properties, ...(required.length > 0 ? { required } : {}) };
 }

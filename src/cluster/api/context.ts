@@ -21,7 +21,10 @@ export interface WriteContext {
 export const mastersGroup = "system:masters";
 
 /** The identity of the cluster's own controllers and node, which call from inside the process. */
-export const clusterUser: UserInfo = { username: "system:cluster", groups: [mastersGroup, "system:authenticated"] };
+export const clusterUser: UserInfo = {
+  username: "system:cluster",
+  groups: [mastersGroup, "system:authenticated"],
+};
 
 export function internalContext(fieldManager = clusterUser.username): WriteContext {
   return { user: clusterUser, fieldManager, dryRun: false, fieldValidation: "Ignore", warn: () => {} };

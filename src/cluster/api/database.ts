@@ -128,7 +128,10 @@ export class Database {
       this.#sqlite.exec("COMMIT");
     } catch (cause) {
       if (this.#sqlite.isTransaction) this.#sqlite.exec("ROLLBACK");
-      throw internalError(`the object could not be stored: ${cause instanceof Error ? cause.message : "?"}`, cause);
+      throw internalError(
+        `the object could not be stored: ${cause instanceof Error ? cause.message : "?"}`,
+        cause,
+      );
     }
     this.#revision = revision;
   }

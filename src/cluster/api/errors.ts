@@ -34,10 +34,25 @@ export interface Subject {
 export class ApiError extends Error {
   readonly status: Status;
 
-  constructor(code: number, reason: string, message: string, details?: Status["details"], options?: ErrorOptions) {
+  constructor(
+    code: number,
+    reason: string,
+    message: string,
+    details?: Status["details"],
+    options?: ErrorOptions,
+  ) {
     super(message, options);
     this.name = "ApiError";
-    this.status = { kind: "Status", apiVersion: "v1", metadata: {}, status: "Failure", message, reason, details, code };
+    this.status = {
+      kind: "Status",
+      apiVersion: "v1",
+      metadata: {},
+      status: "Failure",
+      message,
+      reason,
+      details,
+      code,
+    };
   }
 }
 
@@ -138,7 +153,11 @@ export interface FieldError {
 }
 
 export function required(field: string, detail = ""): FieldError {
-  return { field, reason: "FieldValueRequired", message: `Required value${detail === "" ? "" : `: ${detail}`}` };
+  return {
+    field,
+    reason: "FieldValueRequired",
+    message: `Required value${detail === "" ? "" : `: ${detail}`}`,
+  };
 }
 
 export function invalidValue(field: string, value: unknown, detail: string): FieldError {

@@ -31,7 +31,8 @@ export function localStore(objects: Objects, tokens: TokenIssuer): ClusterStore 
       const { namespace, fromResourceVersion } = options;
       const from = fromResourceVersion === undefined ? database.revision : Number(fromResourceVersion);
       if (fromResourceVersion === undefined) {
-        for (const object of database.list(resource, namespace).filter(filter)) onEvent({ type: "ADDED", object });
+        for (const object of database.list(resource, namespace).filter(filter))
+          onEvent({ type: "ADDED", object });
       }
       return database.watch(resource, from, (change) => {
         if (namespace !== undefined && change.object.metadata.namespace !== namespace) return;
@@ -40,7 +41,11 @@ export function localStore(objects: Objects, tokens: TokenIssuer): ClusterStore 
       });
     },
     create: (resource, object, options = {}) =>
-      objects.create(targetOf(resource, object.metadata.namespace ?? ""), object, internalContext(options.fieldManager)),
+      objects.create(
+        targetOf(resource, object.metadata.namespace ?? ""),
+        object,
+        internalContext(options.fieldManager),
+      ),
     update: async (resource, object, options = {}) => {
       const target = targetOf(resource, object.metadata.namespace ?? "");
       const context = internalContext(options.fieldManager);
@@ -49,7 +54,9 @@ export function localStore(objects: Objects, tokens: TokenIssuer): ClusterStore 
     updateStatus: async (resource, object, options = {}) => {
       const target = targetOf(resource, object.metadata.namespace ?? "");
       const context = internalContext(options.fieldManager);
-      return (await objects.update(target, object.metadata.name, () => object, context, { subresource: "status" })).object;
+      return (
+        await objects.update(target, object.metadata.name, () => object, context, { subresource: "status" })
+      ).object;
     },
     patch: async (resource, namespace, name, patch, options = {}) => {
       const target = targetOf(resource, namespace);

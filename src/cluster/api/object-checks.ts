@@ -31,7 +31,9 @@ export function decode(target: Target, body: unknown, context: WriteContext): Ap
   const apiVersion = apiVersionOf(kind.group, version.name);
   if (!isRecord(body)) throw badRequest(`the body must be a ${kind.kind} object`);
   if (body["kind"] !== undefined && body["kind"] !== kind.kind) {
-    throw badRequest(`${stringOf(body["kind"])} in version "${version.name}" cannot be handled as a ${kind.kind}`);
+    throw badRequest(
+      `${stringOf(body["kind"])} in version "${version.name}" cannot be handled as a ${kind.kind}`,
+    );
   }
   const given = body["apiVersion"];
   const isOwn = given === undefined || stringOf(given).split("/")[0] === apiVersion.split("/")[0];
@@ -45,7 +47,9 @@ export function decode(target: Target, body: unknown, context: WriteContext): Ap
   const object: ApiObject = { ...copyOf(value), apiVersion, kind: kind.kind, metadata };
   if (kind.namespaced) {
     if (metadata.namespace && metadata.namespace !== namespace) {
-      throw badRequest("the namespace of the provided object does not match the namespace sent on the request");
+      throw badRequest(
+        "the namespace of the provided object does not match the namespace sent on the request",
+      );
     }
     metadata.namespace = namespace;
   } else delete metadata.namespace;
@@ -53,7 +57,8 @@ export function decode(target: Target, body: unknown, context: WriteContext): Ap
 }
 
 function decodeMeta(value: unknown, unknown: string[]): ApiMeta {
-  if (value !== undefined && value !== null && !isRecord(value)) throw badRequest("metadata must be an object");
+  if (value !== undefined && value !== null && !isRecord(value))
+    throw badRequest("metadata must be an object");
   const pruned = prune(copyOf(value ?? {}), { $ref: "V1ObjectMeta" });
   // metadata of custom resources has no fields of its own in their schemas, so it is looked at here for both.
   unknown.push(...pruned.unknown.map((path) => `metadata.${path}`).filter((path) => !unknown.includes(path)));
@@ -75,7 +80,11 @@ function tellUnknown({ kind, version }: Target, unknown: readonly string[], cont
 }
 
 /** A copy with the defaults of schema and kind filled in, once more pruned: webhooks may have added anything. */
-export function settle({ kind, version }: Target, object: ApiObject, _previous: ApiObject | undefined): ApiObject {
+export function settle(
+  { kind, version }: Target,
+  object: ApiObject,
+  _previous: ApiObject | undefined,
+): ApiObject {
   const pruned = copyOf(prune(object, version.schema).value);
   const defaulted = kind.custom ? applyDefaults(pruned, version.schema) : withoutNulls(pruned);
   // Hooks presume shapes; what has the wrong ones is refused by the schema before they look.
@@ -101,11 +110,17 @@ function validateTypes(object: ApiObject, schema: Schema): FieldError[] {
 }
 
 /** All that is wrong with an object about to be stored. */
-export function objectErrors(target: Target, object: ApiObject, previous: ApiObject | undefined, subresource = ""): FieldError[] {
+export function objectErrors(
+  target: Target,
+  object: ApiObject,
+  previous: ApiObject | undefined,
+  subresource = "",
+): FieldError[] {
   const { kind, version } = target;
   // Where the status is a subresource it is checked when it is written: a default in its schema may be no valid status by itself.
   const isOthers = (field: string): boolean =>
-    field.startsWith("metadata") || (field.startsWith("status") && version.status && subresource !== "status");
+    field.startsWith("metadata") ||
+    (field.startsWith("status") && version.status && subresource !== "status");
   const errors: FieldError[] = [];
   const meta = object.metadata;
   if (!previous) {
@@ -122,7 +137,8 @@ export function objectErrors(target: Target, object: ApiObject, previous: ApiObj
   );
   errors.push(...bySchema);
   const typesFit = bySchema.every((error) => error.reason !== "FieldValueTypeInvalid");
-  if (typesFit && bySchema.length === 0 && kind.custom) errors.push(...validateRules(object, previous, version.schema));
+  if (typesFit && bySchema.length === 0 && kind.custom)
+    errors.push(...validateRules(object, previous, version.schema));
   if (typesFit) errors.push(...(kind.hooks.validate?.(object, previous) ?? []));
   return uniqueByText(errors);
 }
@@ -140,15 +156,28 @@ function ownerErrors(object: ApiObject): FieldError[] {
   );
   if (owners.filter((owner) => owner["controller"] === true).length > 1) {
     const text = "Only one reference can have Controller set to true";
-    errors.push(invalidValue("metadata.ownerReferences", owners.map((owner) => owner["name"]), text));
+    errors.push(
+      invalidValue(
+        "metadata.ownerReferences",
+        owners.map((owner) => owner["name"]),
+        text,
+      ),
+    );
   }
   return errors;
 }
 
 function finalizerErrors(object: ApiObject): FieldError[] {
   return (object.metadata.finalizers ?? [])
-    .filter((finalizer) => !finalizer.includes("/") && !["foregroundDeletion", "orphan", "kubernetes"].includes(finalizer))
+    .filter(
+      (finalizer) =>
+        !finalizer.includes("/") && !["foregroundDeletion", "orphan", "kubernetes"].includes(finalizer),
+    )
     .map((finalizer) =>
-      invalidValue("metadata.finalizers", finalizer, "name is neither a standard finalizer name nor is it fully qualified"),
+      invalidValue(
+        "metadata.finalizers",
+        finalizer,
+        "name is neither a standard finalizer name nor is it fully qualified",
+      ),
     );
 }

@@ -9,7 +9,15 @@ import type { Admission, AdmissionRequest } from "./admission/admission.ts";
 import type { ServiceAddresses } from "./admission/service-addresses.ts";
 import type { WriteContext } from "./context.ts";
 import type { Database } from "./database.ts";
-import { alreadyExists, conflict, forbidden, invalid, notFound, staleObject, tooManyRequests } from "./errors.ts";
+import {
+  alreadyExists,
+  conflict,
+  forbidden,
+  invalid,
+  notFound,
+  staleObject,
+  tooManyRequests,
+} from "./errors.ts";
 import { copyOf, recordOf, sameJson, stringOf, valueAt } from "./json.ts";
 import { apiVersionOf } from "./kinds/kind.ts";
 import type { Kind, KindVersion } from "./kinds/kind.ts";
@@ -82,7 +90,8 @@ export class Objects {
     const object = decode(target, body, context);
     this.#requireNamespace(target, object);
     const generated = object.metadata.generateName;
-    if (object.metadata.name === "" && generated) object.metadata.name = generated.slice(0, 58) + randomSuffix();
+    if (object.metadata.name === "" && generated)
+      object.metadata.name = generated.slice(0, 58) + randomSuffix();
     if (version.status) delete object["status"];
     this.#fillNew(object, kind);
     const settled = settle(target, object, undefined);
@@ -102,7 +111,12 @@ export class Objects {
 
   #fillNew(object: ApiObject, kind: Kind): void {
     const meta = object.metadata;
-    for (const field of ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] as const) {
+    for (const field of [
+      "resourceVersion",
+      "deletionTimestamp",
+      "deletionGracePeriodSeconds",
+      "selfLink",
+    ] as const) {
       delete (meta as unknown as Record<string, unknown>)[field];
     }
     meta.uid = randomUUID();
@@ -172,7 +186,14 @@ export class Objects {
     next.metadata.managedFields =
       options.operation === "Apply"
         ? (decoded.metadata.managedFields ?? [])
-        : this.#managed(target, current, { ...next, metadata: { ...next.metadata, managedFields: undefined } }, context, options, decoded);
+        : this.#managed(
+            target,
+            current,
+            { ...next, metadata: { ...next.metadata, managedFields: undefined } },
+            context,
+            options,
+            decoded,
+          );
     const errors = objectErrors(target, next, current, options.subresource);
     if (errors.length > 0) throw invalid(target.kind, current.metadata.name, errors);
     await this.#admission.validate({ ...request, object: next });
@@ -180,7 +201,12 @@ export class Objects {
   }
 
   /** What an update may not change is taken from the current object; a status write changes the status alone. */
-  #carryOver(target: Target, current: ApiObject, wanted: ApiObject, subresource: string | undefined): ApiObject {
+  #carryOver(
+    target: Target,
+    current: ApiObject,
+    wanted: ApiObject,
+    subresource: string | undefined,
+  ): ApiObject {
     const old = current.metadata;
     const metadata = { ...wanted.metadata };
     for (const field of [
@@ -200,7 +226,13 @@ export class Objects {
     const apiVersion = apiVersionOf(target.kind.group, target.version.name);
     if (subresource === "status") {
       // Labels and annotations of a status write are kept as they are, managedFields move on.
-      const kept = { ...metadata, labels: old.labels, annotations: old.annotations, finalizers: old.finalizers, ownerReferences: old.ownerReferences };
+      const kept = {
+        ...metadata,
+        labels: old.labels,
+        annotations: old.annotations,
+        finalizers: old.finalizers,
+        ownerReferences: old.ownerReferences,
+      };
       return copyOf({ ...current, apiVersion, metadata: kept, status: wanted["status"] });
     }
     const next: ApiObject = { ...wanted, apiVersion, kind: target.kind.kind, metadata };
@@ -226,7 +258,19 @@ export class Objects {
     const { kind, version, namespace } = target;
     const name = object.metadata.name;
     const { user, dryRun, warn } = context;
-    return { operation, kind, version: version.name, subresource, namespace, name, object, oldObject, user, dryRun, warn };
+    return {
+      operation,
+      kind,
+      version: version.name,
+      subresource,
+      namespace,
+      name,
+      object,
+      oldObject,
+      user,
+      dryRun,
+      warn,
+    };
   }
 
   #managed(
@@ -248,14 +292,24 @@ export class Objects {
       time: this.now(),
       subresource: options.subresource,
     };
-    const entries = current ? undefined : next.metadata.managedFields?.filter((entry) => entry.operation === "Apply");
+    const entries = current
+      ? undefined
+      : next.metadata.managedFields?.filter((entry) => entry.operation === "Apply");
     const shape = { schema: target.version.schema, rules: listRulesOf(target.kind) };
     if (entries && entries.length > 0) return entries;
     // The status of an ordinary write is the server's doing.
     const { status, ...rest } = next;
-    const before = current && options.subresource === undefined && target.version.status ? { ...current, status: undefined } : current;
+    const before =
+      current && options.subresource === undefined && target.version.status
+        ? { ...current, status: undefined }
+        : current;
     const after = options.subresource === undefined && target.version.status ? rest : { ...rest, status };
-    return trackUpdate(before, { ...(after as ApiObject), metadata: { ...next.metadata, managedFields: undefined } }, manager, shape);
+    return trackUpdate(
+      before,
+      { ...(after as ApiObject), metadata: { ...next.metadata, managedFields: undefined } },
+      manager,
+      shape,
+    );
   }
 
   /** Stores an update; where nothing changed nothing is written, and where the last finalizer went the object goes. */
@@ -263,7 +317,8 @@ export class Objects {
     if (sameJson(comparable(current, kind), comparable(next, kind))) return current;
     const meta = next.metadata;
     const finalizers = meta.finalizers ?? [];
-    const waits = finalizers.length > 0 || (meta.deletionGracePeriodSeconds ?? 0) > 0 || holdsNamespace(kind, next);
+    const waits =
+      finalizers.length > 0 || (meta.deletionGracePeriodSeconds ?? 0) > 0 || holdsNamespace(kind, next);
     if (meta.deletionTimestamp !== undefined && !waits) {
       if (dryRun) return next;
       return this.#remove(kind, next);
@@ -283,12 +338,18 @@ export class Objects {
   #remove(kind: Kind, object: ApiObject): ApiObject {
     const last = this.#database.remove(kind.resource, object);
     if (kind.resource !== "customresourcedefinitions.apiextensions.k8s.io") return last;
-    for (const instance of this.#database.list(object.metadata.name)) this.#database.remove(object.metadata.name, instance);
+    for (const instance of this.#database.list(object.metadata.name))
+      this.#database.remove(object.metadata.name, instance);
     this.#registry.undefine(object);
     return last;
   }
 
-  async delete(target: Target, name: string, options: DeleteOptions, context: WriteContext): Promise<Deletion> {
+  async delete(
+    target: Target,
+    name: string,
+    options: DeleteOptions,
+    context: WriteContext,
+  ): Promise<Deletion> {
     const { kind, version, namespace } = target;
     for (let round = 0; round < roundsMax; round += 1) {
       const current = this.#database.get(kind.resource, namespace, name);
@@ -328,13 +389,15 @@ export class Objects {
     }
     const metadata = {
       ...old,
-      deletionTimestamp: isMarked && graceSeconds >= graceBefore ? old.deletionTimestamp : this.now(graceSeconds * 1000),
+      deletionTimestamp:
+        isMarked && graceSeconds >= graceBefore ? old.deletionTimestamp : this.now(graceSeconds * 1000),
       deletionGracePeriodSeconds: isMarked ? Math.min(graceSeconds, graceBefore) : graceSeconds,
       ...(finalizers.length > 0 ? { finalizers } : {}),
       ...(old.generation === undefined || isMarked ? {} : { generation: old.generation + 1 }),
     };
     const marked: ApiObject = { ...current, metadata };
-    if (kind.resource === "namespaces") marked["status"] = { ...recordOf(current["status"]), phase: "Terminating" };
+    if (kind.resource === "namespaces")
+      marked["status"] = { ...recordOf(current["status"]), phase: "Terminating" };
     return { object: dryRun ? marked : this.#database.put(kind.resource, marked), removed: false };
   }
 
@@ -344,7 +407,11 @@ export class Objects {
     const old = ["events", "events.events.k8s.io"].flatMap((resource) =>
       this.#database
         .list(resource)
-        .filter((event) => Date.parse(stringOf(event["lastTimestamp"]) || stringOf(event.metadata.creationTimestamp)) < before)
+        .filter(
+          (event) =>
+            Date.parse(stringOf(event["lastTimestamp"]) || stringOf(event.metadata.creationTimestamp)) <
+            before,
+        )
         .map((event) => ({ resource, event })),
     );
     for (const { resource, event } of old) this.#database.remove(resource, event);
@@ -385,7 +452,11 @@ function holdsNamespace(kind: Kind, object: ApiObject): boolean {
 function checkPreconditions(kind: Kind, current: ApiObject, { preconditions }: DeleteOptions): void {
   const { uid, resourceVersion, name } = current.metadata;
   if (preconditions?.uid !== undefined && preconditions.uid !== uid) {
-    throw conflict(kind, name, `Precondition failed: UID in precondition: ${preconditions.uid}, UID in object meta: ${uid}`);
+    throw conflict(
+      kind,
+      name,
+      `Precondition failed: UID in precondition: ${preconditions.uid}, UID in object meta: ${uid}`,
+    );
   }
   if (preconditions?.resourceVersion !== undefined && preconditions.resourceVersion !== resourceVersion) {
     const why = `Precondition failed: ResourceVersion in precondition: ${preconditions.resourceVersion}, ResourceVersion in object meta: ${resourceVersion}`;
@@ -397,9 +468,12 @@ function checkPreconditions(kind: Kind, current: ApiObject, { preconditions }: D
 function graceOf(kind: Kind, current: ApiObject, options: DeleteOptions): number {
   if (kind.resource !== "pods") return 0;
   const phase = valueAt(current, "status", "phase");
-  const runs = stringOf(valueAt(current, "spec", "nodeName")) !== "" && phase !== "Succeeded" && phase !== "Failed";
+  const runs =
+    stringOf(valueAt(current, "spec", "nodeName")) !== "" && phase !== "Succeeded" && phase !== "Failed";
   if (!runs) return 0;
-  return options.gracePeriodSeconds ?? Number(valueAt(current, "spec", "terminationGracePeriodSeconds") ?? 30);
+  return (
+    options.gracePeriodSeconds ?? Number(valueAt(current, "spec", "terminationGracePeriodSeconds") ?? 30)
+  );
 }
 
 export const foregroundFinalizer = "foregroundDeletion";
@@ -407,7 +481,9 @@ export const orphanFinalizer = "orphan";
 
 function finalizersFor(current: ApiObject, options: DeleteOptions): string[] {
   const others = (current.metadata.finalizers ?? []).filter(
-    (finalizer) => options.propagationPolicy === undefined || (finalizer !== foregroundFinalizer && finalizer !== orphanFinalizer),
+    (finalizer) =>
+      options.propagationPolicy === undefined ||
+      (finalizer !== foregroundFinalizer && finalizer !== orphanFinalizer),
   );
   if (options.propagationPolicy === "Foreground") return [...others, foregroundFinalizer];
   if (options.propagationPolicy === "Orphan") return [...others, orphanFinalizer];

@@ -84,12 +84,23 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
     const store = localStore(objects, tokens);
     await bootstrap(store, addresses);
     const authorizer = new Authorizer(database);
-    const serve = requestListener({ objects, tokens, authorizer, logs: options.logs, clock, log, closing: closing.signal });
+    const serve = requestListener({
+      objects,
+      tokens,
+      authorizer,
+      logs: options.logs,
+      clock,
+      log,
+      closing: closing.signal,
+    });
     const names = serverNames(options, addresses);
     const certificate = await ca.server(names, clock.nowMs());
     const servers = await listenAll(options.listen, certificate, ca.certPem, serve);
     const admin = await ca.client("kubernetes-admin", [mastersGroup], clock.nowMs());
-    const stops = options.controllers === false ? [] : startControllers({ objects, store, caPem: ca.certPem, clock, log });
+    const stops =
+      options.controllers === false
+        ? []
+        : startControllers({ objects, store, caPem: ca.certPem, clock, log });
     return {
       urls: servers.flatMap((server) => urlOf(server) ?? []),
       caPem: ca.certPem,
@@ -135,8 +146,20 @@ function startControllers(parts: {
 
 function serverNames(options: ApiServerOptions, addresses: ServiceAddresses): string[] {
   const hosts = options.listen.flatMap((at) => ("host" in at ? [at.host] : []));
-  const service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
-  return ["localhost", "127.0.0.1", ...hosts, ...service, addresses.apiServerAddress, ...(options.serverNames ?? [])];
+  const service = [
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+  ];
+  return [
+    "localhost",
+    "127.0.0.1",
+    ...hosts,
+    ...service,
+    addresses.apiServerAddress,
+    ...(options.serverNames ?? []),
+  ];
 }
 
 async function listenAll(
@@ -202,13 +225,19 @@ function closeServer(server: Server): Promise<void> {
 /** What every cluster has from the start. */
 async function bootstrap(store: ClusterStore, addresses: ServiceAddresses): Promise<void> {
   const namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"];
-  for (const name of namespaces) await ensure(store, "namespaces", { apiVersion: "v1", kind: "Namespace", metadata: { name } });
+  for (const name of namespaces)
+    await ensure(store, "namespaces", { apiVersion: "v1", kind: "Namespace", metadata: { name } });
   for (const role of bootstrapRoles) await ensure(store, "clusterroles.rbac.authorization.k8s.io", role);
-  for (const binding of bootstrapBindings) await ensure(store, "clusterrolebindings.rbac.authorization.k8s.io", binding);
+  for (const binding of bootstrapBindings)
+    await ensure(store, "clusterrolebindings.rbac.authorization.k8s.io", binding);
   await ensure(store, "services", {
     apiVersion: "v1",
     kind: "Service",
-    metadata: { name: "kubernetes", namespace: "default", labels: { component: "apiserver", provider: "kubernetes" } },
+    metadata: {
+      name: "kubernetes",
+      namespace: "default",
+      labels: { component: "apiserver", provider: "kubernetes" },
+    },
     spec: { clusterIP: addresses.apiServerAddress, ports: [{ name: "https", port: 443, targetPort: 6443 }] },
   });
 }

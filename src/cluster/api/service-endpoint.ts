@@ -18,9 +18,11 @@ export function serviceEndpoint(database: Database): ResolveService {
       .flatMap((slice) => {
         const target = recordsOf(slice["ports"]).find((one) => stringOf(one["name"]) === portName)?.["port"];
         if (typeof target !== "number") return [];
-        return recordsOf(slice["endpoints"]).filter(isReady).flatMap((endpoint) =>
-          arrayOf(endpoint["addresses"]).map((address) => ({ host: stringOf(address), port: target })),
-        );
+        return recordsOf(slice["endpoints"])
+          .filter(isReady)
+          .flatMap((endpoint) =>
+            arrayOf(endpoint["addresses"]).map((address) => ({ host: stringOf(address), port: target })),
+          );
       });
     return found[Math.floor(Math.random() * found.length)];
   };

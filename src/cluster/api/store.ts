@@ -115,7 +115,12 @@ export interface ClusterStore {
     options?: WriteOptions & { readonly type?: PatchKind; readonly subresource?: "status" },
   ): Promise<ApiObject>;
   /** Returns the object as it was left (still there with a deletionTimestamp, or its last state). 404 when there is none. */
-  delete(resource: ResourceName, namespace: string, name: string, options?: DeleteOptions): Promise<ApiObject>;
+  delete(
+    resource: ResourceName,
+    namespace: string,
+    name: string,
+    options?: DeleteOptions,
+  ): Promise<ApiObject>;
   /** A service-account token, as the TokenRequest API gives it to a node for a projected volume. */
   issueToken(request: TokenAsk): Promise<{ token: string; expiresAtMs: number }>;
 }

@@ -41,7 +41,10 @@ function mountToken(spec: JsonRecord): void {
   if (bare.length === 0) return;
   if (!present) spec["volumes"] = [...volumes, tokenVolume(name)];
   for (const container of bare) {
-    container["volumeMounts"] = [...recordsOf(container["volumeMounts"]), { name, readOnly: true, mountPath }];
+    container["volumeMounts"] = [
+      ...recordsOf(container["volumeMounts"]),
+      { name, readOnly: true, mountPath },
+    ];
   }
 }
 
@@ -61,7 +64,11 @@ function tokenVolume(name: string): JsonRecord {
       sources: [
         { serviceAccountToken: { expirationSeconds: tokenSeconds, path: "token" } },
         { configMap: { name: "kube-root-ca.crt", items: [{ key: "ca.crt", path: "ca.crt" }] } },
-        { downwardAPI: { items: [{ path: "namespace", fieldRef: { apiVersion: "v1", fieldPath: "metadata.namespace" } }] } },
+        {
+          downwardAPI: {
+            items: [{ path: "namespace", fieldRef: { apiVersion: "v1", fieldPath: "metadata.namespace" } }],
+          },
+        },
       ],
     },
   };

@@ -60,7 +60,9 @@ export class ServiceAddresses {
   }
 
   #taken(): Set<string> {
-    return new Set(this.#database.list("services").map((service) => stringOf(valueAt(service, "spec", "clusterIP"))));
+    return new Set(
+      this.#database.list("services").map((service) => stringOf(valueAt(service, "spec", "clusterIP"))),
+    );
   }
 
   #freeAddress(name: string): string {
@@ -83,9 +85,13 @@ export class ServiceAddresses {
   }
 
   #takenPorts(self: ApiObject): Set<number> {
-    const others = this.#database.list("services").filter((service) => service.metadata.uid !== self.metadata.uid);
+    const others = this.#database
+      .list("services")
+      .filter((service) => service.metadata.uid !== self.metadata.uid);
     return new Set(
-      others.flatMap((service) => recordsOf(valueAt(service, "spec", "ports")).map((port) => Number(port["nodePort"] ?? 0))),
+      others.flatMap((service) =>
+        recordsOf(valueAt(service, "spec", "ports")).map((port) => Number(port["nodePort"] ?? 0)),
+      ),
     );
   }
 

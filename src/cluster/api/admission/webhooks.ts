@@ -45,7 +45,10 @@ export class WebhookAdmission implements Admission {
     if (!request.object) return undefined;
     let object = built(request.object);
     if (isExempt(request)) return object;
-    const webhooks = this.#matching(`mutatingwebhookconfigurations.${admissionGroup}`, { ...request, object });
+    const webhooks = this.#matching(`mutatingwebhookconfigurations.${admissionGroup}`, {
+      ...request,
+      object,
+    });
     const asked: Array<{ webhook: Webhook; seen: ApiObject }> = [];
     for (const webhook of webhooks) {
       object = await this.#mutateBy(webhook, { ...request, object });
@@ -65,7 +68,8 @@ export class WebhookAdmission implements Admission {
     const response = await this.#ask(webhook, request);
     const patch = response?.["patch"];
     if (patch === undefined || request.object === undefined) return request.object!;
-    if (response?.["patchType"] !== "JSONPatch") throw internalError(`admission webhook "${webhook.name}" sent a patch without patchType JSONPatch`);
+    if (response?.["patchType"] !== "JSONPatch")
+      throw internalError(`admission webhook "${webhook.name}" sent a patch without patchType JSONPatch`);
     const operations: unknown = JSON.parse(Buffer.from(stringOf(patch), "base64").toString("utf8"));
     return applyJsonPatch(request.object, operations);
   }
@@ -79,7 +83,9 @@ export class WebhookAdmission implements Admission {
   #matching(resource: string, request: AdmissionRequest): Webhook[] {
     return this.#parts.database
       .list(resource)
-      .flatMap((configuration) => recordsOf(configuration["webhooks"]).map((one) => webhookOf(one, configuration)))
+      .flatMap((configuration) =>
+        recordsOf(configuration["webhooks"]).map((one) => webhookOf(one, configuration)),
+      )
       .filter((webhook) => ruleMatches(webhook.spec, request))
       .filter((webhook) => this.#selectorsMatch(webhook.spec, request))
       .filter((webhook) => conditionsMatch(webhook, request));
@@ -117,12 +123,21 @@ export class WebhookAdmission implements Admission {
     const message = stringOf(status["message"]) || stringOf(status["reason"]);
     const text = `admission webhook "${webhook.name}" denied the request${message === "" ? " without explanation" : `: ${message}`}`;
     const code = Number(status["code"] ?? 403);
-    throw new ApiError(code >= 400 && code < 600 ? code : 403, stringOf(status["reason"]) || "Forbidden", text, recordOf(status["details"]));
+    throw new ApiError(
+      code >= 400 && code < 600 ? code : 403,
+      stringOf(status["reason"]) || "Forbidden",
+      text,
+      recordOf(status["details"]),
+    );
   }
 
   async #call(webhook: Webhook, request: AdmissionRequest): Promise<JsonRecord> {
     const uid = randomUUID();
-    const body = JSON.stringify({ apiVersion: "admission.k8s.io/v1", kind: "AdmissionReview", request: reviewOf(uid, request) });
+    const body = JSON.stringify({
+      apiVersion: "admission.k8s.io/v1",
+      kind: "AdmissionReview",
+      request: reviewOf(uid, request),
+    });
     const target = this.#targetOf(webhook);
     const text = await post(target, body, webhook.timeoutSeconds * 1000);
     const response = valueAt(JSON.parse(text), "response");
@@ -173,10 +188,12 @@ function isExempt({ kind }: AdmissionRequest): boolean {
 
 function ruleMatches(spec: JsonRecord, request: AdmissionRequest): boolean {
   const { kind, subresource } = request;
-  const has = (list: unknown, wanted: string): boolean => arrayOf(list).includes("*") || arrayOf(list).includes(wanted);
+  const has = (list: unknown, wanted: string): boolean =>
+    arrayOf(list).includes("*") || arrayOf(list).includes(wanted);
   const plural = subresource === "" ? kind.plural : `${kind.plural}/${subresource}`;
   // matchPolicy Equivalent: a rule for any version of the kind catches all of them, as they have one shape.
-  const versions = spec["matchPolicy"] === "Exact" ? [request.version] : kind.versions.map((version) => version.name);
+  const versions =
+    spec["matchPolicy"] === "Exact" ? [request.version] : kind.versions.map((version) => version.name);
   return recordsOf(spec["rules"]).some((rule) => {
     const scope = stringOf(rule["scope"]) || "*";
     const resources = arrayOf(rule["resources"]);
@@ -188,7 +205,8 @@ function ruleMatches(spec: JsonRecord, request: AdmissionRequest): boolean {
       (resources.includes("*/*") ||
         resources.includes(plural) ||
         (subresource === "" && resources.includes("*")) ||
-        (subresource !== "" && (resources.includes(`*/${subresource}`) || resources.includes(`${kind.plural}/*`))))
+        (subresource !== "" &&
+          (resources.includes(`*/${subresource}`) || resources.includes(`${kind.plural}/*`))))
     );
   });
 }
@@ -204,7 +222,9 @@ function conditionsMatch(webhook: Webhook, request: AdmissionRequest): boolean {
       return evaluate(stringOf(condition["expression"]), context) === true;
     } catch (cause) {
       if (webhook.failurePolicy === "Ignore") return false;
-      throw badRequest(`matchCondition "${stringOf(condition["name"])}" of webhook "${webhook.name}" failed: ${cause instanceof Error ? cause.message : ""}`);
+      throw badRequest(
+        `matchCondition "${stringOf(condition["name"])}" of webhook "${webhook.name}" failed: ${cause instanceof Error ? cause.message : ""}`,
+      );
     }
   });
 }
@@ -213,7 +233,8 @@ function reviewOf(uid: string, request: AdmissionRequest): JsonRecord {
   const { kind, version, subresource, namespace, name, operation, user, dryRun } = request;
   const groupKind = { group: kind.group, version, kind: kind.kind };
   const resource = { group: kind.group, version, resource: kind.plural };
-  const shown = (object: ApiObject | undefined): unknown => (object ? copyOf(inVersion(object, kind, version)) : null);
+  const shown = (object: ApiObject | undefined): unknown =>
+    object ? copyOf(inVersion(object, kind, version)) : null;
   return {
     uid,
     kind: groupKind,
@@ -228,7 +249,10 @@ function reviewOf(uid: string, request: AdmissionRequest): JsonRecord {
     object: shown(request.object),
     oldObject: shown(request.oldObject),
     dryRun,
-    options: { apiVersion: apiVersionOf("meta.k8s.io", "v1"), kind: `${operation[0]}${operation.slice(1).toLowerCase()}Options` },
+    options: {
+      apiVersion: apiVersionOf("meta.k8s.io", "v1"),
+      kind: `${operation[0]}${operation.slice(1).toLowerCase()}Options`,
+    },
   };
 }
 
@@ -276,7 +300,11 @@ function post(target: PostTarget, body: string, timeoutMs: number): Promise<stri
       },
     );
     call.on("error", (error) =>
-      reject(error.name === "TimeoutError" || error.name === "AbortError" ? new Error("context deadline exceeded") : error),
+      reject(
+        error.name === "TimeoutError" || error.name === "AbortError"
+          ? new Error("context deadline exceeded")
+          : error,
+      ),
     );
     call.end(body);
   });

@@ -8,7 +8,10 @@ import { arrayOf, stringOf } from "../json.ts";
 import type { TokenIssuer } from "./tokens.ts";
 
 /** Undefined: 401. A bad credential is not made up for by a good one of the other kind. */
-export async function authenticate(request: IncomingMessage, tokens: TokenIssuer): Promise<UserInfo | undefined> {
+export async function authenticate(
+  request: IncomingMessage,
+  tokens: TokenIssuer,
+): Promise<UserInfo | undefined> {
   const header = request.headers.authorization;
   if (header !== undefined) {
     const token = /^Bearer +(\S+)$/i.exec(header)?.[1];

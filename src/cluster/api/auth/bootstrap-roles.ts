@@ -14,14 +14,49 @@ const labels = { "kubernetes.io/bootstrapping": "rbac-defaults" };
 const readVerbs = ["get", "list", "watch"];
 const writeVerbs = ["create", "delete", "deletecollection", "patch", "update"];
 const workloads: Rule[] = [
-  { apiGroups: [""], resources: ["configmaps", "endpoints", "events", "persistentvolumeclaims", "pods", "pods/log", "pods/status", "services", "serviceaccounts"], verbs: readVerbs },
-  { apiGroups: ["apps", "batch", "autoscaling", "policy", "networking.k8s.io", "discovery.k8s.io"], resources: ["*"], verbs: readVerbs },
+  {
+    apiGroups: [""],
+    resources: [
+      "configmaps",
+      "endpoints",
+      "events",
+      "persistentvolumeclaims",
+      "pods",
+      "pods/log",
+      "pods/status",
+      "services",
+      "serviceaccounts",
+    ],
+    verbs: readVerbs,
+  },
+  {
+    apiGroups: ["apps", "batch", "autoscaling", "policy", "networking.k8s.io", "discovery.k8s.io"],
+    resources: ["*"],
+    verbs: readVerbs,
+  },
 ];
 const edits: Rule[] = [
-  { apiGroups: [""], resources: ["configmaps", "endpoints", "events", "persistentvolumeclaims", "pods", "secrets", "services", "serviceaccounts"], verbs: writeVerbs },
+  {
+    apiGroups: [""],
+    resources: [
+      "configmaps",
+      "endpoints",
+      "events",
+      "persistentvolumeclaims",
+      "pods",
+      "secrets",
+      "services",
+      "serviceaccounts",
+    ],
+    verbs: writeVerbs,
+  },
   { apiGroups: [""], resources: ["secrets"], verbs: readVerbs },
   { apiGroups: [""], resources: ["pods/eviction"], verbs: ["create"] },
-  { apiGroups: ["apps", "batch", "autoscaling", "policy", "networking.k8s.io"], resources: ["*"], verbs: writeVerbs },
+  {
+    apiGroups: ["apps", "batch", "autoscaling", "policy", "networking.k8s.io"],
+    resources: ["*"],
+    verbs: writeVerbs,
+  },
 ];
 
 const publicPaths = ["/healthz", "/livez", "/livez/*", "/readyz", "/readyz/*", "/version", "/version/"];
@@ -33,14 +68,22 @@ const roles: Readonly<Record<string, readonly Rule[]>> = {
     { apiGroups: ["*"], resources: ["*"], verbs: ["*"] },
     { nonResourceURLs: ["*"], verbs: ["*"] },
   ],
-  admin: [...workloads, ...edits, { apiGroups: ["rbac.authorization.k8s.io"], resources: ["roles", "rolebindings"], verbs: ["*"] }],
+  admin: [
+    ...workloads,
+    ...edits,
+    { apiGroups: ["rbac.authorization.k8s.io"], resources: ["roles", "rolebindings"], verbs: ["*"] },
+  ],
   edit: [...workloads, ...edits],
   view: workloads,
   "system:discovery": [{ nonResourceURLs: discoveryPaths, verbs: ["get"] }],
   "system:public-info-viewer": [{ nonResourceURLs: publicPaths, verbs: ["get"] }],
   "system:service-account-issuer-discovery": [{ nonResourceURLs: issuerPaths, verbs: ["get"] }],
   "system:basic-user": [
-    { apiGroups: ["authorization.k8s.io"], resources: ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], verbs: ["create"] },
+    {
+      apiGroups: ["authorization.k8s.io"],
+      resources: ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+      verbs: ["create"],
+    },
     { apiGroups: ["authentication.k8s.io"], resources: ["selfsubjectreviews"], verbs: ["create"] },
   ],
   "system:auth-delegator": [
@@ -48,10 +91,22 @@ const roles: Readonly<Record<string, readonly Rule[]>> = {
     { apiGroups: ["authorization.k8s.io"], resources: ["subjectaccessreviews"], verbs: ["create"] },
   ],
   "system:node": [
-    { apiGroups: [""], resources: ["configmaps", "secrets", "services", "namespaces", "pods", "serviceaccounts", "nodes"], verbs: readVerbs },
-    { apiGroups: [""], resources: ["nodes", "nodes/status", "pods/status", "pods", "events"], verbs: ["create", "patch", "update", "delete"] },
+    {
+      apiGroups: [""],
+      resources: ["configmaps", "secrets", "services", "namespaces", "pods", "serviceaccounts", "nodes"],
+      verbs: readVerbs,
+    },
+    {
+      apiGroups: [""],
+      resources: ["nodes", "nodes/status", "pods/status", "pods", "events"],
+      verbs: ["create", "patch", "update", "delete"],
+    },
     { apiGroups: [""], resources: ["serviceaccounts/token"], verbs: ["create"] },
-    { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["create", "get", "patch", "update"] },
+    {
+      apiGroups: ["coordination.k8s.io"],
+      resources: ["leases"],
+      verbs: ["create", "get", "patch", "update"],
+    },
     { apiGroups: ["authentication.k8s.io"], resources: ["tokenreviews"], verbs: ["create"] },
   ],
 };

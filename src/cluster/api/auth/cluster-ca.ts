@@ -41,7 +41,10 @@ export class ClusterCa {
       const cert = new x509.X509Certificate(readFileSync(certPath, "utf8"));
       return new ClusterCa(cert, await importKey(readFileSync(keyPath, "utf8")));
     }
-    const keys = (await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair;
+    const keys = (await webcrypto.subtle.generateKey(algorithm, true, [
+      "sign",
+      "verify",
+    ])) as webcrypto.CryptoKeyPair;
     const cert = await x509.X509CertificateGenerator.createSelfSigned({
       name: "CN=mizzen-cluster-ca",
       keys,
@@ -63,8 +66,8 @@ export class ClusterCa {
 
   /** A server certificate for names and addresses. */
   server(names: readonly string[], nowMs: number): Promise<KeyPem> {
-    const entries = [...new Set(names)].map(
-      (name): x509.JsonGeneralName => (isIP(name) === 0 ? { type: "dns", value: name } : { type: "ip", value: name }),
+    const entries = [...new Set(names)].map((name): x509.JsonGeneralName =>
+      isIP(name) === 0 ? { type: "dns", value: name } : { type: "ip", value: name },
     );
     return this.#issue("CN=kube-apiserver", nowMs, [
       new x509.SubjectAlternativeNameExtension(entries),
@@ -75,11 +78,20 @@ export class ClusterCa {
   /** A client certificate: the common name is the user, the organizations are its groups. */
   client(username: string, groups: readonly string[], nowMs: number): Promise<KeyPem> {
     const subject = [{ CN: [username] }, ...groups.map((group) => ({ O: [group] }))];
-    return this.#issue(subject, nowMs, [new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth])]);
+    return this.#issue(subject, nowMs, [
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth]),
+    ]);
   }
 
-  async #issue(subject: string | x509.JsonName, nowMs: number, extensions: x509.Extension[]): Promise<KeyPem> {
-    const keys = (await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair;
+  async #issue(
+    subject: string | x509.JsonName,
+    nowMs: number,
+    extensions: x509.Extension[],
+  ): Promise<KeyPem> {
+    const keys = (await webcrypto.subtle.generateKey(algorithm, true, [
+      "sign",
+      "verify",
+    ])) as webcrypto.CryptoKeyPair;
     const cert = await x509.X509CertificateGenerator.create({
       subject,
       issuer: this.#cert.subject,

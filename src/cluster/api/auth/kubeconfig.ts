@@ -10,7 +10,9 @@ export function kubeconfigOf(serverUrl: string, caPem: string, credentials: KeyP
     {
       apiVersion: "v1",
       kind: "Config",
-      clusters: [{ name: "mizzen", cluster: { server: serverUrl, "certificate-authority-data": base64(caPem) } }],
+      clusters: [
+        { name: "mizzen", cluster: { server: serverUrl, "certificate-authority-data": base64(caPem) } },
+      ],
       users: [
         {
           name: "mizzen-admin",

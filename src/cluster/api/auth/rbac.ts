@@ -33,7 +33,9 @@ export class Authorizer {
 
   allows(user: UserInfo, access: Access): boolean {
     if (user.groups.includes(mastersGroup)) return true;
-    return this.rulesFor(user, access.kind === "resource" ? access.namespace : "").some((rule) => permits(rule, access));
+    return this.rulesFor(user, access.kind === "resource" ? access.namespace : "").some((rule) =>
+      permits(rule, access),
+    );
   }
 
   /** Every rule that holds for the user in a namespace; "" is the cluster. */
@@ -61,13 +63,17 @@ export class Authorizer {
 
   /** The rules of the roles that an aggregating role gathers by label. */
   #aggregated(role: ApiObject): JsonRecord[] {
-    const selectors = recordsOf((role["aggregationRule"] as JsonRecord | undefined)?.["clusterRoleSelectors"]);
+    const selectors = recordsOf(
+      (role["aggregationRule"] as JsonRecord | undefined)?.["clusterRoleSelectors"],
+    );
     if (selectors.length === 0) return [];
     return this.#database
       .list(`clusterroles.${rbacGroup}`)
       .filter((other) => other.metadata.name !== role.metadata.name)
       .filter((other) =>
-        selectors.some((selector) => matchesLabels(selectorRequirements(selector), other.metadata.labels ?? {})),
+        selectors.some((selector) =>
+          matchesLabels(selectorRequirements(selector), other.metadata.labels ?? {}),
+        ),
       )
       .flatMap((other) => recordsOf(other["rules"]));
   }
@@ -94,14 +100,17 @@ function binds(binding: ApiObject, user: UserInfo): boolean {
 function permits(rule: JsonRecord, access: Access): boolean {
   if (!names(rule["verbs"], access.verb)) return false;
   if (access.kind === "path") {
-    return arrayOf(rule["nonResourceURLs"]).map(stringOf).some((pattern) => pathMatches(pattern, access.path));
+    return arrayOf(rule["nonResourceURLs"])
+      .map(stringOf)
+      .some((pattern) => pathMatches(pattern, access.path));
   }
   const resource = access.subresource === "" ? access.resource : `${access.resource}/${access.subresource}`;
   const resources = arrayOf(rule["resources"]);
   const named = arrayOf(rule["resourceNames"]);
   return (
     names(rule["apiGroups"], access.group) &&
-    (names(resources, resource) || (access.subresource !== "" && resources.includes(`*/${access.subresource}`))) &&
+    (names(resources, resource) ||
+      (access.subresource !== "" && resources.includes(`*/${access.subresource}`))) &&
     (named.length === 0 || named.includes(access.name))
   );
 }

@@ -30,7 +30,14 @@ export class TokenIssuer {
   readonly #publicKey: JoseKey | Uint8Array;
   readonly #publicJwk: JWK;
 
-  private constructor(parts: { database: Database; clock: Clock; issuer: string; privateKey: JoseKey | Uint8Array; publicKey: JoseKey | Uint8Array; publicJwk: JWK }) {
+  private constructor(parts: {
+    database: Database;
+    clock: Clock;
+    issuer: string;
+    privateKey: JoseKey | Uint8Array;
+    publicKey: JoseKey | Uint8Array;
+    publicJwk: JWK;
+  }) {
     this.#database = parts.database;
     this.#clock = parts.clock;
     this.issuer = parts.issuer;
@@ -42,7 +49,9 @@ export class TokenIssuer {
   /** Reads the signing key from `dir`, or makes it there. */
   static async open(dir: string, issuer: string, database: Database, clock: Clock): Promise<TokenIssuer> {
     const path = join(dir, "service-account.key.json");
-    const privateJwk = existsSync(path) ? (JSON.parse(readFileSync(path, "utf8")) as JWK) : await newKey(path);
+    const privateJwk = existsSync(path)
+      ? (JSON.parse(readFileSync(path, "utf8")) as JWK)
+      : await newKey(path);
     const { d: _secret, ...bare } = privateJwk;
     const kid = await calculateJwkThumbprint(bare);
     const publicJwk: JWK = { ...bare, kid, alg: "ES256", use: "sig" };
@@ -99,7 +108,9 @@ export class TokenIssuer {
     }
     const account = stringOf(valueAt(pod, "spec", "serviceAccountName")) || "default";
     if (account !== ask.serviceAccount) {
-      throw badRequest(`cannot bind token for serviceaccount ${JSON.stringify(ask.serviceAccount)} to pod running with different serviceaccount name.`);
+      throw badRequest(
+        `cannot bind token for serviceaccount ${JSON.stringify(ask.serviceAccount)} to pod running with different serviceaccount name.`,
+      );
     }
     return { name, uid: pod.metadata.uid ?? "" };
   }
@@ -116,7 +127,12 @@ export class TokenIssuer {
     let payload: JWTPayload;
     try {
       const currentDate = new Date(this.#clock.nowMs());
-      const options = { issuer: this.issuer, algorithms: ["ES256"], currentDate, clockTolerance: clockToleranceSeconds };
+      const options = {
+        issuer: this.issuer,
+        algorithms: ["ES256"],
+        currentDate,
+        clockTolerance: clockToleranceSeconds,
+      };
       payload = (await jwtVerify(token, this.#publicKey, options)).payload;
     } catch {
       // Whatever is wrong with it, it is no token of ours; the caller gets no hint.
@@ -134,7 +150,9 @@ export class TokenIssuer {
     const name = stringOf(valueAt(claims, "serviceaccount", "name"));
     const uid = stringOf(valueAt(claims, "serviceaccount", "uid"));
     if (this.#database.get("serviceaccounts", namespace, name)?.metadata.uid !== uid) return undefined;
-    const extra: Record<string, string[]> = { "authentication.kubernetes.io/credential-id": [`JTI=${payload.jti ?? ""}`] };
+    const extra: Record<string, string[]> = {
+      "authentication.kubernetes.io/credential-id": [`JTI=${payload.jti ?? ""}`],
+    };
     if (isRecord(claims["pod"])) {
       const podName = stringOf(claims["pod"]["name"]);
       const podUid = stringOf(claims["pod"]["uid"]);

@@ -140,15 +140,21 @@ class GarbageCollector {
       const dependent = this.#nodes.get(uid);
       if (!dependent) continue;
       const current = this.#store.get(dependent.resource, dependent.namespace, dependent.name);
-      const ownerReferences = (current?.metadata.ownerReferences ?? []).filter((owner) => owner.uid !== node.uid);
-      await this.#store.patch(dependent.resource, dependent.namespace, dependent.name, { metadata: { ownerReferences } });
+      const ownerReferences = (current?.metadata.ownerReferences ?? []).filter(
+        (owner) => owner.uid !== node.uid,
+      );
+      await this.#store.patch(dependent.resource, dependent.namespace, dependent.name, {
+        metadata: { ownerReferences },
+      });
     }
     await this.#release(node, object, orphanFinalizer);
   }
 
   /** Dependents go first; the last one to go wakes their owner. */
   async #foreground(node: Node, object: ApiObject): Promise<void> {
-    const dependents = [...(this.#dependents.get(node.uid) ?? [])].flatMap((uid) => this.#nodes.get(uid) ?? []);
+    const dependents = [...(this.#dependents.get(node.uid) ?? [])].flatMap(
+      (uid) => this.#nodes.get(uid) ?? [],
+    );
     const blocking = dependents.filter((dependent) =>
       dependent.owners.some((owner) => owner.uid === node.uid && owner.blockOwnerDeletion === true),
     );

@@ -36,10 +36,15 @@ export function startNamespaces(parts: NamespaceParts): () => void {
     } catch (error) {
       if (stopped) return;
       again = !(error instanceof ApiError && error.status.reason === "NotFound");
-      if (again) log.warn({ namespace: name, error }, "a namespace could not be brought into order, trying again");
+      if (again)
+        log.warn({ namespace: name, error }, "a namespace could not be brought into order, trying again");
     }
     waiting.delete(name);
-    if (again && !stopped) waiting.set(name, clock.after(retryMs, () => void run(name)));
+    if (again && !stopped)
+      waiting.set(
+        name,
+        clock.after(retryMs, () => void run(name)),
+      );
   };
 
   const stops = [
@@ -69,12 +74,21 @@ async function settleNamespace(parts: NamespaceParts, name: string): Promise<boo
 
 async function ensureContents({ store, caPem }: NamespaceParts, namespace: string): Promise<void> {
   if (!store.get("serviceaccounts", namespace, "default")) {
-    await create(store, "serviceaccounts", { apiVersion: "v1", kind: "ServiceAccount", metadata: { name: "default", namespace } });
+    await create(store, "serviceaccounts", {
+      apiVersion: "v1",
+      kind: "ServiceAccount",
+      metadata: { name: "default", namespace },
+    });
   }
   const held = store.get("configmaps", namespace, rootCertificate);
   const data = { "ca.crt": caPem };
   if (!held) {
-    await create(store, "configmaps", { apiVersion: "v1", kind: "ConfigMap", metadata: { name: rootCertificate, namespace }, data });
+    await create(store, "configmaps", {
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      metadata: { name: rootCertificate, namespace },
+      data,
+    });
   } else if (recordOf(held["data"])["ca.crt"] !== caPem) {
     await store.patch("configmaps", namespace, rootCertificate, { data });
   }
@@ -94,7 +108,9 @@ async function emptied({ store, registry }: NamespaceParts, namespace: ApiObject
   const left = registry
     .kinds()
     .filter((kind) => kind.namespaced && kind.verbs.includes("list"))
-    .flatMap((kind) => store.list(kind.resource, { namespace: name }).items.map((object) => ({ kind, object })));
+    .flatMap((kind) =>
+      store.list(kind.resource, { namespace: name }).items.map((object) => ({ kind, object })),
+    );
   for (const { kind, object } of left) {
     if (object.metadata.deletionTimestamp !== undefined) continue;
     try {
@@ -105,7 +121,12 @@ async function emptied({ store, registry }: NamespaceParts, namespace: ApiObject
   }
   const remains = registry
     .kinds()
-    .some((kind) => kind.namespaced && kind.verbs.includes("list") && store.list(kind.resource, { namespace: name }).items.length > 0);
+    .some(
+      (kind) =>
+        kind.namespaced &&
+        kind.verbs.includes("list") &&
+        store.list(kind.resource, { namespace: name }).items.length > 0,
+    );
   if (remains) return false;
   await store.patch("namespaces", "", name, { spec: { finalizers: [] } });
   return true;

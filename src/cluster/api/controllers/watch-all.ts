@@ -15,7 +15,10 @@ export function watchAll(
   const watches = new Map<ResourceName, () => void>();
   const begin = (resource: ResourceName): void => {
     if (watches.has(resource) || unwatched.has(resource)) return;
-    watches.set(resource, store.watch(resource, {}, (event) => onEvent(resource, event)));
+    watches.set(
+      resource,
+      store.watch(resource, {}, (event) => onEvent(resource, event)),
+    );
   };
   for (const kind of registry.kinds()) if (kind.verbs.includes("watch")) begin(kind.resource);
   const stop = store.watch("customresourcedefinitions.apiextensions.k8s.io", {}, ({ type, object }) => {

@@ -5,6 +5,7 @@ import type { Access } from "../auth/rbac.ts";
 import type { UserInfo, WriteContext } from "../context.ts";
 import { ApiError, badRequest } from "../errors.ts";
 import { isRecord, stringOf } from "../json.ts";
+import { parseProtobuf } from "./protobuf.ts";
 import { parseBody } from "../object-checks.ts";
 
 // Beyond it a body is refused with 413, as Kubernetes' API server does.
@@ -23,12 +24,16 @@ export interface Route {
 
 /** Reads `/api/v1/...` and `/apis/<group>/<version>/...`; undefined for other paths. */
 export function parseRoute(path: string): Route | undefined {
-  const parts = path.split("/").filter((part) => part !== "").map(decodeURIComponent);
+  const parts = path
+    .split("/")
+    .filter((part) => part !== "")
+    .map(decodeURIComponent);
   const isCore = parts[0] === "api";
   if (!isCore && parts[0] !== "apis") return undefined;
   const [group, version, ...rest] = isCore ? ["", ...parts.slice(1)] : parts.slice(1);
   if (group === undefined || version === undefined || rest.length === 0) return undefined;
-  const ofNamespace = rest[0] === "namespaces" && rest.length > 2 && !(isCore && ["status", "finalize"].includes(rest[2]!));
+  const ofNamespace =
+    rest[0] === "namespaces" && rest.length > 2 && !(isCore && ["status", "finalize"].includes(rest[2]!));
   const [plural, name, subresource, ...more] = ofNamespace ? rest.slice(2) : rest;
   if (more.length > 0) return undefined;
   const namespace = ofNamespace ? rest[1]! : "";
@@ -74,17 +79,28 @@ export class Call {
 
   /** The parsed body; an empty one is undefined. Throws ApiError 400, 413, 415. */
   async body(): Promise<unknown> {
-    if (/protobuf|cbor/.test(this.contentType)) {
-      throw new ApiError(415, "UnsupportedMediaType", `the body of the request was in an unsupported format - accepted media types include: application/json, application/yaml`);
+    if (/cbor/.test(this.contentType)) {
+      throw new ApiError(
+        415,
+        "UnsupportedMediaType",
+        `the body of the request was in an unsupported format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf`,
+      );
     }
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of this.request as AsyncIterable<Buffer>) {
       bytes += chunk.length;
       if (bytes > bodyBytesMax) {
-        throw new ApiError(413, "RequestEntityTooLarge", `Request entity too large: limit is ${bodyBytesMax}`);
+        throw new ApiError(
+          413,
+          "RequestEntityTooLarge",
+          `Request entity too large: limit is ${bodyBytesMax}`,
+        );
       }
       chunks.push(chunk);
+    }
+    if (bytes > 0 && this.contentType.startsWith("application/vnd.kubernetes.protobuf")) {
+      return parseProtobuf(Buffer.concat(chunks));
     }
     const text = Buffer.concat(chunks).toString("utf8");
     return text.trim() === "" ? undefined : parseBody(text, this.contentType);
@@ -98,14 +114,21 @@ export class Call {
   /** How the write is to be done, as the query says. Throws ApiError 400. */
   context(): WriteContext {
     const dryRun = this.query.getAll("dryRun");
-    if (dryRun.some((value) => value !== "All")) throw badRequest(`invalid dryRun: ${dryRun.join(",")}; only All is supported`);
+    if (dryRun.some((value) => value !== "All"))
+      throw badRequest(`invalid dryRun: ${dryRun.join(",")}; only All is supported`);
     const fieldValidation = this.query.get("fieldValidation") || "Warn";
     if (fieldValidation !== "Strict" && fieldValidation !== "Warn" && fieldValidation !== "Ignore") {
       throw badRequest(`invalid fieldValidation: ${fieldValidation}; supported are Ignore, Warn, Strict`);
     }
     const agent = stringOf(this.request.headers["user-agent"]).split("/")[0];
     const fieldManager = this.query.get("fieldManager") || agent || "unknown";
-    return { user: this.user, fieldManager, dryRun: dryRun.length > 0, fieldValidation, warn: (text) => this.warn(text) };
+    return {
+      user: this.user,
+      fieldManager,
+      dryRun: dryRun.length > 0,
+      fieldValidation,
+      warn: (text) => this.warn(text),
+    };
   }
 
   warn(text: string): void {
@@ -115,7 +138,10 @@ export class Call {
   /** Writes the head with whatever was to be warned of. */
   begin(code: number, contentType: string): void {
     const warnings = this.#warnings.map((text) => `299 - ${JSON.stringify(printable(text))}`);
-    const headers: OutgoingHttpHeaders = { "content-type": contentType, "cache-control": "no-cache, private" };
+    const headers: OutgoingHttpHeaders = {
+      "content-type": contentType,
+      "cache-control": "no-cache, private",
+    };
     if (warnings.length > 0) headers["warning"] = warnings.join(", ");
     this.response.writeHead(code, headers);
   }
@@ -175,7 +201,10 @@ export function verbOf(call: { method: string; query: URLSearchParams }, route: 
 }
 
 /** metav1.DeleteOptions come in the body, or in the query. */
-export function deleteOptionsOf(body: unknown, query: URLSearchParams): {
+export function deleteOptionsOf(
+  body: unknown,
+  query: URLSearchParams,
+): {
   gracePeriodSeconds?: number;
   propagationPolicy?: "Background" | "Foreground" | "Orphan";
   preconditions?: { uid?: string; resourceVersion?: string };

@@ -11,14 +11,19 @@ const aggregatedType = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupD
 function wantsAggregated(call: Call): boolean {
   return call.accept.split(",").some((part) => {
     const fields = part.split(";").map((field) => field.trim());
-    return fields.includes("as=APIGroupDiscoveryList") && fields.includes("v=v2") && fields[0] === "application/json";
+    return (
+      fields.includes("as=APIGroupDiscoveryList") &&
+      fields.includes("v=v2") &&
+      fields[0] === "application/json"
+    );
   });
 }
 
 /** Answers /api, /api/v1, /apis, /apis/<group> and /apis/<group>/<version>; false for other paths. */
 export function serveDiscovery(call: Call, registry: Registry): boolean {
   const parts = call.path.split("/").filter((part) => part !== "");
-  if (parts[0] === "api" && parts.length === 1) return serveRoot(call, registry, [{ name: "", versions: ["v1"] }]);
+  if (parts[0] === "api" && parts.length === 1)
+    return serveRoot(call, registry, [{ name: "", versions: ["v1"] }]);
   if (parts[0] === "apis" && parts.length === 1) return serveRoot(call, registry, registry.groups());
   if (parts[0] === "api" && parts.length === 2) return serveVersion(call, registry, "", parts[1]!);
   if (parts[0] === "apis" && parts.length === 2) return serveGroup(call, registry, parts[1]!);
@@ -37,7 +42,9 @@ function serveRoot(call: Call, registry: Registry, groups: readonly Group[]): bo
     return true;
   }
   if (groups[0]?.name === "") {
-    const serverAddressByClientCIDRs = [{ clientCIDR: "0.0.0.0/0", serverAddress: call.request.headers.host ?? "" }];
+    const serverAddressByClientCIDRs = [
+      { clientCIDR: "0.0.0.0/0", serverAddress: call.request.headers.host ?? "" },
+    ];
     call.json(200, { kind: "APIVersions", versions: ["v1"], serverAddressByClientCIDRs });
   } else call.json(200, { kind: "APIGroupList", apiVersion: "v1", groups: groups.map(groupOf) });
   return true;
@@ -59,7 +66,12 @@ function serveVersion(call: Call, registry: Registry, group: string, version: st
   const kinds = kindsOf(registry, group, version);
   if (kinds.length === 0) throw noSuchPath();
   const resources = kinds.flatMap((kind) => resourcesOf(kind, version));
-  call.json(200, { kind: "APIResourceList", apiVersion: "v1", groupVersion: apiVersionOf(group, version), resources });
+  call.json(200, {
+    kind: "APIResourceList",
+    apiVersion: "v1",
+    groupVersion: apiVersionOf(group, version),
+    resources,
+  });
   return true;
 }
 

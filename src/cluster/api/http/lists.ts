@@ -87,7 +87,13 @@ function decodeContinue(token: string): string {
 let watchers = 0;
 
 /** Streams changes until the client goes, the time is over, or the server closes. `name` narrows it to one object. */
-export async function watchObjects(call: Call, objects: Objects, target: Target, name: string, now: () => number): Promise<void> {
+export async function watchObjects(
+  call: Call,
+  objects: Objects,
+  target: Target,
+  name: string,
+  now: () => number,
+): Promise<void> {
   if (watchers >= watchersMax) throw tooManyRequests("too many watches, please try again later", 1);
   const filter = queryFilter(call, target, name);
   const stream = new WatchStream(call, target, now);
@@ -126,7 +132,8 @@ function startOf(
   const version = call.query.get("resourceVersion") ?? "";
   const initial = call.query.get("sendInitialEvents");
   if (initial !== null && call.query.get("resourceVersionMatch") !== "NotOlderThan") {
-    const text = "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+    const text =
+      "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
     throw new ApiError(422, "Invalid", `ListOptions.meta.k8s.io "" is invalid: ${text}`);
   }
   const isFresh = version === "" || version === "0";
@@ -136,7 +143,11 @@ function startOf(
   }
   const namespace = target.namespace === "" ? undefined : target.namespace;
   const existing = database.list(target.kind.resource, namespace).filter(filter);
-  return { from: database.revision, existing, endsInitial: initial === "true" && call.flag("allowWatchBookmarks") };
+  return {
+    from: database.revision,
+    existing,
+    endsInitial: initial === "true" && call.flag("allowWatchBookmarks"),
+  };
 }
 
 async function untilEnd(call: Call, stream: WatchStream, revision: () => string): Promise<void> {
@@ -181,7 +192,10 @@ class WatchStream {
   bookmark(resourceVersion: string, annotations?: Record<string, string>): void {
     const { kind, version } = this.#target;
     const metadata = { resourceVersion, creationTimestamp: null, ...(annotations ? { annotations } : {}) };
-    this.#write({ type: "BOOKMARK", object: { kind: kind.kind, apiVersion: apiVersionOf(kind.group, version.name), metadata } });
+    this.#write({
+      type: "BOOKMARK",
+      object: { kind: kind.kind, apiVersion: apiVersionOf(kind.group, version.name), metadata },
+    });
   }
 
   #write(line: unknown): void {

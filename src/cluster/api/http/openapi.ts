@@ -18,13 +18,18 @@ export function serveOpenApi(call: Call, registry: Registry): boolean {
   const match = /^\/openapi\/(v2|v3)(?:\/(.*))?$/.exec(call.path);
   if (!match) return false;
   if (match[1] === "v2") {
-    // kubectl asks for v2 in protobuf alone; it goes on with v3 when there is none.
-    if (!/json|\*\/\*/.test(call.accept)) call.text(406, "only application/json is offered");
-    else call.json(200, { swagger: "2.0", info, paths: {}, definitions: {} });
+    // kubectl asks for v2 in protobuf alone, for kinds that it does not find in v3; an empty document lets it say which kind is missing.
+    if (call.accept.includes("proto-openapi.spec.v2")) {
+      call.begin(200, protobufType);
+      call.response.end(emptyV2);
+    } else call.json(200, { swagger: "2.0", info, paths: {}, definitions: {} });
     return true;
   }
   if (match[2] === undefined || match[2] === "") {
-    const versions = groupVersions(registry).map((path) => [path, { serverRelativeURL: `/openapi/v3/${path}?hash=${hashOf(registry, path)}` }]);
+    const versions = groupVersions(registry).map((path) => [
+      path,
+      { serverRelativeURL: `/openapi/v3/${path}?hash=${hashOf(registry, path)}` },
+    ]);
     call.json(200, { paths: Object.fromEntries(versions) as Document });
     return true;
   }
@@ -34,10 +39,16 @@ export function serveOpenApi(call: Call, registry: Registry): boolean {
   return true;
 }
 
+const protobufType = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+// Field 1 (swagger) with the text "2.0", field 2 (info) with title and version of one letter.
+const emptyV2 = Buffer.from("0a03322e3012060a014d120176", "hex");
+
 const info = { title: "Mizzen", version: "v1" };
 
 function groupVersions(registry: Registry): string[] {
-  const named = registry.groups().flatMap((group) => group.versions.map((version) => `apis/${group.name}/${version}`));
+  const named = registry
+    .groups()
+    .flatMap((group) => group.versions.map((version) => `apis/${group.name}/${version}`));
   return ["api/v1", ...named];
 }
 
@@ -60,7 +71,9 @@ function documentOf(registry: Registry, path: string): Document {
   const [group, version] = path === "api/v1" ? ["", "v1"] : (path.split("/").slice(1) as [string, string]);
   const kinds = registry
     .kinds()
-    .filter((kind) => kind.group === group && kind.versions.some((one) => one.name === version && one.served));
+    .filter(
+      (kind) => kind.group === group && kind.versions.some((one) => one.name === version && one.served),
+    );
   const schemas: Record<string, unknown> = {};
   const paths: Document = {};
   for (const kind of kinds) {
@@ -84,7 +97,12 @@ function kindSchema(kind: Kind, version: string, schemas: Record<string, unknown
     description: `${kind.kind} is a resource of ${kind.group === "" ? "the core API" : kind.group}.`,
     ...written,
     type: "object",
-    properties: { apiVersion: { type: "string" }, kind: { type: "string" }, ...properties, metadata: written3({ $ref: "V1ObjectMeta" }, schemas) },
+    properties: {
+      apiVersion: { type: "string" },
+      kind: { type: "string" },
+      ...properties,
+      metadata: written3({ $ref: "V1ObjectMeta" }, schemas),
+    },
     "x-kubernetes-group-version-kind": [{ group: kind.group, version, kind: kind.kind }],
   };
 }
@@ -117,7 +135,11 @@ function written3(schema: Schema, schemas: Record<string, unknown>): unknown {
 
 function pathsOf(kind: Kind, version: string, base: string): Document {
   const gvk = { group: kind.group, version, kind: kind.kind };
-  const query = (name: string): Document => ({ name, in: "query", schema: { type: "string", uniqueItems: true } });
+  const query = (name: string): Document => ({
+    name,
+    in: "query",
+    schema: { type: "string", uniqueItems: true },
+  });
   const writing = ["dryRun", "fieldManager", "fieldValidation"].map(query);
   const schema = { $ref: `#/components/schemas/${schemaName(kind, version)}` };
   const content = { "application/json": { schema } };
@@ -128,7 +150,9 @@ function pathsOf(kind: Kind, version: string, base: string): Document {
     parameters,
     responses,
   });
-  const collection = kind.namespaced ? `${base}/namespaces/{namespace}/${kind.plural}` : `${base}/${kind.plural}`;
+  const collection = kind.namespaced
+    ? `${base}/namespaces/{namespace}/${kind.plural}`
+    : `${base}/${kind.plural}`;
   const create = { post: { ...operation("post", writing), requestBody: { content } } };
   if (kind.verbs.length === 1) return { [collection]: create };
   return {
@@ -141,4 +165,3 @@ function pathsOf(kind: Kind, version: string, base: string): Document {
     },
   };
 }
-

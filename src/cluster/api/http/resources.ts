@@ -16,13 +16,20 @@ import { filterOf, listObjects, watchObjects } from "./lists.ts";
 import { renderList, renderObject } from "./tables.ts";
 
 /** Answers a request for objects themselves (or, with subresource status, for their status). */
-export async function serveObjects(call: Call, objects: Objects, route: Route, target: Target, now: () => number): Promise<void> {
+export async function serveObjects(
+  call: Call,
+  objects: Objects,
+  route: Route,
+  target: Target,
+  now: () => number,
+): Promise<void> {
   const verb = verbOf(call, route);
   if (!target.kind.verbs.includes(verb)) throw methodNotAllowed(target.kind, call.method);
   if (target.kind.namespaced && target.namespace === "" && verb === "create") {
     throw badRequest("an empty namespace may not be set during creation");
   }
-  const send = (code: number, object: ApiObject): void => call.json(code, renderObject(call, target, object, now()));
+  const send = (code: number, object: ApiObject): void =>
+    call.json(code, renderObject(call, target, object, now()));
   switch (verb) {
     case "get": {
       const isWatch = ["true", "1"].includes(call.query.get("watch") ?? "");
@@ -66,17 +73,32 @@ async function replace(call: Call, objects: Objects, route: Route, target: Targe
   // Custom resources are replaced knowingly, as Kubernetes demands.
   if (target.kind.custom && !recordOf(body["metadata"])["resourceVersion"]) {
     throw invalid(target.kind, name, [
-      { field: "metadata.resourceVersion", reason: "FieldValueInvalid", message: "Invalid value: 0: must be specified for an update" },
+      {
+        field: "metadata.resourceVersion",
+        reason: "FieldValueInvalid",
+        message: "Invalid value: 0: must be specified for an update",
+      },
     ]);
   }
   const options: UpdateOptions = { subresource: route.subresource || undefined };
-  return (await objects.update(target, route.name, () => body as unknown as ApiObject, call.context(), options)).object;
+  return (
+    await objects.update(target, route.name, () => body as unknown as ApiObject, call.context(), options)
+  ).object;
 }
 
-async function patchObject(call: Call, objects: Objects, route: Route, target: Target): Promise<{ object: ApiObject; created: boolean }> {
+async function patchObject(
+  call: Call,
+  objects: Objects,
+  route: Route,
+  target: Target,
+): Promise<{ object: ApiObject; created: boolean }> {
   const kind = patchKindOf(call.contentType);
   if (kind === undefined || (kind === "strategic" && target.kind.custom)) {
-    const known = ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+    const known = [
+      "application/json-patch+json",
+      "application/merge-patch+json",
+      "application/apply-patch+yaml",
+    ];
     const accepted = target.kind.custom ? known : [...known, "application/strategic-merge-patch+json"];
     throw unsupportedMedia(
       `the body of the request was in an unknown format - accepted media types include: ${accepted.join(", ")}`,
@@ -86,7 +108,9 @@ async function patchObject(call: Call, objects: Objects, route: Route, target: T
   const context = call.context();
   const subresource = route.subresource || undefined;
   if (kind === "apply") return applyObject(call, objects, target, route, body, context);
-  return objects.update(target, route.name, (current) => patched(current!, target, kind, body), context, { subresource });
+  return objects.update(target, route.name, (current) => patched(current!, target, kind, body), context, {
+    subresource,
+  });
 }
 
 /** The object after a patch, in the target's version. A version that the patch does not name is not insisted on. */
@@ -102,7 +126,9 @@ export function patched(current: ApiObject, target: Target, type: PatchKind, pat
 function applyPatch(before: ApiObject, target: Target, type: PatchKind, patch: unknown): unknown {
   if (type === "json") return applyJsonPatch(before, patch);
   if (!isRecord(patch)) throw badRequest("the patch must be an object");
-  return type === "merge" ? applyMergePatch(before, patch) : applyStrategicPatch(before, patch, listRulesOf(target.kind));
+  return type === "merge"
+    ? applyMergePatch(before, patch)
+    : applyStrategicPatch(before, patch, listRulesOf(target.kind));
 }
 
 function applyObject(
@@ -125,7 +151,9 @@ function applyObject(
     throw badRequest("metadata.managedFields must be nil");
   }
   if (stringOf(metadata["name"]) !== "" && metadata["name"] !== route.name) {
-    throw badRequest(`the name of the object (${stringOf(metadata["name"])}) does not match the name on the URL (${route.name})`);
+    throw badRequest(
+      `the name of the object (${stringOf(metadata["name"])}) does not match the name on the URL (${route.name})`,
+    );
   }
   const apiVersion = apiVersionOf(target.kind.group, target.version.name);
   const wanted = decode(target, { ...body, metadata: { ...metadata, name: route.name } }, context);
@@ -149,7 +177,10 @@ function applyObject(
 async function remove(call: Call, objects: Objects, route: Route, target: Target): Promise<Deletion> {
   const options = deleteOptionsOf(await call.body(), call.query);
   const context = call.context();
-  return objects.delete(target, route.name, options, { ...context, dryRun: context.dryRun || options.dryRun });
+  return objects.delete(target, route.name, options, {
+    ...context,
+    dryRun: context.dryRun || options.dryRun,
+  });
 }
 
 function sendDeletion(call: Call, target: Target, deletion: Deletion, nowMs: number): void {
@@ -167,7 +198,11 @@ function sendDeletion(call: Call, target: Target, deletion: Deletion, nowMs: num
 
 async function removeAll(call: Call, objects: Objects, target: Target, nowMs: number): Promise<void> {
   const options = deleteOptionsOf(await call.body(), call.query);
-  const filter = filterOf(target, call.query.get("labelSelector") ?? "", call.query.get("fieldSelector") ?? "");
+  const filter = filterOf(
+    target,
+    call.query.get("labelSelector") ?? "",
+    call.query.get("fieldSelector") ?? "",
+  );
   const namespace = target.namespace === "" ? undefined : target.namespace;
   const chosen = objects.database.list(target.kind.resource, namespace).filter(filter);
   const context = call.context();

@@ -25,7 +25,13 @@ export async function serveReview(call: Call, target: Target, reviewers: Reviewe
   const spec = recordOf(body["spec"]);
   const status = await answer(spec, call.user, reviewers, target.namespace);
   const apiVersion = apiVersionOf(target.kind.group, target.version.name);
-  call.json(201, { kind: target.kind.kind, apiVersion, metadata: recordOf(body["metadata"]), spec: shownSpec(spec), status });
+  call.json(201, {
+    kind: target.kind.kind,
+    apiVersion,
+    metadata: recordOf(body["metadata"]),
+    spec: shownSpec(spec),
+    status,
+  });
   return true;
 }
 
@@ -45,7 +51,8 @@ type Answer = (
 const answers: Readonly<Record<string, Answer>> = {
   TokenReview: async (spec, _user, { tokens }) => {
     const verified = await tokens.verify(stringOf(spec["token"]), arrayOf(spec["audiences"]).map(stringOf));
-    if (!verified) return { authenticated: false, user: {}, error: "the token is not valid for any of the audiences" };
+    if (!verified)
+      return { authenticated: false, user: {}, error: "the token is not valid for any of the audiences" };
     const { username, uid, groups, extra } = verified.user;
     return { authenticated: true, user: { username, uid, groups, extra }, audiences: verified.audiences };
   },
@@ -71,16 +78,25 @@ const answers: Readonly<Record<string, Answer>> = {
 };
 
 function subjectOf(spec: JsonRecord): UserInfo {
-  return { username: stringOf(spec["user"]), uid: stringOf(spec["uid"]), groups: arrayOf(spec["groups"]).map(stringOf) };
+  return {
+    username: stringOf(spec["user"]),
+    uid: stringOf(spec["uid"]),
+    groups: arrayOf(spec["groups"]).map(stringOf),
+  };
 }
 
 function decision(authorizer: Authorizer, user: UserInfo, spec: JsonRecord): JsonRecord {
   const resource = spec["resourceAttributes"];
   const path = spec["nonResourceAttributes"];
   if (isRecord(resource) === isRecord(path)) {
-    throw badRequest("exactly one of spec.resourceAttributes and spec.nonResourceAttributes must be specified");
+    throw badRequest(
+      "exactly one of spec.resourceAttributes and spec.nonResourceAttributes must be specified",
+    );
   }
-  const allowed = authorizer.allows(user, isRecord(resource) ? accessTo(resource) : pathAccess(recordOf(path)));
+  const allowed = authorizer.allows(
+    user,
+    isRecord(resource) ? accessTo(resource) : pathAccess(recordOf(path)),
+  );
   return allowed ? { allowed } : { allowed, reason: "no role that is bound to the user allows it" };
 }
 

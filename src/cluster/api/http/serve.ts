@@ -41,7 +41,9 @@ const version = {
 };
 
 /** The listener for an HTTPS server. */
-export function requestListener(parts: ServeParts): (request: IncomingMessage, response: ServerResponse) => void {
+export function requestListener(
+  parts: ServeParts,
+): (request: IncomingMessage, response: ServerResponse) => void {
   return (request, response) => {
     const gone = new AbortController();
     response.on("close", () => gone.abort());
@@ -49,14 +51,25 @@ export function requestListener(parts: ServeParts): (request: IncomingMessage, r
     request.on("error", () => gone.abort());
     response.on("error", () => gone.abort());
     const signal = AbortSignal.any([gone.signal, parts.closing]);
-    void serve(parts, request, response, signal).catch((error: unknown) => answerError(parts, request, response, error));
+    void serve(parts, request, response, signal).catch((error: unknown) =>
+      answerError(parts, request, response, error),
+    );
   };
 }
 
-function answerError(parts: ServeParts, request: IncomingMessage, response: ServerResponse, error: unknown): void {
-  const known = error instanceof ApiError ? error : internalError(error instanceof Error ? error.message : String(error), error);
+function answerError(
+  parts: ServeParts,
+  request: IncomingMessage,
+  response: ServerResponse,
+  error: unknown,
+): void {
+  const known =
+    error instanceof ApiError
+      ? error
+      : internalError(error instanceof Error ? error.message : String(error), error);
   const at = { method: request.method, path: request.url?.split("?")[0] };
-  if (known.status.code >= 500 && known.status.code !== 501) parts.log.error({ ...at, error }, "a request failed");
+  if (known.status.code >= 500 && known.status.code !== 501)
+    parts.log.error({ ...at, error }, "a request failed");
   if (response.headersSent || response.destroyed) return void response.destroy();
   const retry = known.status.details?.retryAfterSeconds;
   response.writeHead(known.status.code, {
@@ -68,7 +81,12 @@ function answerError(parts: ServeParts, request: IncomingMessage, response: Serv
   response.end(JSON.stringify(known.status));
 }
 
-async function serve(parts: ServeParts, request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {
+async function serve(
+  parts: ServeParts,
+  request: IncomingMessage,
+  response: ServerResponse,
+  signal: AbortSignal,
+): Promise<void> {
   const user = await authenticate(request, parts.tokens);
   if (!user) throw unauthorized();
   const url = new URL(request.url ?? "/", "https://cluster");
@@ -81,7 +99,11 @@ async function serve(parts: ServeParts, request: IncomingMessage, response: Serv
 }
 
 async function serveResource(parts: ServeParts, call: Call, route: Route): Promise<void> {
-  const { kind, version: kindVersion } = parts.objects.registry.byPath(route.group, route.version, route.plural);
+  const { kind, version: kindVersion } = parts.objects.registry.byPath(
+    route.group,
+    route.version,
+    route.plural,
+  );
   if (!kind.namespaced && route.namespace !== "") throw noSuchPath();
   if (kind.namespaced && route.name !== "" && route.namespace === "") throw noSuchPath();
   const target: Target = { kind, version: kindVersion, namespace: kind.namespaced ? route.namespace : "" };
@@ -105,9 +127,13 @@ function servePath(parts: ServeParts, call: Call, user: UserInfo): void {
   if (/^\/(healthz|livez|readyz)(\/[\w-]+)?$/.test(call.path)) return call.text(200, "ok");
   if (call.path === "/version" || call.path === "/version/") return call.json(200, version);
   if (call.path === "/openid/v1/jwks") return call.json(200, parts.tokens.jwks());
-  if (call.path === "/.well-known/openid-configuration") return call.json(200, issuerDocument(parts.tokens.issuer));
+  if (call.path === "/.well-known/openid-configuration")
+    return call.json(200, issuerDocument(parts.tokens.issuer));
   if (serveOpenApi(call, parts.objects.registry) || serveDiscovery(call, parts.objects.registry)) return;
-  if (call.path === "/") return call.json(200, { paths: ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"] });
+  if (call.path === "/")
+    return call.json(200, {
+      paths: ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"],
+    });
   throw noSuchPath();
 }
 
@@ -129,8 +155,13 @@ function refusal(user: UserInfo, access: Access): ApiError {
   }
   const resource = access.subresource === "" ? access.resource : `${access.resource}/${access.subresource}`;
   const qualified = access.group === "" ? resource : `${resource}.${access.group}`;
-  const where = access.namespace === "" ? "at the cluster scope" : `in the namespace ${JSON.stringify(access.namespace)}`;
+  const where =
+    access.namespace === "" ? "at the cluster scope" : `in the namespace ${JSON.stringify(access.namespace)}`;
   const what = access.name === "" ? "" : ` ${JSON.stringify(access.name)}`;
   const text = `${qualified}${what} is forbidden: ${who} cannot ${access.verb} resource ${JSON.stringify(resource)} in API group ${JSON.stringify(access.group)} ${where}`;
-  return new ApiError(403, "Forbidden", text, { name: access.name || undefined, group: access.group || undefined, kind: access.resource });
+  return new ApiError(403, "Forbidden", text, {
+    name: access.name || undefined,
+    group: access.group || undefined,
+    kind: access.resource,
+  });
 }

@@ -55,7 +55,12 @@ const served: Readonly<Record<string, Serve>> = {
 
 const absent = ["exec", "attach", "portforward", "proxy", "ephemeralcontainers", "resize"];
 
-export async function serveSubresource(call: Call, parts: SubresourceParts, route: Route, target: Target): Promise<void> {
+export async function serveSubresource(
+  call: Call,
+  parts: SubresourceParts,
+  route: Route,
+  target: Target,
+): Promise<void> {
   if (route.subresource === "scale" && target.version.scale) {
     return serveScale(call, parts.objects, route, target, target.version.scale);
   }
@@ -67,7 +72,13 @@ export async function serveSubresource(call: Call, parts: SubresourceParts, rout
   throw noSuchPath();
 }
 
-async function serveScale(call: Call, objects: Objects, route: Route, target: Target, paths: ScalePaths): Promise<void> {
+async function serveScale(
+  call: Call,
+  objects: Objects,
+  route: Route,
+  target: Target,
+  paths: ScalePaths,
+): Promise<void> {
   const current = requireObject(objects, target, route.name);
   if (call.method === "GET") return call.json(200, scaleOf(current, paths));
   const body = await call.body();
@@ -96,7 +107,9 @@ function scaleAfter(call: Call, scale: JsonRecord, body: unknown): unknown {
       const { metadata, ...rest } = scale;
       const { resourceVersion: _version, ...kept } = recordOf(metadata);
       const bare = { ...rest, metadata: kept };
-      return patchKindOf(call.contentType) === "json" ? applyJsonPatch(bare, body) : applyMergePatch(bare, body);
+      return patchKindOf(call.contentType) === "json"
+        ? applyJsonPatch(bare, body)
+        : applyMergePatch(bare, body);
     }
     default:
       throw methodNotAllowed({ group: "autoscaling", plural: "scale", kind: "Scale" }, call.method);
@@ -107,7 +120,9 @@ function scaleOf(object: ApiObject, paths: ScalePaths): JsonRecord {
   const { name, namespace, uid, resourceVersion, creationTimestamp } = object.metadata;
   // The workloads of apps/v1 have a selector object in their spec; custom resources name a path to the selector's text.
   const labels = recordOf(valueAt(object, "spec", "selector", "matchLabels"));
-  const ofSpec = Object.entries(labels).map(([key, value]) => `${key}=${stringOf(value)}`).join(",");
+  const ofSpec = Object.entries(labels)
+    .map(([key, value]) => `${key}=${stringOf(value)}`)
+    .join(",");
   const selector = stringOf(jsonPath(object, paths.labelSelectorPath ?? "")[0]) || ofSpec;
   return {
     kind: "Scale",
@@ -136,7 +151,8 @@ async function serveLog(call: Call, parts: SubresourceParts, route: Route, targe
   const number = (name: string): number | undefined => {
     const value = call.query.get(name);
     if (value === null) return undefined;
-    if (!/^\d+$/.test(value)) throw badRequest(`${name}: Invalid value: ${JSON.stringify(value)}: must be a non-negative number`);
+    if (!/^\d+$/.test(value))
+      throw badRequest(`${name}: Invalid value: ${JSON.stringify(value)}: must be a non-negative number`);
     return Number(value);
   };
   if (!parts.logs) throw notOffered("no node runs here, so there are no logs");
@@ -184,22 +200,32 @@ function chosenContainer(call: Call, pod: ApiObject): string {
   const asked = call.query.get("container") ?? "";
   if (asked === "" && main.length === 1) return main[0]!;
   if (asked === "") {
-    throw badRequest(`a container name must be specified for pod ${pod.metadata.name}, choose one of: [${main.join(" ")}]`);
+    throw badRequest(
+      `a container name must be specified for pod ${pod.metadata.name}, choose one of: [${main.join(" ")}]`,
+    );
   }
-  if (!names.includes(asked)) throw badRequest(`container ${asked} is not valid for pod ${pod.metadata.name}`);
+  if (!names.includes(asked))
+    throw badRequest(`container ${asked} is not valid for pod ${pod.metadata.name}`);
   return asked;
 }
 
 function whyNoLog(call: Call, pod: ApiObject, container: string): string {
   const of = `container ${JSON.stringify(container)} in pod ${JSON.stringify(pod.metadata.name)}`;
   if (call.flag("previous")) return `previous terminated ${of} not found`;
-  const statuses = ["initContainerStatuses", "containerStatuses"].flatMap((field) => recordsOf(valueAt(pod, "status", field)));
+  const statuses = ["initContainerStatuses", "containerStatuses"].flatMap((field) =>
+    recordsOf(valueAt(pod, "status", field)),
+  );
   const status = statuses.find((one) => one["name"] === container);
   const reason = stringOf(valueAt(status, "state", "waiting", "reason")) || "ContainerCreating";
   return `${of} is waiting to start: ${reason}`;
 }
 
-async function serveBinding(call: Call, parts: SubresourceParts, route: Route, target: Target): Promise<void> {
+async function serveBinding(
+  call: Call,
+  parts: SubresourceParts,
+  route: Route,
+  target: Target,
+): Promise<void> {
   if (call.method !== "POST") throw methodNotAllowed(target.kind, call.method);
   const body = await call.body();
   const node = stringOf(valueAt(body, "target", "name"));
@@ -209,25 +235,43 @@ async function serveBinding(call: Call, parts: SubresourceParts, route: Route, t
     route.name,
     (pod) => {
       const taken = stringOf(valueAt(pod, "spec", "nodeName"));
-      if (taken !== "") throw conflict(target.kind, route.name, `pod ${route.name} is already assigned to node "${taken}"`);
-      return { ...pod!, metadata: { ...pod!.metadata, resourceVersion: undefined }, spec: { ...recordOf(pod!["spec"]), nodeName: node } };
+      if (taken !== "")
+        throw conflict(target.kind, route.name, `pod ${route.name} is already assigned to node "${taken}"`);
+      return {
+        ...pod!,
+        metadata: { ...pod!.metadata, resourceVersion: undefined },
+        spec: { ...recordOf(pod!["spec"]), nodeName: node },
+      };
     },
     call.context(),
   );
   call.json(201, { kind: "Status", apiVersion: "v1", metadata: {}, status: "Success", code: 201 });
 }
 
-async function serveEviction(call: Call, parts: SubresourceParts, route: Route, target: Target): Promise<void> {
+async function serveEviction(
+  call: Call,
+  parts: SubresourceParts,
+  route: Route,
+  target: Target,
+): Promise<void> {
   if (call.method !== "POST") throw methodNotAllowed(target.kind, call.method);
   const pod = requireObject(parts.objects, target, route.name);
   const options = deleteOptionsOf(valueAt(await call.body(), "deleteOptions"), call.query);
   parts.objects.checkBudget(pod);
   const context = call.context();
-  await parts.objects.delete(target, route.name, options, { ...context, dryRun: context.dryRun || options.dryRun });
+  await parts.objects.delete(target, route.name, options, {
+    ...context,
+    dryRun: context.dryRun || options.dryRun,
+  });
   call.json(201, { kind: "Status", apiVersion: "v1", metadata: {}, status: "Success", code: 201 });
 }
 
-async function serveFinalize(call: Call, parts: SubresourceParts, route: Route, target: Target): Promise<void> {
+async function serveFinalize(
+  call: Call,
+  parts: SubresourceParts,
+  route: Route,
+  target: Target,
+): Promise<void> {
   if (call.method !== "PUT") throw methodNotAllowed(target.kind, call.method);
   const body = await call.body();
   const finalizers = arrayOf(valueAt(body, "spec", "finalizers")).map(stringOf);
@@ -251,7 +295,11 @@ async function serveToken(call: Call, parts: SubresourceParts, route: Route, tar
   const spec = recordOf(valueAt(body, "spec"));
   const bound = recordOf(spec["boundObjectRef"]);
   if (spec["boundObjectRef"] !== undefined && bound["kind"] !== "Pod") {
-    throw new ApiError(400, "BadRequest", `spec.boundObjectRef.kind: only Pod is supported, got ${stringOf(bound["kind"])}`);
+    throw new ApiError(
+      400,
+      "BadRequest",
+      `spec.boundObjectRef.kind: only Pod is supported, got ${stringOf(bound["kind"])}`,
+    );
   }
   const expirationSeconds = Number(spec["expirationSeconds"] ?? 3_600);
   const { token, expiresAtMs } = await parts.tokens.issue({
@@ -259,7 +307,10 @@ async function serveToken(call: Call, parts: SubresourceParts, route: Route, tar
     serviceAccount: route.name,
     audiences: arrayOf(spec["audiences"]).map(stringOf),
     expirationSeconds,
-    pod: spec["boundObjectRef"] === undefined ? undefined : { name: stringOf(bound["name"]), uid: stringOf(bound["uid"]) },
+    pod:
+      spec["boundObjectRef"] === undefined
+        ? undefined
+        : { name: stringOf(bound["name"]), uid: stringOf(bound["uid"]) },
   });
   const expirationTimestamp = new Date(expiresAtMs).toISOString().replace(/\.\d+Z$/, "Z");
   call.json(201, {

@@ -16,7 +16,8 @@ export function formOf(call: Call): Form {
     const fields = part.split(";").map((field) => field.trim());
     if (fields[0] !== "application/json" && fields[0] !== "*/*" && fields[0] !== "application/*") continue;
     if (fields.includes("as=Table") && fields.includes("v=v1")) return "table";
-    if (fields.some((field) => field.startsWith("as=PartialObjectMetadata")) && fields.includes("v=v1")) return "metadata";
+    if (fields.some((field) => field.startsWith("as=PartialObjectMetadata")) && fields.includes("v=v1"))
+      return "metadata";
     if (!fields.some((field) => field.startsWith("as="))) return "object";
   }
   return "object";
@@ -35,14 +36,30 @@ export function renderList(call: Call, target: Target, listing: Listing, nowMs: 
     case "table":
       return tableOf(call, target.version.columns, items, listing.metadata, nowMs, true);
     case "metadata":
-      return { kind: "PartialObjectMetadataList", apiVersion: meta, metadata: listing.metadata, items: items.map(metadataOf) };
+      return {
+        kind: "PartialObjectMetadataList",
+        apiVersion: meta,
+        metadata: listing.metadata,
+        items: items.map(metadataOf),
+      };
     case "object":
-      return { kind: kind.listKind, apiVersion: apiVersionOf(kind.group, version.name), metadata: listing.metadata, items };
+      return {
+        kind: kind.listKind,
+        apiVersion: apiVersionOf(kind.group, version.name),
+        metadata: listing.metadata,
+        items,
+      };
   }
 }
 
 /** One object in the wanted form. `headers` asks for a table's column definitions. */
-export function renderObject(call: Call, target: Target, object: ApiObject, nowMs: number, headers = true): unknown {
+export function renderObject(
+  call: Call,
+  target: Target,
+  object: ApiObject,
+  nowMs: number,
+  headers = true,
+): unknown {
   const versioned = inVersion(object, target.kind, target.version.name);
   switch (formOf(call)) {
     case "table": {

@@ -22,7 +22,11 @@ export const defaultColumns: readonly Column[] = [nameColumn, ageColumn];
 /** `5s`, `3m20s`, `4h`, `12d`: a duration as kubectl shortens it. */
 export function durationText(ms: number): string {
   const seconds = Math.max(0, Math.floor(ms / 1000));
-  const [minutes, hours, days] = [Math.floor(seconds / 60), Math.floor(seconds / 3600), Math.floor(seconds / 86_400)];
+  const [minutes, hours, days] = [
+    Math.floor(seconds / 60),
+    Math.floor(seconds / 3600),
+    Math.floor(seconds / 86_400),
+  ];
   if (seconds < 120) return `${seconds}s`;
   if (minutes < 10) return `${minutes}m${seconds % 60 === 0 ? "" : `${seconds % 60}s`}`;
   if (minutes < 180) return `${minutes}m`;
@@ -60,8 +64,12 @@ function selectorText(selector: unknown): string {
 }
 
 function containers(template: (object: ApiObject) => unknown): Column[] {
-  const names = (field: string): Cell => (object) =>
-    recordsOf(valueAt(template(object), "spec", "containers")).map((container) => container[field]).join(",");
+  const names =
+    (field: string): Cell =>
+    (object) =>
+      recordsOf(valueAt(template(object), "spec", "containers"))
+        .map((container) => container[field])
+        .join(",");
   return [wide("Containers", names("name")), wide("Images", names("image"))];
 }
 
@@ -71,7 +79,9 @@ const templateOf = (object: ApiObject): unknown => valueAt(object, "spec", "temp
 
 function podReady(pod: ApiObject): string {
   const statuses = recordsOf(valueAt(pod, "status", "containerStatuses"));
-  const sidecars = recordsOf(valueAt(pod, "spec", "initContainers")).filter((c) => c["restartPolicy"] === "Always");
+  const sidecars = recordsOf(valueAt(pod, "spec", "initContainers")).filter(
+    (c) => c["restartPolicy"] === "Always",
+  );
   const sidecarNames = new Set(sidecars.map((sidecar) => sidecar["name"]));
   const sidecarStatuses = recordsOf(valueAt(pod, "status", "initContainerStatuses")).filter((status) =>
     sidecarNames.has(status["name"]),
@@ -86,13 +96,16 @@ function podRestarts(pod: ApiObject, nowMs: number): string {
     ...recordsOf(valueAt(pod, "status", "initContainerStatuses")),
   ];
   const total = statuses.reduce((sum, status) => sum + Number(status["restartCount"] ?? 0), 0);
-  const ends = statuses.map((status) => stringOf(valueAt(status, "lastState", "terminated", "finishedAt"))).sort();
+  const ends = statuses
+    .map((status) => stringOf(valueAt(status, "lastState", "terminated", "finishedAt")))
+    .sort();
   const last = ends.at(-1);
   return total === 0 || !last ? String(total) : `${total} (${ageText(last, nowMs)} ago)`;
 }
 
 function podStatus(pod: ApiObject): string {
-  const phase = stringOf(valueAt(pod, "status", "reason")) || stringOf(valueAt(pod, "status", "phase")) || "Unknown";
+  const phase =
+    stringOf(valueAt(pod, "status", "reason")) || stringOf(valueAt(pod, "status", "phase")) || "Unknown";
   const reason = initReason(pod) ?? containerReason(pod) ?? phase;
   if (pod.metadata.deletionTimestamp !== undefined) {
     return valueAt(pod, "status", "reason") === "NodeLost" ? "Unknown" : "Terminating";
@@ -125,7 +138,8 @@ function containerReason(pod: ApiObject): string | undefined {
     const terminated = valueAt(status, "state", "terminated");
     if (waiting !== "") found = waiting;
     else if (terminated !== undefined) {
-      found = stringOf(valueAt(terminated, "reason")) || `ExitCode:${String(valueAt(terminated, "exitCode"))}`;
+      found =
+        stringOf(valueAt(terminated, "reason")) || `ExitCode:${String(valueAt(terminated, "exitCode"))}`;
     } else if (status["ready"] === true) running = true;
   }
   if (found === "Completed" && running) return conditionIs(pod, "Ready", "True") ? "Running" : "NotReady";
@@ -166,7 +180,9 @@ function externalIp(service: ApiObject): string {
 }
 
 function endpointsText(slice: ApiObject): string {
-  const addresses = recordsOf(slice["endpoints"]).flatMap((endpoint) => arrayOf(endpoint["addresses"]).map(stringOf));
+  const addresses = recordsOf(slice["endpoints"]).flatMap((endpoint) =>
+    arrayOf(endpoint["addresses"]).map(stringOf),
+  );
   if (addresses.length === 0) return "<unset>";
   const more = addresses.length > 3 ? ` + ${addresses.length - 3} more...` : "";
   return addresses.slice(0, 3).join(",") + more;
@@ -175,12 +191,19 @@ function endpointsText(slice: ApiObject): string {
 function nodeRoles(node: ApiObject): string {
   const prefix = "node-role.kubernetes.io/";
   const roles = Object.keys(node.metadata.labels ?? {}).filter((label) => label.startsWith(prefix));
-  return roles.map((label) => label.slice(prefix.length)).sort().join(",") || "<none>";
+  return (
+    roles
+      .map((label) => label.slice(prefix.length))
+      .sort()
+      .join(",") || "<none>"
+  );
 }
 
 function nodeAddress(type: string): Cell {
   return (node) =>
-    recordsOf(valueAt(node, "status", "addresses")).find((address) => address["type"] === type)?.["address"] ?? "<none>";
+    recordsOf(valueAt(node, "status", "addresses")).find((address) => address["type"] === type)?.[
+      "address"
+    ] ?? "<none>";
 }
 
 function jobStatus(job: ApiObject): string {
@@ -190,9 +213,12 @@ function jobStatus(job: ApiObject): string {
 }
 
 const portOf = (object: ApiObject): unknown =>
-  recordsOf(object["ports"]).map((port) => port["port"]).join(",") || "<unset>";
+  recordsOf(object["ports"])
+    .map((port) => port["port"])
+    .join(",") || "<unset>";
 const webhooks = column("Webhooks", (object) => recordsOf(object["webhooks"]).length, "integer");
-const roleText: Cell = (object) => `${String(valueAt(object, "roleRef", "kind"))}/${String(valueAt(object, "roleRef", "name"))}`;
+const roleText: Cell = (object) =>
+  `${String(valueAt(object, "roleRef", "kind"))}/${String(valueAt(object, "roleRef", "name"))}`;
 const ready = (object: ApiObject): string =>
   `${Number(valueAt(object, "status", "readyReplicas") ?? 0)}/${Number(valueAt(object, "spec", "replicas") ?? 1)}`;
 
@@ -217,17 +243,34 @@ const tables: Readonly<Record<string, readonly Column[]>> = {
     ageColumn,
     wide("Selector", (object) => labelsText(valueAt(object, "spec", "selector"))),
   ],
-  "/Namespace": [nameColumn, column("Status", (object) => valueAt(object, "status", "phase") ?? "Active"), ageColumn],
+  "/Namespace": [
+    nameColumn,
+    column("Status", (object) => valueAt(object, "status", "phase") ?? "Active"),
+    ageColumn,
+  ],
   "/ConfigMap": [
     nameColumn,
-    column("Data", (object) => Number(size("data")(object, 0)) + Number(size("binaryData")(object, 0)), "integer"),
+    column(
+      "Data",
+      (object) => Number(size("data")(object, 0)) + Number(size("binaryData")(object, 0)),
+      "integer",
+    ),
     ageColumn,
   ],
   "/Secret": [nameColumn, column("Type", at("type")), column("Data", size("data"), "integer"), ageColumn],
-  "/ServiceAccount": [nameColumn, column("Secrets", (object) => recordsOf(object["secrets"]).length, "integer"), ageColumn],
+  "/ServiceAccount": [
+    nameColumn,
+    column("Secrets", (object) => recordsOf(object["secrets"]).length, "integer"),
+    ageColumn,
+  ],
   "/Node": [
     nameColumn,
-    column("Status", (node) => (conditionIs(node, "Ready", "True") ? "Ready" : "NotReady") + (valueAt(node, "spec", "unschedulable") ? ",SchedulingDisabled" : "")),
+    column(
+      "Status",
+      (node) =>
+        (conditionIs(node, "Ready", "True") ? "Ready" : "NotReady") +
+        (valueAt(node, "spec", "unschedulable") ? ",SchedulingDisabled" : ""),
+    ),
     column("Roles", nodeRoles),
     ageColumn,
     column("Version", at("status", "nodeInfo", "kubeletVersion")),
@@ -238,14 +281,30 @@ const tables: Readonly<Record<string, readonly Column[]>> = {
     wide("Container-Runtime", at("status", "nodeInfo", "containerRuntimeVersion")),
   ],
   "/Event": [
-    column("Last Seen", (event, nowMs) => ageText(event["lastTimestamp"] ?? event["eventTime"] ?? event.metadata.creationTimestamp, nowMs)),
+    column("Last Seen", (event, nowMs) =>
+      ageText(event["lastTimestamp"] ?? event["eventTime"] ?? event.metadata.creationTimestamp, nowMs),
+    ),
     column("Type", at("type")),
     column("Reason", at("reason")),
-    column("Object", (event) => `${stringOf(valueAt(event, "involvedObject", "kind")).toLowerCase()}/${stringOf(valueAt(event, "involvedObject", "name"))}`),
+    column(
+      "Object",
+      (event) =>
+        `${stringOf(valueAt(event, "involvedObject", "kind")).toLowerCase()}/${stringOf(valueAt(event, "involvedObject", "name"))}`,
+    ),
     column("Message", (event) => stringOf(event["message"]).trim()),
     wide("Name", (event) => event.metadata.name),
   ],
-  "/Endpoints": [nameColumn, column("Endpoints", (object) => recordsOf(object["subsets"]).flatMap((subset) => recordsOf(subset["addresses"]).map((address) => address["ip"])).join(",") || "<none>"), ageColumn],
+  "/Endpoints": [
+    nameColumn,
+    column(
+      "Endpoints",
+      (object) =>
+        recordsOf(object["subsets"])
+          .flatMap((subset) => recordsOf(subset["addresses"]).map((address) => address["ip"]))
+          .join(",") || "<none>",
+    ),
+    ageColumn,
+  ],
   "apps/Deployment": [
     nameColumn,
     column("Ready", ready),
@@ -272,18 +331,30 @@ const tables: Readonly<Record<string, readonly Column[]>> = {
     column("Ready", count("status", "numberReady"), "integer"),
     column("Up-to-date", count("status", "updatedNumberScheduled"), "integer"),
     column("Available", count("status", "numberAvailable"), "integer"),
-    column("Node Selector", (object) => labelsText(valueAt(object, "spec", "template", "spec", "nodeSelector"))),
+    column("Node Selector", (object) =>
+      labelsText(valueAt(object, "spec", "template", "spec", "nodeSelector")),
+    ),
     ageColumn,
     ...containers(templateOf),
   ],
   "batch/Job": [
     nameColumn,
     column("Status", jobStatus),
-    column("Completions", (object) => `${Number(valueAt(object, "status", "succeeded") ?? 0)}/${Number(valueAt(object, "spec", "completions") ?? 1)}`),
+    column(
+      "Completions",
+      (object) =>
+        `${Number(valueAt(object, "status", "succeeded") ?? 0)}/${Number(valueAt(object, "spec", "completions") ?? 1)}`,
+    ),
     ageColumn,
     ...containers(templateOf),
   ],
-  "discovery.k8s.io/EndpointSlice": [nameColumn, column("AddressType", at("addressType")), column("Ports", portOf), column("Endpoints", endpointsText), ageColumn],
+  "discovery.k8s.io/EndpointSlice": [
+    nameColumn,
+    column("AddressType", at("addressType")),
+    column("Ports", portOf),
+    column("Endpoints", endpointsText),
+    ageColumn,
+  ],
   "coordination.k8s.io/Lease": [nameColumn, column("Holder", at("spec", "holderIdentity")), ageColumn],
   "policy/PodDisruptionBudget": [
     nameColumn,
@@ -294,7 +365,11 @@ const tables: Readonly<Record<string, readonly Column[]>> = {
   ],
   "autoscaling/HorizontalPodAutoscaler": [
     nameColumn,
-    column("Reference", (object) => `${String(valueAt(object, "spec", "scaleTargetRef", "kind"))}/${String(valueAt(object, "spec", "scaleTargetRef", "name"))}`),
+    column(
+      "Reference",
+      (object) =>
+        `${String(valueAt(object, "spec", "scaleTargetRef", "kind"))}/${String(valueAt(object, "spec", "scaleTargetRef", "name"))}`,
+    ),
     column("MinPods", (object) => valueAt(object, "spec", "minReplicas") ?? 1),
     column("MaxPods", count("spec", "maxReplicas"), "integer"),
     column("Replicas", count("status", "currentReplicas"), "integer"),
@@ -303,20 +378,48 @@ const tables: Readonly<Record<string, readonly Column[]>> = {
   "networking.k8s.io/Ingress": [
     nameColumn,
     column("Class", at("spec", "ingressClassName")),
-    column("Hosts", (object) => recordsOf(valueAt(object, "spec", "rules")).map((rule) => stringOf(rule["host"]) || "*").join(",") || "*"),
-    column("Address", (object) => recordsOf(valueAt(object, "status", "loadBalancer", "ingress")).map((entry) => entry["ip"] ?? entry["hostname"]).join(",")),
+    column(
+      "Hosts",
+      (object) =>
+        recordsOf(valueAt(object, "spec", "rules"))
+          .map((rule) => stringOf(rule["host"]) || "*")
+          .join(",") || "*",
+    ),
+    column("Address", (object) =>
+      recordsOf(valueAt(object, "status", "loadBalancer", "ingress"))
+        .map((entry) => entry["ip"] ?? entry["hostname"])
+        .join(","),
+    ),
     ageColumn,
   ],
-  "networking.k8s.io/NetworkPolicy": [nameColumn, column("Pod-Selector", (object) => selectorText(valueAt(object, "spec", "podSelector"))), ageColumn],
+  "networking.k8s.io/NetworkPolicy": [
+    nameColumn,
+    column("Pod-Selector", (object) => selectorText(valueAt(object, "spec", "podSelector"))),
+    ageColumn,
+  ],
   "networking.k8s.io/IngressClass": [nameColumn, column("Controller", at("spec", "controller")), ageColumn],
-  "apiextensions.k8s.io/CustomResourceDefinition": [nameColumn, column("Created At", (object) => object.metadata.creationTimestamp)],
+  "apiextensions.k8s.io/CustomResourceDefinition": [
+    nameColumn,
+    column("Created At", (object) => object.metadata.creationTimestamp),
+  ],
   "admissionregistration.k8s.io/MutatingWebhookConfiguration": [nameColumn, webhooks, ageColumn],
   "admissionregistration.k8s.io/ValidatingWebhookConfiguration": [nameColumn, webhooks, ageColumn],
-  "rbac.authorization.k8s.io/Role": [nameColumn, column("Created At", (object) => object.metadata.creationTimestamp)],
-  "rbac.authorization.k8s.io/ClusterRole": [nameColumn, column("Created At", (object) => object.metadata.creationTimestamp)],
+  "rbac.authorization.k8s.io/Role": [
+    nameColumn,
+    column("Created At", (object) => object.metadata.creationTimestamp),
+  ],
+  "rbac.authorization.k8s.io/ClusterRole": [
+    nameColumn,
+    column("Created At", (object) => object.metadata.creationTimestamp),
+  ],
   "rbac.authorization.k8s.io/RoleBinding": [nameColumn, column("Role", roleText), ageColumn],
   "rbac.authorization.k8s.io/ClusterRoleBinding": [nameColumn, column("Role", roleText), ageColumn],
-  "scheduling.k8s.io/PriorityClass": [nameColumn, column("Value", count("value"), "integer"), column("Global-Default", (object) => object["globalDefault"] ?? false, "boolean"), ageColumn],
+  "scheduling.k8s.io/PriorityClass": [
+    nameColumn,
+    column("Value", count("value"), "integer"),
+    column("Global-Default", (object) => object["globalDefault"] ?? false, "boolean"),
+    ageColumn,
+  ],
 };
 
 export function columnsOf(group: string, kind: string): readonly Column[] {

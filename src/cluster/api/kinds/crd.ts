@@ -27,7 +27,9 @@ export const crdHooks: KindHooks = {
     const plural = stringOf(valueAt(spec, "names", "plural"));
     const wanted = `${plural}.${stringOf(spec["group"])}`;
     if (crd.metadata.name !== wanted) {
-      errors.push(invalidValue("metadata.name", crd.metadata.name, 'must be spec.names.plural+"."+spec.group'));
+      errors.push(
+        invalidValue("metadata.name", crd.metadata.name, 'must be spec.names.plural+"."+spec.group'),
+      );
     }
     if (!["Cluster", "Namespaced"].includes(stringOf(spec["scope"]))) {
       errors.push(notSupported("spec.scope", spec["scope"], ["Cluster", "Namespaced"]));
@@ -35,7 +37,13 @@ export const crdHooks: KindHooks = {
     const versions = recordsOf(spec["versions"]);
     if (versions.filter((version) => version["storage"] === true).length !== 1) {
       const text = "must have exactly one version marked as storage version";
-      errors.push(invalidValue("spec.versions", versions.map((version) => version["name"]), text));
+      errors.push(
+        invalidValue(
+          "spec.versions",
+          versions.map((version) => version["name"]),
+          text,
+        ),
+      );
     }
     versions.forEach((version, i) => {
       if (!isRecord(valueAt(version, "schema", "openAPIV3Schema"))) {
@@ -57,10 +65,18 @@ export const crdHooks: KindHooks = {
 /** A definition holds from the moment it is stored, so its status says so from the start. */
 function statusOf(crd: ApiObject, names: JsonRecord, versions: readonly JsonRecord[]): JsonRecord {
   const lastTransitionTime = crd.metadata.creationTimestamp;
-  const condition = (type: string, reason: string, message: string): JsonRecord => ({ type, status: "True", lastTransitionTime, reason, message });
+  const condition = (type: string, reason: string, message: string): JsonRecord => ({
+    type,
+    status: "True",
+    lastTransitionTime,
+    reason,
+    message,
+  });
   return {
     acceptedNames: names,
-    storedVersions: versions.filter((version) => version["storage"] === true).map((version) => version["name"]),
+    storedVersions: versions
+      .filter((version) => version["storage"] === true)
+      .map((version) => version["name"]),
     conditions: [
       condition("NamesAccepted", "NoConflicts", "no conflicts found"),
       condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
@@ -111,7 +127,9 @@ function customVersion(version: JsonRecord): KindVersion {
           labelSelectorPath: stringOf(scale["labelSelectorPath"]) || undefined,
         }
       : undefined,
-    selectableFields: recordsOf(version["selectableFields"]).map((field) => stringOf(field["jsonPath"]).slice(1)),
+    selectableFields: recordsOf(version["selectableFields"]).map((field) =>
+      stringOf(field["jsonPath"]).slice(1),
+    ),
     deprecationWarning:
       version["deprecated"] === true
         ? stringOf(version["deprecationWarning"]) || `version ${stringOf(version["name"])} is deprecated`
@@ -132,7 +150,8 @@ function customColumn(column: JsonRecord): Column {
       const values = jsonPath(object, path);
       if (values.length === 0) return null;
       if (type === "date") return ageText(values[0], nowMs);
-      if (type === "string") return values.map((value) => (typeof value === "string" ? value : JSON.stringify(value))).join(",");
+      if (type === "string")
+        return values.map((value) => (typeof value === "string" ? value : JSON.stringify(value))).join(",");
       return values[0];
     },
   };

@@ -16,8 +16,14 @@ const secretHooks: KindHooks = {
     setDefault(secret, "type", "Opaque");
     const texts = recordOf(secret["stringData"]);
     if (Object.keys(texts).length === 0) return;
-    const encoded = Object.entries(texts).map(([key, text]) => [key, Buffer.from(stringOf(text)).toString("base64")]);
-    secret["data"] = { ...recordOf(secret["data"]), ...(Object.fromEntries(encoded) as Record<string, string>) };
+    const encoded = Object.entries(texts).map(([key, text]) => [
+      key,
+      Buffer.from(stringOf(text)).toString("base64"),
+    ]);
+    secret["data"] = {
+      ...recordOf(secret["data"]),
+      ...(Object.fromEntries(encoded) as Record<string, string>),
+    };
     delete secret["stringData"];
   },
   validate: (secret, previous) => {
@@ -26,7 +32,8 @@ const secretHooks: KindHooks = {
       .filter(([, value]) => formatError("byte", stringOf(value)) !== undefined)
       .map(([key]) => invalidValue(`data[${key}]`, "<secret contents redacted>", "must be base64"));
     if (secret["type"] === "kubernetes.io/tls") {
-      for (const key of ["tls.crt", "tls.key"]) if (data[key] === undefined) errors.push(required(`data[${key}]`));
+      for (const key of ["tls.crt", "tls.key"])
+        if (data[key] === undefined) errors.push(required(`data[${key}]`));
     }
     if (previous && previous["type"] !== secret["type"]) {
       errors.push(invalidValue("type", secret["type"], "field is immutable"));
@@ -38,7 +45,8 @@ const secretHooks: KindHooks = {
 function immutableData(object: ApiObject, previous: ApiObject | undefined): FieldError[] {
   if (previous?.["immutable"] !== true) return [];
   const errors: FieldError[] = [];
-  if (object["immutable"] !== true) errors.push(forbiddenField("immutable", "field is immutable when `immutable` is set"));
+  if (object["immutable"] !== true)
+    errors.push(forbiddenField("immutable", "field is immutable when `immutable` is set"));
   for (const field of ["data", "binaryData"]) {
     if (!sameJson(object[field], previous[field])) {
       errors.push(forbiddenField(field, "field is immutable when `immutable` is set"));
@@ -54,7 +62,10 @@ const namespaceHooks: KindHooks = {
       namespace["spec"] = { finalizers: ["kubernetes"] };
     }
     // The label by which selectors name a namespace is the server's own.
-    namespace.metadata.labels = { ...namespace.metadata.labels, "kubernetes.io/metadata.name": namespace.metadata.name };
+    namespace.metadata.labels = {
+      ...namespace.metadata.labels,
+      "kubernetes.io/metadata.name": namespace.metadata.name,
+    };
     setDefault(namespace, "status", { phase: "Active" });
   },
 };
@@ -96,7 +107,11 @@ const roleBindingHooks: KindHooks = {
   defaults: (binding) => {
     setDefault(recordOf(binding["roleRef"]), "apiGroup", "rbac.authorization.k8s.io");
     for (const subject of recordsOf(binding["subjects"])) {
-      setDefault(subject, "apiGroup", subject["kind"] === "ServiceAccount" ? "" : "rbac.authorization.k8s.io");
+      setDefault(
+        subject,
+        "apiGroup",
+        subject["kind"] === "ServiceAccount" ? "" : "rbac.authorization.k8s.io",
+      );
       if (subject["apiGroup"] === "") delete subject["apiGroup"];
     }
   },
@@ -117,7 +132,9 @@ const endpointSliceHooks: KindHooks = {
     const types = ["FQDN", "IPv4", "IPv6"];
     const type = slice["addressType"];
     if (!types.includes(stringOf(type))) return [notSupported("addressType", type, types)];
-    return previous && previous["addressType"] !== type ? [invalidValue("addressType", type, "field is immutable")] : [];
+    return previous && previous["addressType"] !== type
+      ? [invalidValue("addressType", type, "field is immutable")]
+      : [];
   },
 };
 

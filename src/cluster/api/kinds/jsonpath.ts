@@ -16,10 +16,14 @@ export function jsonPath(root: unknown, path: string): unknown[] {
 }
 
 function parsePath(path: string): Step[] {
-  const text = path.replace(/^\$/, "").replace(/^\{(.*)\}$/, "$1").replaceAll(String.raw`\.`, "\u0000");
+  const text = path
+    .replace(/^\$/, "")
+    .replace(/^\{(.*)\}$/, "$1")
+    .replaceAll(String.raw`\.`, "\u0000");
   const steps: Step[] = [];
   let at = 0;
-  const field = /\.([\w\u0000/-]+|\*)|\[\?\(@\.([\w.-]+)\s*==\s*["']?([^"')]*)["']?\)\]|\[(\*|-?\d+)\]|\[['"]([^'"]*)['"]\]/y;
+  const field =
+    /\.([\w\u0000/-]+|\*)|\[\?\(@\.([\w.-]+)\s*==\s*["']?([^"')]*)["']?\)\]|\[(\*|-?\d+)\]|\[['"]([^'"]*)['"]\]/y;
   while (at < text.length) {
     field.lastIndex = at;
     const match = field.exec(text);

@@ -57,7 +57,13 @@ export interface Kind extends Subject {
   readonly custom: boolean;
   readonly hooks: KindHooks;
   /** Subresources beside status and scale, for discovery: [name, kind, verbs]. */
-  readonly subresources: ReadonlyArray<{ readonly name: string; readonly kind: string; readonly verbs: readonly string[]; readonly group?: string; readonly version?: string }>;
+  readonly subresources: ReadonlyArray<{
+    readonly name: string;
+    readonly kind: string;
+    readonly verbs: readonly string[];
+    readonly group?: string;
+    readonly version?: string;
+  }>;
 }
 
 export const allVerbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];

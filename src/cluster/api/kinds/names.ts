@@ -27,7 +27,9 @@ export function nameErrors(name: string, path: string, rule: NameRule): FieldErr
     case "label":
       return name.length <= 63 && label.test(name) ? [] : [invalidValue(path, name, labelText)];
     case "label1035":
-      return name.length <= 63 && label.test(name) && /^[a-z]/.test(name) ? [] : [invalidValue(path, name, label1035Text)];
+      return name.length <= 63 && label.test(name) && /^[a-z]/.test(name)
+        ? []
+        : [invalidValue(path, name, label1035Text)];
     case "subdomain":
       if (name.length > 253) return [invalidValue(path, name, "must be no more than 253 characters")];
       return subdomain.test(name) ? [] : [invalidValue(path, name, subdomainText)];
@@ -77,11 +79,17 @@ export function annotationErrors(annotations: unknown): FieldError[] {
   const path = "metadata.annotations";
   const entries = Object.entries(recordOf(annotations));
   const errors = entries.flatMap(([key, value]) =>
-    typeof value === "string" ? keyErrors(key.toLowerCase(), path) : [invalidValue(path, value, "must be a string")],
+    typeof value === "string"
+      ? keyErrors(key.toLowerCase(), path)
+      : [invalidValue(path, value, "must be a string")],
   );
   const bytes = entries.reduce((sum, [key, value]) => sum + Buffer.byteLength(key + String(value)), 0);
   if (bytes > annotationsBytesMax) {
-    errors.push({ field: path, reason: "FieldValueTooLong", message: `Too long: may not be more than ${annotationsBytesMax} bytes` });
+    errors.push({
+      field: path,
+      reason: "FieldValueTooLong",
+      message: `Too long: may not be more than ${annotationsBytesMax} bytes`,
+    });
   }
   return errors;
 }

@@ -65,7 +65,8 @@ function defaultContainer(container: JsonRecord): void {
   for (const probe of ["livenessProbe", "readinessProbe", "startupProbe"]) {
     if (isRecord(container[probe])) defaultProbe(container[probe]);
   }
-  for (const hook of ["postStart", "preStop"]) defaultHttpGet(valueAt(container, "lifecycle", hook, "httpGet"));
+  for (const hook of ["postStart", "preStop"])
+    defaultHttpGet(valueAt(container, "lifecycle", hook, "httpGet"));
   for (const env of recordsOf(container["env"])) {
     const field = valueAt(env, "valueFrom", "fieldRef");
     if (isRecord(field)) setDefault(field, "apiVersion", "v1");
@@ -108,7 +109,8 @@ function qosClass(spec: JsonRecord): string {
     limits: recordOf(valueAt(container, "resources", "limits")),
     requests: recordOf(valueAt(container, "resources", "requests")),
   }));
-  if (asks.every(({ limits, requests }) => Object.keys({ ...limits, ...requests }).length === 0)) return "BestEffort";
+  if (asks.every(({ limits, requests }) => Object.keys({ ...limits, ...requests }).length === 0))
+    return "BestEffort";
   const guaranteed = asks.every(({ limits, requests }) =>
     ["cpu", "memory"].every((name) => limits[name] !== undefined && sameJson(limits[name], requests[name])),
   );
@@ -127,7 +129,9 @@ export function validatePodSpec(spec: JsonRecord, path: string): FieldError[] {
     );
   }
   errors.push(...choice(spec, "restartPolicy", ["Always", "OnFailure", "Never"], path));
-  errors.push(...choice(spec, "dnsPolicy", ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], path));
+  errors.push(
+    ...choice(spec, "dnsPolicy", ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], path),
+  );
   const volumeNames = new Set<string>();
   recordsOf(spec["volumes"]).forEach((volume, i) => {
     const name = stringOf(volume["name"]);
@@ -137,7 +141,13 @@ export function validatePodSpec(spec: JsonRecord, path: string): FieldError[] {
     volumeNames.add(name);
   });
   if (Number(spec["terminationGracePeriodSeconds"] ?? 0) < 0) {
-    errors.push(invalidValue(`${path}.terminationGracePeriodSeconds`, spec["terminationGracePeriodSeconds"], "must be greater than or equal to 0"));
+    errors.push(
+      invalidValue(
+        `${path}.terminationGracePeriodSeconds`,
+        spec["terminationGracePeriodSeconds"],
+        "must be greater than or equal to 0",
+      ),
+    );
   }
   return errors;
 }
@@ -169,14 +179,20 @@ function validateContainer(
     const at = `${path}.volumeMounts[${i}]`;
     const volume = stringOf(mount["name"]);
     if (!volumes.has(volume)) {
-      errors.push({ field: `${at}.name`, reason: "FieldValueNotFound", message: `Not found: ${JSON.stringify(volume)}` });
+      errors.push({
+        field: `${at}.name`,
+        reason: "FieldValueNotFound",
+        message: `Not found: ${JSON.stringify(volume)}`,
+      });
     }
     if (stringOf(mount["mountPath"]) === "") errors.push(required(`${at}.mountPath`));
   });
   recordsOf(container["env"]).forEach((env, i) => {
     if (stringOf(env["name"]) === "") errors.push(required(`${path}.env[${i}].name`));
     if (stringOf(env["value"]) !== "" && env["valueFrom"] !== undefined) {
-      errors.push(invalidValue(`${path}.env[${i}].valueFrom`, "", "may not be specified when `value` is not empty"));
+      errors.push(
+        invalidValue(`${path}.env[${i}].valueFrom`, "", "may not be specified when `value` is not empty"),
+      );
     }
   });
   return errors;
@@ -198,7 +214,13 @@ function immutablePodFields(pod: ApiObject, previous: ApiObject): FieldError[] {
 /** The spec without what may change. nodeName may be set once, by the scheduler's binding; ephemeral containers are not offered. */
 function fixedPart(pod: ApiObject): unknown {
   const spec = copyOf(recordOf(pod["spec"]));
-  for (const field of ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "nodeName", "schedulingGates"]) {
+  for (const field of [
+    "activeDeadlineSeconds",
+    "tolerations",
+    "terminationGracePeriodSeconds",
+    "nodeName",
+    "schedulingGates",
+  ]) {
     delete spec[field];
   }
   for (const container of [...recordsOf(spec["containers"]), ...recordsOf(spec["initContainers"])]) {

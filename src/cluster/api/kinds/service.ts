@@ -59,7 +59,8 @@ function validate(service: ApiObject, previous: ApiObject | undefined): FieldErr
   const type = stringOf(spec["type"]);
   const headless = spec["clusterIP"] === "None";
   if (!types.includes(type)) errors.push(notSupported("spec.type", type, types));
-  if (type === "ExternalName" && stringOf(spec["externalName"]) === "") errors.push(required("spec.externalName"));
+  if (type === "ExternalName" && stringOf(spec["externalName"]) === "")
+    errors.push(required("spec.externalName"));
   if (ports.length === 0 && !headless && type !== "ExternalName") errors.push(required("spec.ports"));
   errors.push(...validatePorts(ports));
   if (!["ClientIP", "None"].includes(stringOf(spec["sessionAffinity"]))) {
@@ -67,7 +68,13 @@ function validate(service: ApiObject, previous: ApiObject | undefined): FieldErr
   }
   const address = stringOf(spec["clusterIP"]);
   if (address !== "" && !headless && isIP(address) === 0) {
-    errors.push(invalidValue("spec.clusterIPs[0]", address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+    errors.push(
+      invalidValue(
+        "spec.clusterIPs[0]",
+        address,
+        "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+      ),
+    );
   }
   const before = stringOf(valueAt(previous, "spec", "clusterIP"));
   const wasExternal = valueAt(previous, "spec", "type") === "ExternalName";
@@ -96,7 +103,8 @@ function validatePorts(ports: readonly Record<string, unknown>[]): FieldError[] 
     const target = port["targetPort"];
     if (typeof target === "number") errors.push(...portErrors(target, `${path}.targetPort`));
     const key = `${protocol}/${String(port["port"])}`;
-    if (numbers.has(key)) errors.push(duplicate(path, isRecord(port) ? { port: port["port"], protocol } : port));
+    if (numbers.has(key))
+      errors.push(duplicate(path, isRecord(port) ? { port: port["port"], protocol } : port));
     numbers.add(key);
   });
   return errors;

@@ -67,7 +67,11 @@ export const jobHooks: KindHooks = {
     const own = { "batch.kubernetes.io/controller-uid": object.metadata.uid };
     spec["selector"] = { matchLabels: own };
     const meta = recordOf(valueAt(spec, "template", "metadata"));
-    meta["labels"] = { ...recordOf(meta["labels"]), ...own, "batch.kubernetes.io/job-name": object.metadata.name };
+    meta["labels"] = {
+      ...recordOf(meta["labels"]),
+      ...own,
+      "batch.kubernetes.io/job-name": object.metadata.name,
+    };
     recordOf(spec["template"])["metadata"] = meta;
   },
   validate: (object) => {
@@ -93,7 +97,9 @@ function validateWorkload(object: ApiObject, previous: ApiObject | undefined): F
   const labels = recordOf(valueAt(object, "spec", "template", "metadata", "labels"));
   if (!isRecord(selector) || requirements.length === 0) errors.push(required("spec.selector"));
   else if (!matchesLabels(requirements, labels)) {
-    errors.push(invalidValue("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"));
+    errors.push(
+      invalidValue("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"),
+    );
   }
   if (previous && !sameJson(selector, valueAt(previous, "spec", "selector"))) {
     errors.push(invalidValue("spec.selector", selector, "field is immutable"));

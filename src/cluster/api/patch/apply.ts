@@ -6,7 +6,16 @@ import type { JsonRecord } from "../json.ts";
 import type { Schema } from "../schema/schema.ts";
 import { resolveSchema } from "../schema/schema.ts";
 import type { ApiObject, ManagedFields } from "../store.ts";
-import { changedFields, fieldsOf, intersect, isEmpty, itemKey, leafPaths, subtract, union } from "./fields.ts";
+import {
+  changedFields,
+  fieldsOf,
+  intersect,
+  isEmpty,
+  itemKey,
+  leafPaths,
+  subtract,
+  union,
+} from "./fields.ts";
 import type { FieldSet } from "./fields.ts";
 import { itemSchema, schemaBelow } from "./lists.ts";
 import type { ListMerge, ListRules } from "./lists.ts";
@@ -49,7 +58,11 @@ export function serverSideApply(
   if (contested.length > 0 && !force) {
     throw applyConflict(
       contested.flatMap(({ entry, fields }) =>
-        leafPaths(fields).map((field) => ({ reason: "FieldManagerConflict", message: conflictText(entry), field })),
+        leafPaths(fields).map((field) => ({
+          reason: "FieldManagerConflict",
+          message: conflictText(entry),
+          field,
+        })),
       ),
     );
   }
@@ -61,7 +74,10 @@ export function serverSideApply(
   const dropped = own ? subtract(subtract(own.fieldsV1, applied), heldByOthers) : {};
   const result = removeFields(merged, dropped, [], rules, resolveSchema(schema)) as ApiObject;
   const mine: ManagedFields = entryOf(manager, applied, own);
-  const managedFields = [...remaining.filter((entry) => !isEmpty(entry.fieldsV1)), ...(isEmpty(applied) ? [] : [mine])];
+  const managedFields = [
+    ...remaining.filter((entry) => !isEmpty(entry.fieldsV1)),
+    ...(isEmpty(applied) ? [] : [mine]),
+  ];
   return { ...result, metadata: { ...result.metadata, managedFields } };
 }
 
@@ -128,13 +144,18 @@ interface Place extends Shape {
   readonly path: readonly string[];
 }
 
-function mergeApplied(current: unknown, wanted: unknown, place: Partial<Place> & Pick<Place, "path" | "rules">): unknown {
+function mergeApplied(
+  current: unknown,
+  wanted: unknown,
+  place: Partial<Place> & Pick<Place, "path" | "rules">,
+): unknown {
   if (Array.isArray(wanted)) {
     const how = place.rules(place.path, place.schema);
     if (how.kind === "atomic" || !Array.isArray(current)) return wanted;
     return mergeItems(current, wanted, how, place);
   }
-  if (!isRecord(wanted) || !isRecord(current) || place.schema?.["x-kubernetes-map-type"] === "atomic") return wanted;
+  if (!isRecord(wanted) || !isRecord(current) || place.schema?.["x-kubernetes-map-type"] === "atomic")
+    return wanted;
   const result: JsonRecord = { ...current };
   for (const [name, field] of Object.entries(wanted)) {
     const below = { ...place, path: [...place.path, name], schema: schemaBelow(place.schema, name) };

@@ -15,7 +15,9 @@ export type FieldSet = JsonRecord;
 // The server's own: nobody manages them.
 const unmanaged = new Set(["apiVersion", "kind"]);
 const unmanagedMeta = new Set(
-  "name namespace uid resourceVersion generation creationTimestamp deletionTimestamp deletionGracePeriodSeconds managedFields selfLink generateName".split(" "),
+  "name namespace uid resourceVersion generation creationTimestamp deletionTimestamp deletionGracePeriodSeconds managedFields selfLink generateName".split(
+    " ",
+  ),
 );
 
 interface Place {
@@ -94,7 +96,12 @@ function changed(before: unknown, after: unknown, place: Place): FieldSet | unde
   return Object.keys(set).length === 0 ? undefined : set;
 }
 
-function changedItems(before: unknown[], after: unknown[], how: ListMerge, place: Place): FieldSet | undefined {
+function changedItems(
+  before: unknown[],
+  after: unknown[],
+  how: ListMerge,
+  place: Place,
+): FieldSet | undefined {
   const set: FieldSet = {};
   const old = new Map(before.map((item) => [itemKey(item, how), item]));
   for (const item of after) {

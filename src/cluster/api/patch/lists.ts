@@ -5,7 +5,10 @@ import type { Kind } from "../kinds/kind.ts";
 import { resolveSchema } from "../schema/schema.ts";
 import type { Schema } from "../schema/schema.ts";
 
-export type ListMerge = { readonly kind: "atomic" } | { readonly kind: "set" } | { readonly kind: "map"; readonly keys: readonly string[] };
+export type ListMerge =
+  | { readonly kind: "atomic" }
+  | { readonly kind: "set" }
+  | { readonly kind: "map"; readonly keys: readonly string[] };
 
 const atomic: ListMerge = { kind: "atomic" };
 const set: ListMerge = { kind: "set" };
@@ -74,7 +77,9 @@ export function schemaBelow(schema: Schema | undefined, name: string): Schema | 
   const resolved = resolveSchema(schema);
   const property = resolved.properties?.[name];
   if (property) return resolveSchema(property);
-  return typeof resolved.additionalProperties === "object" ? resolveSchema(resolved.additionalProperties) : undefined;
+  return typeof resolved.additionalProperties === "object"
+    ? resolveSchema(resolved.additionalProperties)
+    : undefined;
 }
 
 export function itemSchema(schema: Schema | undefined): Schema | undefined {

@@ -14,13 +14,23 @@ const operationsMax = 10_000;
 export function applyJsonPatch<T>(object: T, patch: unknown): T {
   if (!Array.isArray(patch)) throw badRequest("a JSON patch must be an array of operations");
   if (patch.length > operationsMax) {
-    throw new ApiError(413, "RequestEntityTooLarge", `The allowed maximum operations in a JSON patch is ${operationsMax}, got ${patch.length}`);
+    throw new ApiError(
+      413,
+      "RequestEntityTooLarge",
+      `The allowed maximum operations in a JSON patch is ${operationsMax}, got ${patch.length}`,
+    );
   }
   try {
     return jsonPatch.applyPatch(copyOf(object), patch as Operation[], true, true, true).newDocument;
   } catch (error) {
     const why = error instanceof Error ? error.message.split("\n")[0]! : "it cannot be applied";
-    throw new ApiError(422, "Invalid", `the server rejected our request due to an error in our request: ${why}`, {}, { cause: error });
+    throw new ApiError(
+      422,
+      "Invalid",
+      `the server rejected our request due to an error in our request: ${why}`,
+      {},
+      { cause: error },
+    );
   }
 }
 
@@ -60,7 +70,12 @@ function mergeStrategic(target: unknown, patch: unknown, rules: ListRules, path:
   return result;
 }
 
-function applyListDirectives(result: JsonRecord, patch: JsonRecord, rules: ListRules, path: readonly string[]): void {
+function applyListDirectives(
+  result: JsonRecord,
+  patch: JsonRecord,
+  rules: ListRules,
+  path: readonly string[],
+): void {
   for (const [name, value] of Object.entries(patch)) {
     const [directive, field] = name.split("/", 2);
     if (field === undefined || !Array.isArray(value) || !Array.isArray(result[field])) continue;
@@ -82,7 +97,9 @@ function mergeList(target: unknown, patch: unknown[], rules: ListRules, path: re
   const before: unknown[] = Array.isArray(target) ? target : [];
   if (how.kind === "atomic") return patch.filter((item) => !isDirective(item));
   if (how.kind === "set") return [...before, ...patch.filter((item) => !before.includes(item))];
-  if (patch.some((item) => isRecord(item) && item["$patch"] === "replace" && Object.keys(item).length === 1)) {
+  if (
+    patch.some((item) => isRecord(item) && item["$patch"] === "replace" && Object.keys(item).length === 1)
+  ) {
     return patch.filter((item) => !isDirective(item));
   }
   let result = [...before];

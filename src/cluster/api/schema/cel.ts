@@ -30,9 +30,12 @@ function walk(value: unknown, previous: unknown, given: Schema, path: string, er
   }
   if (Array.isArray(value)) {
     const { items } = schema;
-    const keys = schema["x-kubernetes-list-type"] === "map" ? (schema["x-kubernetes-list-map-keys"] ?? []) : [];
+    const keys =
+      schema["x-kubernetes-list-type"] === "map" ? (schema["x-kubernetes-list-map-keys"] ?? []) : [];
     if (items) {
-      value.forEach((item, i) => walk(item, counterpart(item, previous, keys), items, `${path}[${i}]`, errors));
+      value.forEach((item, i) =>
+        walk(item, counterpart(item, previous, keys), items, `${path}[${i}]`, errors),
+      );
     }
   } else if (isRecord(value)) {
     const before = isRecord(previous) ? previous : {};
@@ -70,7 +73,10 @@ function checkRule(
   path: string,
 ): FieldError | undefined {
   if (previous === undefined && /\boldSelf\b/.test(rule.rule)) return undefined;
-  const context = { self: toCel(value, schema), oldSelf: previous === undefined ? null : toCel(previous, schema) };
+  const context = {
+    self: toCel(value, schema),
+    oldSelf: previous === undefined ? null : toCel(previous, schema),
+  };
   const at = `${path}${rule.fieldPath ?? ""}`.replace(/^\./, "");
   const shown = isRecord(value) ? "object" : Array.isArray(value) ? "array" : value;
   try {
@@ -116,7 +122,9 @@ function withPlainHas(expression: string): string {
 
 // Names that CEL reserves, or that are no CEL identifiers, are written escaped in rules.
 const reserved = new Set(
-  "true false null in as break const continue else for function if import let loop package namespace return var void while".split(" "),
+  "true false null in as break const continue else for function if import let loop package namespace return var void while".split(
+    " ",
+  ),
 );
 
 /** JSON as CEL sees it: whole numbers are ints where the schema says integer, names escaped as Kubernetes does. */

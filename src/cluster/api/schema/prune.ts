@@ -16,7 +16,9 @@ function pruned(value: unknown, given: Schema, path: string, unknown: string[], 
   const schema = resolveSchema(given);
   if (Array.isArray(value)) {
     const items = schema.items;
-    return items === undefined ? value : value.map((item, i) => pruned(item, items, `${path}[${i}]`, unknown));
+    return items === undefined
+      ? value
+      : value.map((item, i) => pruned(item, items, `${path}[${i}]`, unknown));
   }
   if (!isRecord(value) || schema["x-kubernetes-int-or-string"]) return value;
   const embedded = isRoot || schema["x-kubernetes-embedded-resource"] === true;

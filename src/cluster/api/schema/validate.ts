@@ -23,7 +23,13 @@ function check(value: unknown, given: Schema, path: string, errors: FieldError[]
   const schema = resolveSchema(given);
   if (value === null && (schema.nullable === true || isUntyped(schema))) return;
   if (!typeFits(value, schema)) {
-    errors.push(wrongType(path, value, schema["x-kubernetes-int-or-string"] ? "integer,string" : (schema.type ?? "object")));
+    errors.push(
+      wrongType(
+        path,
+        value,
+        schema["x-kubernetes-int-or-string"] ? "integer,string" : (schema.type ?? "object"),
+      ),
+    );
     return;
   }
   if (schema.enum && !schema.enum.some((allowed) => sameJson(allowed, value))) {
@@ -67,14 +73,18 @@ function checkString(value: string, schema: Schema, path: string, errors: FieldE
     errors.push({ field: path, reason: "FieldValueTooLong", message });
   }
   if (schema.minLength !== undefined && length < schema.minLength) {
-    errors.push(invalidValue(path, value, `${path} in body should be at least ${schema.minLength} chars long`));
+    errors.push(
+      invalidValue(path, value, `${path} in body should be at least ${schema.minLength} chars long`),
+    );
   }
   if (schema.pattern !== undefined && !patternMatches(schema.pattern, value)) {
     errors.push(invalidValue(path, value, `${path} in body should match '${schema.pattern}'`));
   }
   const wrongFormat = schema.format === undefined ? undefined : formatError(schema.format, value);
   if (wrongFormat !== undefined) {
-    errors.push(invalidValue(path, value, `${path} in body must be of type ${schema.format}: ${wrongFormat}`));
+    errors.push(
+      invalidValue(path, value, `${path} in body must be of type ${schema.format}: ${wrongFormat}`),
+    );
   }
 }
 
@@ -102,7 +112,9 @@ function checkArray(value: unknown[], schema: Schema, path: string, errors: Fiel
     errors.push({ field: path, reason: "FieldValueTooMany", message });
   }
   if (schema.minItems !== undefined && value.length < schema.minItems) {
-    errors.push(invalidValue(path, value.length, `${path} in body should have at least ${schema.minItems} items`));
+    errors.push(
+      invalidValue(path, value.length, `${path} in body should have at least ${schema.minItems} items`),
+    );
   }
   const { items } = schema;
   if (items) value.forEach((item, i) => check(item, items, `${path}[${i}]`, errors));
@@ -118,11 +130,18 @@ function checkArray(value: unknown[], schema: Schema, path: string, errors: Fiel
 function pick(item: unknown, keys: readonly string[], items: Schema | undefined): unknown {
   if (!isRecord(item)) return item;
   return Object.fromEntries(
-    keys.map((key) => [key, item[key] ?? items?.properties?.[key]?.default]).filter(([, value]) => value !== undefined),
+    keys
+      .map((key) => [key, item[key] ?? items?.properties?.[key]?.default])
+      .filter(([, value]) => value !== undefined),
   );
 }
 
-function checkUnique(value: unknown[], keyOf: (item: unknown) => unknown, path: string, errors: FieldError[]): void {
+function checkUnique(
+  value: unknown[],
+  keyOf: (item: unknown) => unknown,
+  path: string,
+  errors: FieldError[],
+): void {
   const seen = new Set<string>();
   value.forEach((item, i) => {
     const key = keyOf(item);
@@ -132,7 +151,12 @@ function checkUnique(value: unknown[], keyOf: (item: unknown) => unknown, path: 
   });
 }
 
-function checkObject(value: Record<string, unknown>, schema: Schema, path: string, errors: FieldError[]): void {
+function checkObject(
+  value: Record<string, unknown>,
+  schema: Schema,
+  path: string,
+  errors: FieldError[],
+): void {
   for (const name of schema.required ?? []) {
     if (value[name] === undefined) errors.push(required(fieldPath(path, name)));
   }
@@ -142,7 +166,9 @@ function checkObject(value: Record<string, unknown>, schema: Schema, path: strin
     errors.push({ field: path, reason: "FieldValueTooMany", message });
   }
   if (schema.minProperties !== undefined && count < schema.minProperties) {
-    errors.push(invalidValue(path, count, `${path} in body should have at least ${schema.minProperties} properties`));
+    errors.push(
+      invalidValue(path, count, `${path} in body should have at least ${schema.minProperties} properties`),
+    );
   }
   for (const [name, field] of Object.entries(value)) {
     const property = schema.properties?.[name];
@@ -158,7 +184,9 @@ function checkCombinations(value: unknown, schema: Schema, path: string, errors:
   for (const part of schema.allOf ?? []) check(value, part, path, errors);
   const fits = (part: Schema): boolean => validateSchema(value, part, path).length === 0;
   if (schema.anyOf && !schema.anyOf.some(fits)) {
-    errors.push(invalidValue(path, shown(value), `${path} in body must validate at least one schema (anyOf)`));
+    errors.push(
+      invalidValue(path, shown(value), `${path} in body must validate at least one schema (anyOf)`),
+    );
   }
   if (schema.oneOf) {
     const count = schema.oneOf.filter(fits).length;
