@@ -16,7 +16,7 @@ import { environmentChange, podFacts, proxyClassText, tables, type ProxyClass } 
 import { planOf, viewsOf, type View } from "#plan";
 import type { InjectionMesh } from "#inject";
 import { validateObject } from "#objects";
-import { AdsServer, adsPath, Batcher, GrpcServer, Mesh, type MeshReports } from "#xds";
+import { AdsServer, adsPath, Batcher, GrpcServer, Mesh, type MeshReports, type ProxyStatus } from "#xds";
 import { admitProven, admitUnproven, classAgain, type AdmissionOptions } from "./admission.ts";
 import { loadAuthority, type StoredAuthority } from "./authority-store.ts";
 import { createCertificateMethod, createCertificatePath } from "./ca-method.ts";
@@ -265,7 +265,8 @@ export class ControlPlane {
     const { settings, version, log } = this.#options;
     const pages = {
       ...debugPages({ engine: this.#engine, mesh: this.#mesh, ads: this.#ads }),
-      syncz: () => [...this.#ads.status(), ...this.#unprovenAds.status()],
+      syncz: () => this.#proxyStatus(),
+      rejectz: () => this.#mesh.rejections().map((one) => ({ ...one, atMs: this.#wallMs(one.atMs) })),
     };
     return MonitoringServer.listen({
       host: settings.host,
@@ -278,6 +279,24 @@ export class ControlPlane {
         this.#client === undefined ? Promise.resolve(false) : mayRead(this.#client, token, path),
       log,
     });
+  }
+
+  #proxyStatus(): readonly ProxyStatus[] {
+    return [...this.#ads.status(), ...this.#unprovenAds.status()].map((proxy) => ({
+      ...proxy,
+      connectedAtMs: this.#wallMs(proxy.connectedAtMs),
+      types: proxy.types.map((type) => ({
+        ...type,
+        lastSentMs: this.#wallMs(type.lastSentMs),
+        lastAckedMs: this.#wallMs(type.lastAckedMs),
+      })),
+    }));
+  }
+
+  /** Sessions reckon by the clock that never goes back; people by the other. 0 is never. */
+  #wallMs(monotonicMs: number): number {
+    const { clock } = this.#options;
+    return monotonicMs === 0 ? 0 : Math.round(monotonicMs + clock.nowMs() - clock.monotonicMs());
   }
 
   async #renderMetrics(): Promise<{ text: string; contentType: string }> {
