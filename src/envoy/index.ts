@@ -6,3 +6,5 @@ export { httpRbacFilters, tcpRbacFilters } from "./rbac.ts";
 export { resourceOf } from "./resources.ts";
 export type { Snapshot } from "./snapshot.ts";
 export { snapshotOf } from "./snapshot.ts";
+export type { PatchMismatch } from "./envoy-filter.ts";
+export { envoyFilterMismatches } from "./envoy-filter.ts";

@@ -3,9 +3,11 @@
 import { defineKeyedQuery, type Query, type Read } from "#engine";
 import {
   keyText,
+  type AddedKey,
   type ClusterKey,
   type EndpointKey,
   type ListenerKey,
+  type PatchedKey,
   type ResourceType,
   type RouteKey,
   type SecretKey,
@@ -13,6 +15,7 @@ import {
 } from "#plan";
 import { outboundCluster, wellKnownCluster } from "./cluster.ts";
 import { outboundEndpoints } from "./endpoint.ts";
+import { addedResource, patchedResource } from "./envoy-filter.ts";
 import { gatewayListener } from "./gateway-listener.ts";
 import { gatewayRoute } from "./gateway-route.ts";
 import { inboundCluster, inboundPassthroughCluster } from "./inbound-cluster.ts";
@@ -39,7 +42,18 @@ export const resourceOf: Readonly<Record<ResourceType, Query<never, Built>>> = {
 };
 
 function resourceQuery<K>(type: ResourceType, build: (read: Read, key: K) => Built): Query<never, Built> {
-  return defineKeyedQuery<K, Built>(`resource.${type}`, (key) => keyText(type, key), build, sameResource);
+  return defineKeyedQuery<K | PatchedKey | AddedKey, Built>(
+    `resource.${type}`,
+    (key) => keyText(type, key),
+    (read, key) => {
+      const { kind } = key as { readonly kind: string };
+      if (kind === "added") return addedResource(read, type, key as AddedKey);
+      if (kind !== "patched") return build(read, key as K);
+      const patched = key as PatchedKey;
+      return patchedResource(read, type, patched, read(resourceOf[type], patched.base as never));
+    },
+    sameResource,
+  );
 }
 
 function buildCluster(read: Read, key: ClusterKey): Built {

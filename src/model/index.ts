@@ -115,3 +115,4 @@ export type { Credential, KeyPair, TrustedCa } from "./credentials.ts";
 export { keyPairOf, trustedCaOf } from "./credentials.ts";
 export type { GatewayBinding } from "./gateway-routes.ts";
 export { boundRoutes, gatewayServices } from "./gateway-routes.ts";
+export { envoyFiltersOf } from "./envoy-filter.ts";

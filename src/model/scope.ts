@@ -80,7 +80,10 @@ const labelsAskedFor = defineQuery<readonly string[]>(
     const byRules = read(tables.DestinationRule.by.selecting, everything).flatMap(({ spec }) =>
       Object.keys(spec?.workloadSelector?.matchLabels ?? {}),
     );
-    return [...new Set([...byRoutes, ...byRules])].toSorted();
+    const byFilters = read(tables.EnvoyFilter.by.selecting, everything).flatMap(({ spec }) =>
+      Object.keys(spec?.workloadSelector?.labels ?? {}),
+    );
+    return [...new Set([...byRoutes, ...byRules, ...byFilters])].toSorted();
   },
   sameData,
 );

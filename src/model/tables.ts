@@ -95,7 +95,11 @@ export const tables = {
   RequestAuthentication: defineTable<RequestAuthentication, "namespace">("RequestAuthentication", {
     namespace,
   }),
-  EnvoyFilter: defineTable<EnvoyFilter, "namespace">("EnvoyFilter", { namespace }),
+  EnvoyFilter: defineTable<EnvoyFilter, "namespace" | "selecting">("EnvoyFilter", {
+    namespace,
+    selecting: (row) =>
+      Object.keys(row.spec?.workloadSelector?.labels ?? {}).length > 0 ? [everything] : [],
+  }),
   Telemetry: defineTable<Telemetry, "namespace">("Telemetry", { namespace }),
   ProxyConfig: defineTable<ProxyConfig, "namespace">("ProxyConfig", { namespace }),
 } as const;

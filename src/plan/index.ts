@@ -31,3 +31,4 @@ export type {
 } from "./inbound-keys.ts";
 export { inboundClusterName } from "./inbound.ts";
 export type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
+export type { AddedKey, PatchContext, PatchedKey, PatchRef } from "./patches.ts";

@@ -1,9 +1,10 @@
 // One view's plan.
 
-import { defineKeyedQuery } from "#engine";
+import { defineKeyedQuery, type Read } from "#engine";
 import { planGateway } from "./gateway.ts";
 import { planInbound } from "./inbound.ts";
 import { planOutbound } from "./outbound.ts";
+import { withPatches } from "./patches.ts";
 import type { Plan } from "./plan.ts";
 import { viewText, type View } from "./views.ts";
 
@@ -11,18 +12,20 @@ import { viewText, type View } from "./views.ts";
 export const planOf = defineKeyedQuery<View, Plan>(
   "planOf",
   viewText,
-  (read, view) => {
-    switch (view.kind) {
-      case "outbound":
-        return planOutbound(read, view.scope);
-      case "inbound":
-        return planInbound(read, view);
-      case "gateway":
-        return planGateway(read, view);
-    }
-  },
+  (read, view) => withPatches(read, view, unpatched(read, view)),
   samePlan,
 );
+
+function unpatched(read: Read, view: View): Plan {
+  switch (view.kind) {
+    case "outbound":
+      return planOutbound(read, view.scope);
+    case "inbound":
+      return planInbound(read, view);
+    case "gateway":
+      return planGateway(read, view);
+  }
+}
 
 function samePlan(before: Plan, after: Plan): boolean {
   return (Object.keys(before) as (keyof Plan)[]).every(

@@ -41,6 +41,15 @@ export function anyFromJson(json: unknown, path = ""): TypedMessage {
   const { "@type": url, ...fields } = json as Readonly<Record<string, unknown>>;
   if (typeof url !== "string") throw new JsonMismatch(path, "@type is missing");
   const name = url.slice(url.lastIndexOf("/") + 1);
+  if (name.endsWith(".TypedStruct")) {
+    // Both of its names, the older one in udpa, hold the same.
+    const { type_url: snake, typeUrl = snake, value } = fields;
+    return {
+      "@type": `${typePrefix}xds.type.v3.TypedStruct`,
+      typeUrl,
+      value: structOf((value ?? {}) as Readonly<Record<string, unknown>>),
+    };
+  }
   if (hasMessageType(name)) {
     const value = wellKnownNames.has(name) ? fields["value"] : fields;
     return { "@type": typePrefix + name, ...fromJson(name, value, path) };

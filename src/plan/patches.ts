@@ -1,0 +1,211 @@
+// EnvoyFilters in a plan: a resource that some patch may concern is planned under another key, which names the patches;
+// everything else keeps its key and is shared as before. So a filter costs only those whom it is for.
+
+import type { Read } from "#engine";
+import type { EnvoyFilterEnvoyConfigObjectMatch, EnvoyFilterEnvoyConfigObjectPatch } from "#objects";
+import { envoyFiltersOf, tables, workloadOf } from "#model";
+import { stableText } from "./keys.ts";
+import type { Chunk, Plan, Planned, ResourceType } from "./plan.ts";
+import type { View } from "./views.ts";
+
+export type PatchContext = "SIDECAR_OUTBOUND" | "SIDECAR_INBOUND" | "GATEWAY";
+
+/** One of `spec.configPatches` of an EnvoyFilter. */
+export interface PatchRef {
+  /** Row key of the EnvoyFilter. */
+  readonly filter: string;
+  readonly at: number;
+}
+
+/** A resource with patches over it. */
+export interface PatchedKey {
+  readonly kind: "patched";
+  readonly base: unknown;
+  readonly context: PatchContext;
+  readonly patches: readonly PatchRef[];
+}
+
+/** A whole cluster or listener that a patch adds. */
+export interface AddedKey extends PatchRef {
+  readonly kind: "added";
+}
+
+interface KnownPatch extends PatchRef {
+  readonly patch: EnvoyFilterEnvoyConfigObjectPatch;
+}
+
+const typeOf: Readonly<Record<string, ResourceType>> = {
+  CLUSTER: "cluster",
+  LISTENER: "listener",
+  FILTER_CHAIN: "listener",
+  NETWORK_FILTER: "listener",
+  HTTP_FILTER: "listener",
+  LISTENER_FILTER: "listener",
+  ROUTE_CONFIGURATION: "route",
+  VIRTUAL_HOST: "route",
+  HTTP_ROUTE: "route",
+};
+
+/** What applies to route tables applies to the tables inside of inbound listeners as well. */
+const ofRoutes = new Set(["ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE"]);
+
+/** The plan of a view with its EnvoyFilters in place. */
+export function withPatches(read: Read, view: View, plan: Plan): Plan {
+  const context = contextOf(view);
+  const patches = patchesFor(read, view).filter(({ patch }) => inContext(patch.match, context));
+  if (patches.length === 0) return plan;
+  const types = Object.keys(plan) as ResourceType[];
+  return Object.fromEntries(
+    types.map((type) => [type, patchedChunks(type, plan[type], patches, context)]),
+  ) as unknown as Plan;
+}
+
+function contextOf(view: View): PatchContext {
+  if (view.kind === "outbound") return "SIDECAR_OUTBOUND";
+  return view.kind === "inbound" ? "SIDECAR_INBOUND" : "GATEWAY";
+}
+
+function patchesFor(read: Read, view: View): KnownPatch[] {
+  const workload = view.kind === "outbound" ? view.scope : workloadOf(view.proxy);
+  const { namespace, labels } = workload;
+  return read(envoyFiltersOf, { namespace, labels }).flatMap((filter) =>
+    (read(tables.EnvoyFilter, filter)?.spec?.configPatches ?? []).map((patch, at) => ({ filter, at, patch })),
+  );
+}
+
+function inContext(match: EnvoyFilterEnvoyConfigObjectMatch | undefined, context: PatchContext): boolean {
+  const asked = match?.context ?? "ANY";
+  return asked === "ANY" || asked === context;
+}
+
+function patchedChunks(
+  type: ResourceType,
+  chunks: readonly Chunk[],
+  patches: readonly KnownPatch[],
+  context: PatchContext,
+): readonly Chunk[] {
+  const relevant = patches.filter(({ patch }) => concernsType(patch, type, context));
+  if (relevant.length === 0) return chunks;
+  const patched = chunks.map((chunk) => patchedChunk(type, chunk, relevant, context));
+  const added = addedEntries(type, chunks, relevant, context);
+  return added.length === 0 ? patched : [...patched, { id: "envoy-filters", entries: added }];
+}
+
+function concernsType(
+  { applyTo = "INVALID" }: EnvoyFilterEnvoyConfigObjectPatch,
+  type: ResourceType,
+  context: PatchContext,
+): boolean {
+  return (
+    typeOf[applyTo] === type ||
+    (type === "listener" && context === "SIDECAR_INBOUND" && ofRoutes.has(applyTo))
+  );
+}
+
+/** Chunks already patched, so that an unchanged one is the identical chunk again. */
+const patchedBefore = new WeakMap<Chunk, Map<string, Chunk>>();
+
+function patchedChunk(
+  type: ResourceType,
+  chunk: Chunk,
+  patches: readonly KnownPatch[],
+  context: PatchContext,
+): Chunk {
+  const text = stableText([context, patches]);
+  let known = patchedBefore.get(chunk);
+  if (known === undefined) patchedBefore.set(chunk, (known = new Map()));
+  let result = known.get(text);
+  if (result === undefined) {
+    const entries = chunk.entries.flatMap((entry) => patchedEntry(type, entry, patches, context));
+    const same =
+      entries.every((entry, at) => entry === chunk.entries[at]) && entries.length === chunk.entries.length;
+    result = same ? chunk : { ...chunk, entries };
+    // Filters change seldom: only the newest set of them is worth keeping.
+    known.clear();
+    known.set(text, result);
+  }
+  return result;
+}
+
+function patchedEntry(
+  type: ResourceType,
+  entry: Planned,
+  patches: readonly KnownPatch[],
+  context: PatchContext,
+): Planned[] {
+  const own = patches.filter(({ patch }) => concernsName(type, entry.name, patch.match));
+  const isWhole = ({ applyTo }: EnvoyFilterEnvoyConfigObjectPatch): boolean =>
+    applyTo === "CLUSTER" || applyTo === "LISTENER";
+  if (own.some(({ patch }) => isWhole(patch) && patch.patch?.operation === "REMOVE")) return [];
+  const changing = own.filter(({ patch }) => !(isWhole(patch) && patch.patch?.operation === "ADD"));
+  if (changing.length === 0) return [entry];
+  const key: PatchedKey = {
+    kind: "patched",
+    base: entry.key,
+    context,
+    patches: changing.map(({ filter, at }) => ({ filter, at })),
+  };
+  return [{ name: entry.name, key }];
+}
+
+function addedEntries(
+  type: ResourceType,
+  chunks: readonly Chunk[],
+  patches: readonly KnownPatch[],
+  context: PatchContext,
+): Planned<AddedKey>[] {
+  const taken = new Set(chunks.flatMap(({ entries }) => entries.map(({ name }) => name)));
+  return patches.flatMap(({ filter, at, patch }) => {
+    const { applyTo, match, patch: change } = patch;
+    const name = change?.value?.["name"];
+    const whole =
+      (applyTo === "CLUSTER" && type === "cluster") || (applyTo === "LISTENER" && type === "listener");
+    // Without a context a new resource is the outbound side's, so that a sidecar does not get it twice.
+    const here = context !== "SIDECAR_INBOUND" || match?.context === "SIDECAR_INBOUND";
+    if (!whole || !here || change?.operation !== "ADD" || typeof name !== "string" || taken.has(name))
+      return [];
+    taken.add(name);
+    return [{ name, key: { kind: "added", filter, at } }];
+  });
+}
+
+/** Whether a patch may concern a resource by its name; what is inside of it is looked at when it is built. */
+function concernsName(
+  type: ResourceType,
+  name: string,
+  match: EnvoyFilterEnvoyConfigObjectMatch | undefined,
+): boolean {
+  if (type === "cluster") return clusterMatches(name, match?.cluster);
+  if (type === "route") return routeMatches(name, match?.routeConfiguration);
+  const listener = match?.listener;
+  if (listener === undefined) return true;
+  if (listener.name !== undefined && listener.name !== "" && listener.name !== name) return false;
+  const port = listener.portNumber ?? 0;
+  return port === 0 || name === "virtualInbound" || name.endsWith(`_${port}`);
+}
+
+function clusterMatches(name: string, match: EnvoyFilterEnvoyConfigObjectMatch["cluster"]): boolean {
+  if (match === undefined) return true;
+  if (match.name !== undefined && match.name !== "") return match.name === name;
+  const [, port = "", subset = "", host = ""] = name.split("|");
+  return (
+    (match.portNumber === undefined || match.portNumber === 0 || String(match.portNumber) === port) &&
+    (match.subset === undefined || match.subset === "" || match.subset === subset) &&
+    (match.service === undefined || match.service === "" || match.service === host)
+  );
+}
+
+function routeMatches(name: string, match: EnvoyFilterEnvoyConfigObjectMatch["routeConfiguration"]): boolean {
+  if (match === undefined) return true;
+  if (match.name !== undefined && match.name !== "" && match.name !== name) return false;
+  const parts = /^https?\.(\d+)(?:\.([^.]+)\.([^.]+)\.([^.]+))?/.exec(name);
+  const port = parts?.[1] ?? name.slice(name.lastIndexOf(":") + 1);
+  if (match.portNumber !== undefined && match.portNumber !== 0 && String(match.portNumber) !== port)
+    return false;
+  const [, , portName, gateway, namespace] = parts ?? [];
+  if (portName === undefined) return true;
+  return (
+    (match.portName === undefined || match.portName === "" || match.portName === portName) &&
+    (match.gateway === undefined || match.gateway === "" || match.gateway === `${namespace}/${gateway}`)
+  );
+}
