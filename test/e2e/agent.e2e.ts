@@ -186,8 +186,10 @@ describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
     });
   });
 
-  test("certificates are renewed before they end, and no request fails meanwhile", async () => {
+  test("certificates are renewed and a new root is followed, and no request fails meanwhile", async () => {
     const client = await clientOf(world);
+    const secondRoot = (await createSelfSignedMaterial(clock)).rootCert;
+    writeFileSync(join(world.dir, "root.pem"), world.ca.rootPem + secondRoot);
     const serials = new Set<string>();
     const failures: unknown[] = [];
     const endMs = Date.now() + certificateSeconds * 1_500;
@@ -202,6 +204,8 @@ describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
     assert.deepEqual(failures, []);
     assert.ok(requests > 100, `${requests} requests`);
     assert.ok(serials.size >= 2, `${serials.size} certificates seen`);
+    const { body } = await get(world.ports.admin, "/certs");
+    assert.ok(body.includes(serialOf(secondRoot)), "Envoy trusts the second root too");
   });
 
   test("a client without a certificate is refused", async () => {
@@ -576,6 +580,11 @@ function call(world: World, client: ClientCertificate, path: string): Promise<An
     question.on("error", reject);
     question.end();
   });
+}
+
+/** A certificate's serial number as Envoy prints it. */
+function serialOf(pem: string): string {
+  return new X509Certificate(pem).serialNumber.toLowerCase();
 }
 
 function get(port: number, path: string): Promise<{ status: number; body: string }> {

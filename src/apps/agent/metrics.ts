@@ -156,6 +156,7 @@ export function renderAgentMetrics(counts: AgentCounts): string {
   const lines = [
     "# TYPE istio_build gauge",
     `istio_build{component="agent",tag="${counts.version}"} 1`,
+    `istio_build{component="proxy",tag="${counts.version}"} 1`,
     "# TYPE istio_agent_num_failed_outgoing_requests counter",
     `istio_agent_num_failed_outgoing_requests{request_type="csr"} ${counts.caFailures}`,
     "# TYPE istio_agent_certificate_rotations_total counter",

@@ -26,7 +26,7 @@ export interface RotatorOptions {
 }
 
 const retryFirstMs = 200;
-const retryMaxMs = 30_000;
+const retryMaxMs = 10_000;
 const lifeEarliest = 0.5;
 const lifeLatest = 0.75;
 /** Timers of Node overflow at 2^31 ms (25 days); longer waits are cut and looked at anew. */
@@ -39,6 +39,8 @@ export class Rotator {
   readonly #options: RotatorOptions;
   #cancel: () => void = () => {};
   #stopped = false;
+  /** When the next renewal is due; undefined while one is under way or being retried. */
+  #dueMs: number | undefined;
 
   constructor(options: RotatorOptions) {
     this.#options = options;
@@ -50,7 +52,9 @@ export class Rotator {
 
   /** Asks for a new certificate soon, for example since the root has changed. Spread over `withinMs`. */
   renewWithin(withinMs: number): void {
-    this.#sleepUntil(this.#options.clock.nowMs() + this.#options.random() * withinMs);
+    const atMs = this.#options.clock.nowMs() + this.#options.random() * withinMs;
+    // Never later than the certificate's own time, and not into a request that is under way.
+    if (this.#dueMs !== undefined && atMs < this.#dueMs) this.#sleepUntil(atMs);
   }
 
   stop(): void {
@@ -60,6 +64,7 @@ export class Rotator {
 
   async #renew(pauseMs: number): Promise<void> {
     const { clock, log, random } = this.#options;
+    this.#dueMs = undefined;
     try {
       const certificate = await this.#options.fetch();
       if (this.#stopped) return;
@@ -84,6 +89,7 @@ export class Rotator {
   #sleepUntil(atMs: number): void {
     if (this.#stopped) return;
     this.#cancel();
+    this.#dueMs = atMs;
     const leftMs = atMs - this.#options.clock.nowMs();
     if (leftMs <= 0) void this.#renew(retryFirstMs);
     else this.#cancel = this.#options.clock.after(Math.min(leftMs, sleepMaxMs), () => this.#sleepUntil(atMs));
