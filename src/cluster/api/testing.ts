@@ -1,13 +1,20 @@
 // What the tests of this room share: a server in a directory of its own, and kubectl as users run it.
 
+import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { silentLog } from "#base";
 import type { Clock } from "#base";
+import type { KeyPem } from "./auth/cluster-ca.ts";
+import { ApiError } from "./errors.ts";
+import { stringOf } from "./json.ts";
+import type { JsonRecord } from "./json.ts";
 import { startApiServer } from "./server.ts";
 import type { ApiServer, ApiServerOptions } from "./server.ts";
+import type { ApiObject } from "./store.ts";
 
 export const testClock: Clock = {
   nowMs: () => Date.now(),
@@ -82,4 +89,84 @@ function runKubectl(
     );
     child.stdin?.end(stdin ?? "");
   });
+}
+
+export interface Answer {
+  readonly code: number;
+  readonly body: JsonRecord;
+  readonly warning: string;
+}
+
+export interface Ask {
+  readonly method?: string;
+  readonly body?: unknown;
+  readonly token?: string;
+  readonly client?: KeyPem;
+  readonly contentType?: string;
+}
+
+export function ask(cluster: TestServer, path: string, options: Ask = {}): Promise<Answer> {
+  const { method = "GET", body, token, client, contentType = "application/json" } = options;
+  return new Promise((resolve, reject) => {
+    const call = request(
+      `${cluster.url}${path}`,
+      {
+        method,
+        ca: cluster.server.caPem,
+        key: client?.keyPem,
+        cert: client?.certPem,
+        agent: false,
+        headers: {
+          "content-type": contentType,
+          ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+        },
+      },
+      (response) => {
+        let text = "";
+        response.on("data", (chunk: Buffer) => (text += chunk.toString()));
+        response.on("end", () => {
+          const parsed = text.startsWith("{") ? (JSON.parse(text) as JsonRecord) : { text };
+          resolve({
+            code: response.statusCode ?? 0,
+            body: parsed,
+            warning: stringOf(response.headers["warning"]),
+          });
+        });
+      },
+    );
+    call.on("error", reject);
+    call.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}
+
+export const pod = (name: string, rest: JsonRecord = {}): ApiObject => ({
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: { name, namespace: "default" },
+  spec: { containers: [{ name: "c", image: "i" }], ...rest },
+});
+
+export const settings = (name: string, rest: JsonRecord = {}): ApiObject => ({
+  apiVersion: "v1",
+  kind: "ConfigMap",
+  metadata: { name, namespace: "default", ...rest },
+});
+
+export async function until(holds: () => boolean): Promise<void> {
+  const end = Date.now() + 10_000;
+  while (!holds()) {
+    assert.ok(Date.now() < end, "what was waited for did not come");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+export async function refusal(
+  write: Promise<unknown>,
+): Promise<{ code: number; reason?: string; message: string }> {
+  const error: unknown = await write.then(
+    () => assert.fail("the write was to be refused"),
+    (caught: unknown) => caught,
+  );
+  assert.ok(error instanceof ApiError, String(error));
+  return error.status;
 }

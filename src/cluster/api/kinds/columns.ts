@@ -38,8 +38,8 @@ export function durationText(ms: number): string {
 }
 
 export function ageText(timestamp: unknown, nowMs: number): string {
-  const at = Date.parse(stringOf(timestamp));
-  return Number.isNaN(at) ? "<unknown>" : durationText(nowMs - at);
+  const sinceMs = Date.parse(stringOf(timestamp));
+  return Number.isNaN(sinceMs) ? "<unknown>" : durationText(nowMs - sinceMs);
 }
 
 function at(...path: string[]): Cell {

@@ -19,11 +19,11 @@ function parsePath(path: string): Step[] {
   const text = path
     .replace(/^\$/, "")
     .replace(/^\{(.*)\}$/, "$1")
-    .replaceAll(String.raw`\.`, "\u0000");
+    .replaceAll(String.raw`\.`, "\uE000");
   const steps: Step[] = [];
   let at = 0;
   const field =
-    /\.([\w\u0000/-]+|\*)|\[\?\(@\.([\w.-]+)\s*==\s*["']?([^"')]*)["']?\)\]|\[(\*|-?\d+)\]|\[['"]([^'"]*)['"]\]/y;
+    /\.([\w\uE000/-]+|\*)|\[\?\(@\.([\w.-]+)\s*==\s*["']?([^"')]*)["']?\)\]|\[(\*|-?\d+)\]|\[['"]([^'"]*)['"]\]/y;
   while (at < text.length) {
     field.lastIndex = at;
     const match = field.exec(text);
@@ -42,7 +42,7 @@ function stepOf(match: RegExpExecArray): Step {
   }
   if (index === "*" || name === "*") return elements;
   if (index !== undefined) return (value) => (Array.isArray(value) ? [value.at(Number(index))] : []);
-  const key = (name ?? quoted ?? "").replaceAll("\u0000", ".");
+  const key = (name ?? quoted ?? "").replaceAll("\uE000", ".");
   return (value) => (isRecord(value) ? [value[key]] : []);
 }
 
