@@ -45,7 +45,12 @@ export function destinationHash(
   return policyFor(rule, destination.subset ?? "", port).loadBalancer?.consistentHash;
 }
 
-function destinationService(read: Read, scope: GatewayScope, { host }: Destination): MeshService | undefined {
+/** The service that a destination means to this router. */
+export function destinationService(
+  read: Read,
+  scope: GatewayScope,
+  { host }: Destination,
+): MeshService | undefined {
   const key = read(visibleService, { outlet: { scope: scope.outbound, port: anyOutlet }, host });
   return key === undefined ? undefined : read(serviceOf, key);
 }

@@ -15,7 +15,13 @@ import {
   type RouteFacts,
 } from "#model";
 import type { GatewayListenerKey } from "#plan";
-import { httpConnectionManager, tcpProxy, tlsInspector, type FilterSettings } from "./filters.ts";
+import {
+  httpConnectionManager,
+  meshHttpAlpnFilter,
+  tcpProxy,
+  tlsInspector,
+  type FilterSettings,
+} from "./filters.ts";
 import { destinationCluster } from "./gateway-destination.ts";
 import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
 import { objectPath } from "./object-path.ts";
@@ -102,7 +108,7 @@ function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedSer
     side: "gateway",
     statPrefix: `${statPrefix};`,
     routes: { kind: "named", name: server.routeName },
-    policyFilters: httpRbacFilters(rbac),
+    policyFilters: [...httpRbacFilters(rbac), meshHttpAlpnFilter],
   });
   return chain(edge, server, [filter], server.kind === "https" ? serverNamesOf(server) : [], [
     ...servers.map(({ object }) => object),

@@ -14,10 +14,12 @@ import {
   selects,
   type GatewayScope,
   type MergedServer,
+  type MeshService,
   type RouteFacts,
 } from "#model";
 import type { GatewayRouteKey } from "#plan";
-import { destinationCluster, destinationHash } from "./gateway-destination.ts";
+import { meshHttpAlpnOn } from "./filters.ts";
+import { destinationCluster, destinationHash, destinationService } from "./gateway-destination.ts";
 import { httpRoutes } from "./http-route.ts";
 import { wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
@@ -108,7 +110,7 @@ function routesOf(
   server: MergedServer,
   facts: RouteFacts,
 ): readonly Message[] {
-  return httpRoutes(read(httpRoutesOf, facts.key), {
+  const routes = httpRoutes(read(httpRoutesOf, facts.key), {
     virtualService: facts.key,
     port: server.number,
     terminatesTls: server.tls !== undefined,
@@ -117,6 +119,39 @@ function routesOf(
     hashOf: (destination) => destinationHash(read, scope, destination, server.number),
     retries: readMesh(read, "defaultHttpRetryPolicy"),
   });
+  return routes.map((route) => withMeshAlpn(read, scope, route));
+}
+
+/** Servers of the mesh whose port's protocol nobody has named must be told that it is HTTP what comes. */
+function withMeshAlpn(read: Read, scope: GatewayScope, route: Message): Message {
+  const action = route["route"] as
+    | {
+        readonly cluster?: string;
+        readonly weightedClusters?: { readonly clusters: readonly { readonly name: string }[] };
+      }
+    | undefined;
+  const clusters = [
+    action?.cluster,
+    ...(action?.weightedClusters?.clusters ?? []).map(({ name }) => name),
+  ].filter((name) => name !== undefined);
+  const sniffed = clusters.some((name) => isSniffedInMesh(read, scope, name));
+  if (!sniffed || clusters.some((name) => isOutside(read, scope, name))) return route;
+  const own = (route["typedPerFilterConfig"] ?? {}) as Message;
+  return { ...route, typedPerFilterConfig: { ...own, ...meshHttpAlpnOn } };
+}
+
+function isSniffedInMesh(read: Read, scope: GatewayScope, cluster: string): boolean {
+  const port = Number(cluster.split("|")[1]);
+  const service = clusterService(read, scope, cluster);
+  return service?.ports.some((one) => one.port === port && one.protocol === "auto") === true;
+}
+
+function isOutside(read: Read, scope: GatewayScope, cluster: string): boolean {
+  return clusterService(read, scope, cluster)?.external !== false;
+}
+
+function clusterService(read: Read, scope: GatewayScope, cluster: string): MeshService | undefined {
+  return destinationService(read, scope, { host: cluster.slice(cluster.lastIndexOf("|") + 1) });
 }
 
 function isForGateway(

@@ -19,7 +19,12 @@ import { decodeMessage, encodeMessage, type Message } from "#envoy";
 import { CertificateAuthority, createSelfSignedMaterial } from "#identity";
 import { inboundScopeOf, worldChanges } from "#model";
 import type { KubeObject } from "#objects";
-import { httpConnectionManager, tcpProxy } from "../../src/envoy/filters.ts";
+import {
+  httpConnectionManager,
+  meshHttpAlpnFilter,
+  meshHttpAlpnOn,
+  tcpProxy,
+} from "../../src/envoy/filters.ts";
 import { inboundCluster } from "../../src/envoy/inbound-cluster.ts";
 import { inboundListener } from "../../src/envoy/inbound-listener.ts";
 import { structOf } from "../../src/envoy/proto/api.ts";
@@ -43,6 +48,8 @@ interface Ports {
   readonly tcpApp: number;
   readonly http: number;
   readonly tcp: number;
+  /** A port whose protocol is found by looking. */
+  readonly any: number;
   readonly outHttp: number;
   readonly outTcp: number;
   readonly clientAdmin: number;
@@ -52,12 +59,17 @@ let ports: Ports;
 
 describe("metrics of two Envoys", { skip: withoutEnvoy }, () => {
   before(async () => {
-    const app = await listening(createHttpServer((_request, response) => response.end("hello")));
+    const app = await listening(
+      createHttpServer((request, response) => {
+        response.statusCode = request.url === "/any" ? 418 : 200;
+        response.end("hello");
+      }),
+    );
     const tcpApp = await listening(
       createTcpServer((socket) => socket.on("data", (data) => socket.end(data))),
     );
-    const [http, tcp, outHttp, outTcp, clientAdmin, serverAdmin] = await freePorts(6);
-    ports = { app, tcpApp, http, tcp, outHttp, outTcp, clientAdmin, serverAdmin } as Ports;
+    const [http, tcp, any, outHttp, outTcp, clientAdmin, serverAdmin] = await freePorts(7);
+    ports = { app, tcpApp, http, tcp, any, outHttp, outTcp, clientAdmin, serverAdmin } as Ports;
     const material = await createSelfSignedMaterial(clock);
     const authority = await CertificateAuthority.load(material, { clock });
     await Promise.all([
@@ -109,6 +121,11 @@ describe("metrics of two Envoys", { skip: withoutEnvoy }, () => {
     await series(ports.clientAdmin, "istio_requests_total", "403");
   });
 
+  test("HTTP to a port of unknown protocol reaches the server's HTTP chain", async () => {
+    assert.equal(await statusOf(`http://127.0.0.1:${ports.outHttp}/any`), 418);
+    await series(ports.serverAdmin, "istio_requests_total", "418");
+  });
+
   test("both sides count a TCP connection when it opens and when it ends", async () => {
     assert.equal(await echoed(ports.outTcp, "ping"), "ping");
     for (const admin of [ports.clientAdmin, ports.serverAdmin]) {
@@ -133,7 +150,7 @@ function serverResources(): { listeners: Message[]; clusters: Message[] } {
   engine.apply(worldChanges(serverObjects()));
   const scope = inboundScopeOf(proxy);
   const read = engine.get.bind(engine) as never;
-  const listeners = [ports.http, ports.tcp].map((port) => {
+  const listeners = [ports.http, ports.tcp, ports.any].map((port) => {
     const built = inboundListener(read, { kind: "inbound", scope, port });
     assert.ok(built);
     return decodeMessage("envoy.config.listener.v3.Listener", built.bytes);
@@ -142,6 +159,7 @@ function serverResources(): { listeners: Message[]; clusters: Message[] } {
     [
       [ports.http, ports.app],
       [ports.tcp, ports.tcpApp],
+      [ports.any, ports.app],
     ] as const
   ).map(([port, app]) => {
     const built = inboundCluster(read, {
@@ -159,7 +177,7 @@ function serverResources(): { listeners: Message[]; clusters: Message[] } {
 
 function serverObjects(): KubeObject[] {
   const ingress = (port: number, protocol: string, app: number): unknown => ({
-    port: { number: port, protocol, name: protocol.toLowerCase() },
+    port: { number: port, protocol, name: protocol.toLowerCase() || "any" },
     bind: "127.0.0.1",
     captureMode: "NONE",
     defaultEndpoint: `127.0.0.1:${app}`,
@@ -169,7 +187,13 @@ function serverObjects(): KubeObject[] {
       apiVersion: "networking.istio.io/v1",
       kind: "Sidecar",
       metadata: { name: "reviews", namespace: "default" },
-      spec: { ingress: [ingress(ports.http, "HTTP", ports.app), ingress(ports.tcp, "TCP", ports.tcpApp)] },
+      spec: {
+        ingress: [
+          ingress(ports.http, "HTTP", ports.app),
+          ingress(ports.tcp, "TCP", ports.tcpApp),
+          ingress(ports.any, "", ports.app),
+        ],
+      },
     },
     {
       apiVersion: "security.istio.io/v1",
@@ -237,12 +261,20 @@ function clientResources(): { listeners: Message[]; clusters: Message[] } {
     {
       side: "client",
       statPrefix: "outbound_http;",
+      policyFilters: [meshHttpAlpnFilter],
       routes: {
         kind: "inline",
         table: {
           name: "80",
           virtualHosts: [
-            { name: "all", domains: ["*"], routes: [{ match: { prefix: "/" }, route: { cluster: "http" } }] },
+            {
+              name: "all",
+              domains: ["*"],
+              routes: [
+                { match: { path: "/any" }, route: { cluster: "any" }, typedPerFilterConfig: meshHttpAlpnOn },
+                { match: { prefix: "/" }, route: { cluster: "http" } },
+              ],
+            },
           ],
         },
       },
@@ -254,7 +286,12 @@ function clientResources(): { listeners: Message[]; clusters: Message[] } {
       { name: "http", address: address(ports.outHttp), filterChains: [{ filters: [http] }] },
       { name: "tcp", address: address(ports.outTcp), filterChains: [{ filters: [tcp] }] },
     ],
-    clusters: [cluster("http", ports.http, meshAlpn.http), cluster("tcp", ports.tcp, meshAlpn.tcp)],
+    clusters: [
+      cluster("http", ports.http, meshAlpn.http),
+      cluster("tcp", ports.tcp, meshAlpn.tcp),
+      // What a port of unknown protocol offers by itself would lead to the server's TCP chain.
+      cluster("any", ports.any, meshAlpn.tcp),
+    ],
   };
 }
 
@@ -265,7 +302,10 @@ async function secretsFor(
   facts: typeof serverFacts,
 ): Promise<Message[]> {
   const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
-  const keys = (await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair;
+  const keys = (await crypto.subtle.generateKey(algorithm, true, [
+    "sign",
+    "verify",
+  ])) as webcrypto.CryptoKeyPair;
   const request = await x509.Pkcs10CertificateRequestGenerator.create({
     name: "",
     keys,
