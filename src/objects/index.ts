@@ -81,3 +81,14 @@ export {
   validateMeshNetworks,
   validateProxyConfig,
 } from "./mesh-config.ts";
+export type { FieldStatus } from "./field-marks.ts";
+export type { FieldRow } from "./fields.ts";
+export {
+  fieldStatus,
+  fieldTable,
+  renderFieldTable,
+  unsupportedFieldWarnings,
+  unsupportedMeshFields,
+} from "./fields.ts";
+export type { Manifest, ManifestDocument, ManifestProblem, Position } from "./manifest.ts";
+export { parseManifest, placeProblem, renderPosition } from "./manifest.ts";

@@ -1,0 +1,152 @@
+// Which fields have an effect, as lines of `Kind path status`. A line marks its path and all below it; a longer line prevails.
+// A path without a line "warns": the object is taken, and its writer is told that the field has no effect yet. Whoever makes a
+// field work adds or changes its line here; `npm run generate -- fields` renders docs/reference/supported-fields.md.
+// Lists are written `[]`, entries of maps `{}`.
+
+export type FieldStatus = "works" | "warns" | "refused";
+
+/** Marks of the annotations and labels stand under the kinds `annotation` and `label`. */
+export const fieldMarks = `
+VirtualService spec.hosts works
+VirtualService spec.gateways works
+VirtualService spec.exportTo works
+VirtualService spec.http works
+VirtualService spec.http[].match[].statPrefix warns
+VirtualService spec.http[].match[].headers{@request.auth.claims} warns
+VirtualService spec.http[].match[].withoutHeaders{@request.auth.claims} warns
+VirtualService spec.http[].fault.abort.http2Error refused
+VirtualService spec.http[].fault.delay.exponentialDelay refused
+VirtualService spec.tls works
+VirtualService spec.tcp works
+VirtualService spec.tcp[].match[].sourceSubnet warns
+
+DestinationRule spec.host works
+DestinationRule spec.exportTo works
+DestinationRule spec.workloadSelector works
+DestinationRule spec.trafficPolicy works
+DestinationRule spec.trafficPolicy.tunnel warns
+DestinationRule spec.trafficPolicy.retryBudget.budgetInterval warns
+DestinationRule spec.subsets works
+DestinationRule spec.subsets[].trafficPolicy.tunnel warns
+DestinationRule spec.subsets[].trafficPolicy.retryBudget.budgetInterval warns
+
+Gateway spec works
+Gateway spec.servers[].defaultEndpoint warns
+Gateway spec.servers[].tls.caCrl warns
+Gateway spec.servers[].tls.ecdhCurves warns
+
+ServiceEntry spec works
+ServiceEntry spec.resolution works
+WorkloadEntry spec works
+
+Sidecar spec.workloadSelector works
+Sidecar spec.egress works
+Sidecar spec.ingress works
+Sidecar spec.ingress[].connectionPool warns
+Sidecar spec.ingress[].tls warns
+Sidecar spec.outboundTrafficPolicy works
+Sidecar spec.outboundTrafficPolicy.egressProxy warns
+
+EnvoyFilter spec works
+EnvoyFilter spec.configPatches[].match.proxy.proxyVersion warns
+EnvoyFilter spec.configPatches[].match.waypoint warns
+EnvoyFilter spec.configPatches[].patch.filterClass warns
+
+PeerAuthentication spec works
+
+AuthorizationPolicy spec.selector works
+AuthorizationPolicy spec.action works
+AuthorizationPolicy spec.rules works
+AuthorizationPolicy spec.rules[].from[].source.requestPrincipals warns
+AuthorizationPolicy spec.rules[].from[].source.notRequestPrincipals warns
+
+MeshConfig accessLogFile works
+MeshConfig accessLogFormat works
+MeshConfig accessLogEncoding works
+MeshConfig connectTimeout works
+MeshConfig defaultConfig.concurrency works
+MeshConfig defaultConfig.discoveryAddress works
+MeshConfig defaultConfig.drainDuration works
+MeshConfig defaultConfig.holdApplicationUntilProxyStarts works
+MeshConfig defaultConfig.interceptionMode works
+MeshConfig defaultConfig.proxyMetadata works
+MeshConfig defaultConfig.statusPort works
+MeshConfig defaultConfig.terminationDrainDuration works
+MeshConfig defaultDestinationRuleExportTo works
+MeshConfig defaultHttpRetryPolicy works
+MeshConfig defaultServiceExportTo works
+MeshConfig defaultVirtualServiceExportTo works
+MeshConfig dnsRefreshRate works
+MeshConfig enableAutoMtls works
+MeshConfig enablePrometheusMerge works
+MeshConfig inboundTrafficPolicy works
+MeshConfig outboundTrafficPolicy works
+MeshConfig outboundTrafficPolicy.tls warns
+MeshConfig pathNormalization works
+MeshConfig protocolDetectionTimeout works
+MeshConfig proxyInboundListenPort works
+MeshConfig proxyListenPort works
+MeshConfig rootNamespace works
+MeshConfig tcpKeepalive works
+MeshConfig trustDomain works
+MeshConfig trustDomainAliases works
+
+annotation inject.istio.io/templates works
+annotation istio.io/rev works
+annotation prometheus.istio.io/merge-metrics works
+annotation proxy.istio.io/config works
+annotation readiness.status.sidecar.istio.io/failureThreshold works
+annotation readiness.status.sidecar.istio.io/initialDelaySeconds works
+annotation readiness.status.sidecar.istio.io/periodSeconds works
+annotation sidecar.istio.io/agentLogLevel works
+annotation sidecar.istio.io/componentLogLevel works
+annotation sidecar.istio.io/inject works
+annotation sidecar.istio.io/logLevel works
+annotation sidecar.istio.io/nativeSidecar works
+annotation sidecar.istio.io/proxyCPU works
+annotation sidecar.istio.io/proxyCPULimit works
+annotation sidecar.istio.io/proxyImage works
+annotation sidecar.istio.io/proxyMemory works
+annotation sidecar.istio.io/proxyMemoryLimit works
+annotation sidecar.istio.io/rewriteAppHTTPProbers works
+annotation sidecar.istio.io/status works
+annotation sidecar.istio.io/userVolume works
+annotation sidecar.istio.io/userVolumeMount works
+annotation status.sidecar.istio.io/port works
+annotation traffic.sidecar.istio.io/excludeInboundPorts works
+annotation traffic.sidecar.istio.io/excludeOutboundIPRanges works
+annotation traffic.sidecar.istio.io/excludeOutboundPorts works
+annotation traffic.sidecar.istio.io/includeInboundPorts works
+annotation traffic.sidecar.istio.io/includeOutboundIPRanges works
+annotation traffic.sidecar.istio.io/includeOutboundPorts works
+annotation alpha.istio.io/kubernetes-serviceaccounts warns
+annotation alpha.istio.io/canonical-serviceaccounts warns
+annotation sidecar.istio.io/statsFlushInterval warns
+annotation sidecar.istio.io/statsEvictionInterval warns
+annotation sidecar.istio.io/statsHistogramBins warns
+annotation istio.io/autoRegistrationGroup warns
+annotation istio.io/workloadController warns
+annotation istio.io/connectedAt warns
+annotation istio.io/disconnectedAt warns
+annotation gateway.istio.io/controller-version warns
+annotation ambient.istio.io/redirection warns
+annotation ambient.istio.io/waypoint-inbound-binding warns
+annotation gateway.istio.io/service-account warns
+annotation gateway.istio.io/name-override warns
+annotation istio.io/use-waypoint-canary-weight warns
+annotation ambient.istio.io/bypass-inbound-capture warns
+annotation ambient.istio.io/dns-capture warns
+annotation sidecar.istio.io/statsCompression warns
+
+label istio-injection works
+label istio.io/rev works
+label security.istio.io/tlsMode works
+label service.istio.io/canonical-name works
+label service.istio.io/canonical-revision works
+label sidecar.istio.io/inject works
+label operator.istio.io/component warns
+label operator.istio.io/managed warns
+label operator.istio.io/version warns
+label istio.io/use-waypoint-canary warns
+label istio.io/use-waypoint-canary-namespace warns
+`;

@@ -1,0 +1,84 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+
+import { fieldMarks } from "./field-marks.ts";
+import {
+  fieldStatus,
+  fieldTable,
+  renderFieldTable,
+  unsupportedFieldWarnings,
+  unsupportedMeshFields,
+} from "./fields.ts";
+import { defaultMeshConfig } from "./mesh-config.ts";
+
+const virtualService = (http: object) => ({
+  apiVersion: "networking.istio.io/v1",
+  kind: "VirtualService",
+  metadata: { name: "reviews", namespace: "default" },
+  spec: { hosts: ["reviews"], http: [http] },
+});
+
+describe("field table", () => {
+  test("the committed page of supported fields is current", () => {
+    const page = readFileSync(join(import.meta.dirname, "../../docs/reference/supported-fields.md"), "utf8");
+    assert.equal(
+      page,
+      renderFieldTable(),
+      "docs/reference/supported-fields.md is out of date: run `npm run generate -- fields`",
+    );
+  });
+
+  test("every mark names a path that exists", () => {
+    const known = new Set(fieldTable().map(({ kind, path }) => `${kind} ${path}`));
+    const marked = fieldMarks.split("\n").filter((line) => line !== "" && !line.includes("{@"));
+    const containers = (name: string) =>
+      [...known].some((row) => row.startsWith(`${name}.`) || row.startsWith(`${name}[`));
+    const lost = marked
+      .map((line) => line.slice(0, line.lastIndexOf(" ")))
+      .filter((name) => !known.has(name) && !containers(name));
+    assert.deepEqual(lost, []);
+  });
+
+  test("the longest mark decides, and a path without one warns", () => {
+    assert.equal(fieldStatus("VirtualService", "spec.http[].route[].weight"), "works");
+    assert.equal(fieldStatus("VirtualService", "spec.http[].fault.abort.http2Error"), "refused");
+    assert.equal(fieldStatus("Telemetry", "spec.tracing"), "warns");
+  });
+
+  test("an object of working fields has no warning", () => {
+    assert.deepEqual(
+      unsupportedFieldWarnings(
+        virtualService({ route: [{ destination: { host: "reviews" }, weight: 100 }] }),
+      ),
+      [],
+    );
+  });
+
+  test("a field without effect is named by its exact path, once", () => {
+    const object = virtualService({
+      match: [{ headers: { "@request.auth.claims.group": { exact: "a" } } }],
+      route: [],
+    });
+    const found = unsupportedFieldWarnings(object).map(({ at, severity }) => [at.path, severity]);
+    assert.deepEqual(found, [['spec.http[0].match[0].headers["@request.auth.claims.group"]', "warning"]]);
+  });
+
+  test("a refused field is an error", () => {
+    const object = virtualService({ fault: { abort: { http2Error: "REFUSED" } }, route: [] });
+    assert.deepEqual(
+      unsupportedFieldWarnings(object).map(({ code, severity }) => [code, severity]),
+      [["MZ0302", "error"]],
+    );
+  });
+
+  test("of a MeshConfig only what differs from the defaults is named", () => {
+    assert.deepEqual(unsupportedMeshFields(defaultMeshConfig, defaultMeshConfig), []);
+    const changed = { ...defaultMeshConfig, trustDomain: "td", ingressClass: "other" };
+    assert.deepEqual(
+      unsupportedMeshFields(changed, defaultMeshConfig).map(({ at }) => at.path),
+      ["ingressClass"],
+    );
+  });
+});

@@ -1,0 +1,230 @@
+// The table of fields: every path of Istio's API with what the mesh does with it. Paths come from the schemas, their status from the
+// marks; so a new field of the API shows up by itself, as one without effect.
+
+import type { Problem } from "#base";
+
+import { parseRoutingClaim } from "./claims.ts";
+import { fieldMarks, type FieldStatus } from "./field-marks.ts";
+import { kindOf, kinds } from "./kinds.ts";
+import { annotations, labels } from "./labels.ts";
+import type { MeshConfig } from "./mesh-config-shape.ts";
+import { refOf, type KubeObject } from "./object.ts";
+import { openReport, pathOf, type Report } from "./report.ts";
+import { meshSchemaOf, schemaOf, type Schema } from "./schema.ts";
+
+export interface FieldRow {
+  readonly kind: string;
+  /** `spec.http[].match[].uri`; entries of maps are `{}`. */
+  readonly path: string;
+  /** As the schema names it: "string", "list of object", ... */
+  readonly type: string;
+  readonly status: FieldStatus;
+}
+
+type Marks = ReadonlyMap<string, FieldStatus>;
+
+const marksByKind: ReadonlyMap<string, Marks> = parseMarks(fieldMarks);
+
+function parseMarks(text: string): Map<string, Map<string, FieldStatus>> {
+  const marks = new Map<string, Map<string, FieldStatus>>();
+  for (const line of text.split("\n").filter((entry) => entry !== "")) {
+    const [kind = "", path = "", status = ""] = line.split(" ");
+    const ofKind = marks.get(kind) ?? new Map<string, FieldStatus>();
+    marks.set(kind, ofKind.set(path, status as FieldStatus));
+  }
+  return marks;
+}
+
+const noMarks: Marks = new Map();
+const marksOf = (kind: string): Marks => marksByKind.get(kind) ?? noMarks;
+
+/** The status of a path: that of the longest mark that covers it. */
+export function fieldStatus(kind: string, path: string): FieldStatus {
+  const marks = marksOf(kind);
+  for (let end = path.length; end > 0; end = lastBoundary(path, end)) {
+    const status = marks.get(path.slice(0, end));
+    if (status !== undefined) return status;
+  }
+  return "warns";
+}
+
+/** Where the path's last step begins: `a.b[]` ends at `a.b`, then at `a`. */
+function lastBoundary(path: string, end: number): number {
+  return Math.max(
+    path.lastIndexOf(".", end - 1),
+    path.lastIndexOf("[", end - 1),
+    path.lastIndexOf("{", end - 1),
+    0,
+  );
+}
+
+/** Whether something below the path has a mark of its own. */
+function marksBelow(kind: string, path: string): boolean {
+  for (const marked of marksOf(kind).keys())
+    if (marked.length > path.length && marked.startsWith(path) && /[.[{]/.test(marked[path.length] ?? ""))
+      return true;
+  return false;
+}
+
+/**
+ * A warning (or, for refused fields, an error) for each field of the object that has no effect, named by the topmost path below which
+ * nothing works. Looks at the object only. Kinds of Kubernetes itself have none.
+ */
+export function unsupportedFieldWarnings(object: KubeObject): readonly Problem[] {
+  const info = kindOf(object);
+  const schema = schemaOf(object.apiVersion, object.kind)?.properties?.["spec"];
+  if (info === undefined || info.family === "kubernetes" || schema === undefined || object.spec === undefined)
+    return [];
+  const report = openReport(refOf(object));
+  visit(
+    object.spec,
+    schema,
+    { kind: markKind(info.group, info.kind), general: "spec", exact: "spec" },
+    report,
+  );
+  return report.problems;
+}
+
+/** The same for MeshConfig. Values that equal the defaults ask for nothing. */
+export function unsupportedMeshFields(mesh: MeshConfig, defaults: MeshConfig): readonly Problem[] {
+  const report = openReport();
+  for (const [name, value] of Object.entries(mesh)) {
+    const schema = meshSchemaOf("MeshConfig").properties?.[name];
+    const usual = (defaults as Readonly<Record<string, unknown>>)[name];
+    if (schema === undefined || same(value, usual)) continue;
+    const changed = name === "defaultConfig" ? changedFields(value, usual) : value;
+    visit(changed, schema, { kind: "MeshConfig", general: name, exact: name }, report);
+  }
+  return report.problems;
+}
+
+const same = (one: unknown, other: unknown) => JSON.stringify(one) === JSON.stringify(other);
+
+function changedFields(value: unknown, usual: unknown): unknown {
+  const before = (usual ?? {}) as Readonly<Record<string, unknown>>;
+  return Object.fromEntries(
+    Object.entries(value as object).filter(([key, child]) => !same(child, before[key])),
+  );
+}
+
+/** Istio's Gateway and that of Gateway API are marked apart. */
+function markKind(group: string, kind: string): string {
+  return group === "gateway.networking.k8s.io" ? `gateway-api/${kind}` : kind;
+}
+
+interface Place {
+  readonly kind: string;
+  /** With `[]` and `{}`. */
+  readonly general: string;
+  /** With indices and keys. */
+  readonly exact: string;
+}
+
+function visit(value: unknown, schema: Schema, place: Place, report: Report): void {
+  if (value === undefined || value === null) return;
+  if (marksBelow(place.kind, place.general) && typeof value === "object") {
+    visitChildren(value, schema, place, report);
+    return;
+  }
+  const status = fieldStatus(place.kind, place.general);
+  if (status === "refused") report.add("MZ0302", place.exact, "this field is not supported");
+  else if (status === "warns") report.add("MZ0301", place.exact, "this field has no effect yet");
+}
+
+function visitChildren(value: object, schema: Schema, { kind, general, exact }: Place, report: Report): void {
+  if (Array.isArray(value)) {
+    for (const [index, item] of value.entries())
+      visit(item, schema.items ?? {}, { kind, general: `${general}[]`, exact: pathOf(exact, index) }, report);
+    return;
+  }
+  const additional =
+    typeof schema.additionalProperties === "object" ? schema.additionalProperties : undefined;
+  for (const [key, child] of Object.entries(value)) {
+    const property = schema.properties?.[key];
+    const step =
+      property !== undefined
+        ? `.${key}`
+        : parseRoutingClaim(key) !== undefined
+          ? "{@request.auth.claims}"
+          : "{}";
+    visit(
+      child,
+      property ?? additional ?? {},
+      { kind, general: `${general}${step}`, exact: pathOf(exact, key) },
+      report,
+    );
+  }
+}
+
+/** Every row of the table: Istio's kinds in the order of the table of kinds, MeshConfig, annotations, labels. */
+export function fieldTable(): readonly FieldRow[] {
+  const rows: FieldRow[] = [];
+  for (const { kind, group, storageVersion, family } of kinds) {
+    if (family !== "istio") continue;
+    const spec = schemaOf(`${group}/${storageVersion}`, kind)?.properties?.["spec"];
+    if (spec !== undefined) collect(spec, kind, "spec", rows);
+  }
+  for (const [name, schema] of Object.entries(meshSchemaOf("MeshConfig").properties ?? {}))
+    collect(schema, "MeshConfig", name, rows);
+  for (const [name, schema] of Object.entries(meshSchemaOf("MeshNetworks").properties ?? {}))
+    collect(schema, "MeshNetworks", name, rows);
+  for (const [kind, names] of [
+    ["annotation", Object.values(annotations)],
+    ["label", Object.values(labels)],
+  ] as const)
+    for (const path of new Set([...names.filter((name) => name.includes("istio")), ...marksOf(kind).keys()])
+      .values()
+      .toArray()
+      .toSorted())
+      rows.push({ kind, path, type: "string", status: marksOf(kind).get(path) ?? "warns" });
+  return rows;
+}
+
+function collect(schema: Schema, kind: string, path: string, rows: FieldRow[]): void {
+  // An object of which some fields work and some do not has no status of its own.
+  const status = fieldStatus(kind, path);
+  if (status !== "warns" || !marksBelow(kind, path)) rows.push({ kind, path, type: typeOf(schema), status });
+  const inner =
+    schema.items ??
+    (typeof schema.additionalProperties === "object" ? schema.additionalProperties : undefined);
+  const below = schema.items !== undefined ? `${path}[]` : inner === undefined ? path : `${path}{}`;
+  const properties = schema.properties ?? inner?.properties;
+  for (const [name, child] of Object.entries(properties ?? {}))
+    collect(child, kind, `${schema.properties === undefined ? below : path}.${name}`, rows);
+}
+
+function typeOf(schema: Schema): string {
+  if (schema.items !== undefined) return `list of ${typeOf(schema.items)}`;
+  if (typeof schema.additionalProperties === "object") return `map of ${typeOf(schema.additionalProperties)}`;
+  if (schema.enum !== undefined) return schema.enum.filter((word) => word !== "").join(", ");
+  return schema.format === "duration" ? "duration" : (schema.type ?? "any");
+}
+
+/** docs/reference/supported-fields.md. */
+export function renderFieldTable(): string {
+  const rows = fieldTable();
+  const groups = Map.groupBy(rows, ({ kind }) => kind);
+  const count = (status: FieldStatus) => rows.filter((row) => row.status === status).length;
+  const head = [
+    "# Supported fields",
+    "",
+    "Every field of Istio's API and what this mesh does with it. Written by `npm run generate`; do not edit.",
+    "",
+    "- **works**: it has its effect.",
+    "- **warns**: the object is taken, the field has no effect yet, and the admission warning names it.",
+    "- **refused**: the object is refused, and the error names the field.",
+    "",
+    `${count("works")} of ${rows.length} rows work, ${count("warns")} warn, ${count("refused")} are refused.`,
+  ];
+  const sections = [...groups].flatMap(([kind, list]) => [
+    "",
+    `## ${titles[kind] ?? kind}`,
+    "",
+    "| field | type | status |",
+    "|---|---|---|",
+    ...list.map(({ path, type, status }) => `| \`${path}\` | ${type} | ${status} |`),
+  ]);
+  return `${[...head, ...sections].join("\n")}\n`;
+}
+
+const titles: Readonly<Record<string, string>> = { annotation: "Annotations", label: "Labels" };
