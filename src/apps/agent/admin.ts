@@ -1,6 +1,6 @@
 // Questions to Envoy's admin on loopback, kept short: readiness, gauges, drain.
 
-import { Agent, request } from "node:http";
+import { Agent, get, request, type IncomingMessage } from "node:http";
 
 const timeoutMs = 5_000;
 
@@ -48,6 +48,11 @@ export class EnvoyAdmin {
     });
   }
 
+  /** Opens an answer to be read piece by piece, for those too long to be held whole. Throws as `ask` does. */
+  open(path: string): Promise<AsyncIterable<Buffer>> {
+    return openUrl(`http://127.0.0.1:${this.#port}${path}`);
+  }
+
   /**
    * Ready means: Envoy is live and the control plane has answered for clusters and listeners (even if a part was
    * rejected: the rest serves). Never throws; a silent Envoy is not ready.
@@ -72,6 +77,22 @@ export class EnvoyAdmin {
     const { body } = await this.ask(`/stats?filter=${encodeURIComponent(filter)}`);
     return activityOf(parseStats(body));
   }
+}
+
+/** Opens a page; throws when it is not to be had in five seconds, or not with status 200. */
+export async function openUrl(url: string): Promise<AsyncIterable<Buffer>> {
+  const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+    const question = get(
+      url,
+      { agent: false, timeout: timeoutMs, headers: { accept: "text/plain" } },
+      resolve,
+    );
+    question.on("timeout", () => question.destroy(new Error("no answer in time")));
+    question.on("error", reject);
+  });
+  if (answer.statusCode === 200) return answer;
+  answer.destroy();
+  throw new Error(`status ${answer.statusCode ?? 0}`);
 }
 
 /** Parses `name: value` lines; histograms and texts are left out. */

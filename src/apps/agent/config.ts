@@ -163,19 +163,30 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
     probes:
       parseJson<Record<string, AppProbe>>(env["ISTIO_KUBE_APP_PROBERS"], "ISTIO_KUBE_APP_PROBERS") ?? {},
     appMetricsUrl: appMetricsUrl(env["ISTIO_PROMETHEUS_ANNOTATIONS"]),
-    ports: {
-      admin: proxyConfig.proxyAdminPort ?? ports.admin,
-      agent: proxyConfig.statusPort ?? ports.agent,
-      ready: numberOf(env["ENVOY_STATUS_PORT"], ports.ready),
-      envoyStats: numberOf(env["ENVOY_PROMETHEUS_PORT"], ports.envoyStats),
-    },
-    paths: {
-      token: env["MIZZEN_TOKEN_PATH"] ?? "/var/run/secrets/tokens/istio-token",
-      root: env["MIZZEN_ROOT_PATH"] ?? "/var/run/secrets/istio/root-cert.pem",
-      sdsSocket: env["MIZZEN_SDS_SOCKET"] ?? "/var/run/secrets/workload-spiffe-uds/socket",
-      configDir: env["MIZZEN_PROXY_DIR"] ?? proxyConfig.configPath ?? "/etc/istio/proxy",
-      envoy: inputs.envoyPath,
-    },
+    ports: portsOf(env, proxyConfig),
+    paths: pathsOf(env, proxyConfig, inputs.envoyPath),
+  };
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+function portsOf(env: Environment, proxyConfig: ProxyConfig): AgentPorts {
+  return {
+    admin: proxyConfig.proxyAdminPort ?? ports.admin,
+    agent: proxyConfig.statusPort ?? ports.agent,
+    ready: numberOf(env["ENVOY_STATUS_PORT"], ports.ready),
+    envoyStats: numberOf(env["ENVOY_PROMETHEUS_PORT"], ports.envoyStats),
+  };
+}
+
+/** Istio's places, where the injector mounts them; the variables are for tests and for machines without Kubernetes. */
+function pathsOf(env: Environment, proxyConfig: ProxyConfig, envoy: string): AgentPaths {
+  return {
+    token: env["MIZZEN_TOKEN_PATH"] ?? "/var/run/secrets/tokens/istio-token",
+    root: env["MIZZEN_ROOT_PATH"] ?? "/var/run/secrets/istio/root-cert.pem",
+    sdsSocket: env["MIZZEN_SDS_SOCKET"] ?? "/var/run/secrets/workload-spiffe-uds/socket",
+    configDir: env["MIZZEN_PROXY_DIR"] ?? proxyConfig.configPath ?? "/etc/istio/proxy",
+    envoy,
   };
 }
 
@@ -199,7 +210,7 @@ function parseArgs(args: readonly string[]): { role: ProxyRole; flags: Map<strin
 }
 
 function factsOf(
-  env: Readonly<Record<string, string | undefined>>,
+  env: Environment,
   labels: Readonly<Record<string, string>>,
   namespace: string,
   podName: string,
@@ -222,7 +233,7 @@ const metaPrefix = "ISTIO_META_";
 const metaJsonPrefix = "ISTIO_METAJSON_";
 
 function metadataOf(
-  env: Readonly<Record<string, string | undefined>>,
+  env: Environment,
   proxyConfig: ProxyConfig,
   labels: Readonly<Record<string, string>>,
   annotations: Readonly<Record<string, string>>,
@@ -257,7 +268,7 @@ function isToldAnnotation(name: string): boolean {
   return /(^|\.)istio\.io\//.test(name);
 }
 
-function concurrencyOf(env: Readonly<Record<string, string | undefined>>, proxyConfig: ProxyConfig): number {
+function concurrencyOf(env: Environment, proxyConfig: ProxyConfig): number {
   if (proxyConfig.concurrency !== undefined) return proxyConfig.concurrency;
   const cpuLimit = numberOf(env["ISTIO_CPU_LIMIT"], 0);
   return cpuLimit > 0 ? Math.max(1, Math.ceil(cpuLimit)) : concurrencyDefault;
@@ -313,7 +324,7 @@ function unquote(quoted: string): string {
   }
 }
 
-function required(env: Readonly<Record<string, string | undefined>>, name: string): string {
+function required(env: Environment, name: string): string {
   const value = env[name];
   if (value === undefined || value === "")
     throw new ConfigError(`the environment variable ${name} is missing`);

@@ -14,12 +14,15 @@ const envoyPrefix = "envoy_";
 const istioPrefix = "istio_";
 const absent = new Set(["", "-", "--", "unknown"]);
 
-/** Renders Envoy's Prometheus text as Istio's. Series of Envoy itself pass unchanged. */
-export function createExpander(own: OwnSide): (text: string) => string {
+/**
+ * Makes the function for one scrape, which renders Envoy's Prometheus text as Istio's, some whole lines at a time.
+ * Series of Envoy itself pass unchanged.
+ */
+export function createExpander(own: OwnSide): (lines: string) => string {
   const side = ownSide(own);
+  // A histogram has twenty lines of the same labels: each set of labels is expanded once a scrape.
+  const expanded = new Map<string, string>();
   return (text) => {
-    // A histogram has twenty lines of the same labels, and thousands of series share a few dozen of them.
-    const expanded = new Map<string, string>();
     const lines = text.split("\n");
     return lines.map((line) => expandLine(line, side, expanded)).join("\n");
   };

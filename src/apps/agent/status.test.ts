@@ -18,6 +18,12 @@ async function listen(server: {
   return (server.address() as AddressInfo).port;
 }
 
+/** Cut in the middle of a line and of a character, as a network does. */
+async function* envoyPage(): AsyncGenerator<Buffer> {
+  const page = Buffer.from('envoy_istio_requests_total{reporter="source",path="\u00fc"} 1\n');
+  for (let at = 0; at < page.length; at += 7) yield page.subarray(at, at + 7);
+}
+
 function application(): Server {
   return createServer((question, answer) => {
     if (question.url === "/metrics") return void answer.end("app_up 1\n# EOF\n");
@@ -95,7 +101,7 @@ test("15020 answers readiness, known probes, metrics of all three, and ends only
     config,
     log: silentLog,
     admin: {
-      ask: () => Promise.resolve({ status: 200, body: 'envoy_istio_requests_total{reporter="source"} 1\n' }),
+      open: () => Promise.resolve(envoyPage()),
       readiness: () => Promise.resolve({ ready: true, reason: "" }),
     },
     principal: "spiffe://td/ns/default/sa/a",
@@ -123,6 +129,7 @@ test("15020 answers readiness, known probes, metrics of all three, and ends only
     for (const part of ["istio_build{", "\nistio_requests_total{reporter=", "\napp_up 1\n"])
       assert.ok(text.includes(part), part);
     assert.ok(!text.includes("# EOF"));
+    assert.ok(text.includes('path="\u00fc"'));
     assert.equal((await ask(port, "/quitquitquit")).status, 405);
     assert.equal((await ask(port, "/quitquitquit", "POST")).status, 200);
     assert.equal(quits, 1);

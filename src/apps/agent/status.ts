@@ -1,10 +1,11 @@
 // The agent's own HTTP server (15020): readiness, the application's probes, and one page of metrics from three places.
 
-import { createServer, get, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { gzip } from "node:zlib";
-import { promisify } from "node:util";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { createGzip } from "node:zlib";
 import type { Logger } from "#base";
-import type { EnvoyAdmin, Readiness } from "./admin.ts";
+import { openUrl, type EnvoyAdmin, type Readiness } from "./admin.ts";
 import type { AgentConfig } from "./config.ts";
 import { createExpander, renderAgentMetrics, type AgentCounts } from "./metrics.ts";
 import { askApplication, inPod } from "./probes.ts";
@@ -12,7 +13,7 @@ import { askApplication, inPod } from "./probes.ts";
 export interface StatusOptions {
   readonly config: AgentConfig;
   readonly log: Logger;
-  readonly admin: Pick<EnvoyAdmin, "ask" | "readiness">;
+  readonly admin: Pick<EnvoyAdmin, "open" | "readiness">;
   readonly principal: string;
   readonly counts: () => AgentCounts;
   readonly isDraining: () => boolean;
@@ -21,17 +22,14 @@ export interface StatusOptions {
 }
 
 const loopback = "127.0.0.1";
-const gzipAsync = promisify(gzip);
-const appMetricsTimeoutMs = 5_000;
-/** An application's metrics beyond it are left out, with a warning: they would be held in memory whole. */
-const appMetricsBytesMax = 32 * 1024 * 1024;
+/** Metrics beyond it are cut off, with a warning: something counts without bounds there. */
+const pageBytesMax = 256 * 1024 * 1024;
 /** Fast, since the text repeats itself anyway: 50 to 1 at the lowest level. */
 const gzipLevel = 1;
 
 export function createStatusServer(options: StatusOptions): Server {
-  const expand = createExpander({ facts: options.config.facts, principal: options.principal });
   const server = createServer((question, answer) => {
-    route(options, expand, question, answer).catch((error: unknown) => {
+    route(options, question, answer).catch((error: unknown) => {
       options.log.warn({ path: question.url, reason: String(error) }, "a status request failed");
       if (!answer.headersSent) answer.writeHead(500);
       answer.end();
@@ -43,14 +41,12 @@ export function createStatusServer(options: StatusOptions): Server {
 
 async function route(
   options: StatusOptions,
-  expand: (text: string) => string,
   question: IncomingMessage,
   answer: ServerResponse,
 ): Promise<void> {
   const path = (question.url ?? "/").split("?")[0] ?? "/";
   if (path === "/healthz/ready") return answerReady(options, answer);
-  if (path === "/stats/prometheus" || path === "/metrics")
-    return answerMetrics(options, expand, question, answer);
+  if (path === "/stats/prometheus" || path === "/metrics") return answerMetrics(options, question, answer);
   if (path.startsWith("/app-health/") || path.startsWith("/app-lifecycle/"))
     return answerProbe(options, path, question, answer);
   if (path === "/quitquitquit") return answerQuit(options, question, answer);
@@ -92,65 +88,57 @@ function answerQuit(options: StatusOptions, question: IncomingMessage, answer: S
 
 async function answerMetrics(
   options: StatusOptions,
-  expand: (text: string) => string,
   question: IncomingMessage,
   answer: ServerResponse,
 ): Promise<void> {
-  const [envoy, app] = await Promise.all([envoyMetrics(options, expand), appMetrics(options)]);
-  const text = `${renderAgentMetrics(options.counts())}${envoy}${app}`;
   const headers = { "content-type": "text/plain; version=0.0.4; charset=utf-8" };
+  const page = Readable.from(renderPage(options));
   if (!String(question.headers["accept-encoding"] ?? "").includes("gzip")) {
-    answer.writeHead(200, headers).end(text);
-    return;
+    answer.writeHead(200, headers);
+    return pipeline(page, answer);
   }
-  const packed = await gzipAsync(text, { level: gzipLevel });
-  answer.writeHead(200, { ...headers, "content-encoding": "gzip" }).end(packed);
+  answer.writeHead(200, { ...headers, "content-encoding": "gzip" });
+  return pipeline(page, createGzip({ level: gzipLevel }), answer);
 }
 
-async function envoyMetrics(options: StatusOptions, expand: (text: string) => string): Promise<string> {
+/** The agent's, Envoy's and the application's metrics; who is not to be had is left out, with a warning. */
+async function* renderPage(options: StatusOptions): AsyncGenerator<string> {
+  const { config, admin, principal } = options;
+  yield renderAgentMetrics(options.counts());
+  const expand = createExpander({ facts: config.facts, principal });
+  for await (const lines of wholeLines(options, "Envoy", () => admin.open("/stats/prometheus")))
+    yield expand(lines);
+  const { appMetricsUrl } = config;
+  if (appMetricsUrl === undefined) return;
+  for await (const lines of wholeLines(options, "the application", () => openUrl(appMetricsUrl))) {
+    // OpenMetrics' end mark would end the page for whoever comes after.
+    yield lines.replace(/^# EOF\n/m, "");
+  }
+}
+
+/** Pieces of a page, cut at line ends, the last one ended. */
+async function* wholeLines(
+  options: StatusOptions,
+  whose: string,
+  open: () => Promise<AsyncIterable<Buffer>>,
+): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  let bytes = 0;
   try {
-    const { body } = await options.admin.ask("/stats/prometheus");
-    return withNewline(expand(body));
+    for await (const chunk of await open()) {
+      bytes += chunk.length;
+      if (bytes > pageBytesMax) throw new Error(`more than ${pageBytesMax} bytes`);
+      const text = rest + decoder.decode(chunk, { stream: true });
+      const end = text.lastIndexOf("\n") + 1;
+      rest = text.slice(end);
+      if (end > 0) yield text.slice(0, end);
+    }
+    if (rest !== "") yield `${rest}\n`;
   } catch (error) {
-    options.log.warn({ reason: String(error) }, "Envoy's metrics are not to be had");
-    return "";
+    const reason = error instanceof Error ? error.message : String(error);
+    options.log.warn({ reason }, `the metrics of ${whose} are not to be had`);
   }
-}
-
-function appMetrics(options: StatusOptions): Promise<string> {
-  const url = options.config.appMetricsUrl;
-  if (url === undefined) return Promise.resolve("");
-  return new Promise((resolve) => {
-    const giveUp = (error: Error): void => {
-      options.log.warn({ url, reason: error.message }, "the application's metrics are not to be had");
-      resolve("");
-    };
-    const question = get(
-      url,
-      { timeout: appMetricsTimeoutMs, headers: { accept: "text/plain" } },
-      (answer) => {
-        if (answer.statusCode !== 200) question.destroy(new Error(`status ${answer.statusCode ?? 0}`));
-        const parts: Buffer[] = [];
-        let bytes = 0;
-        answer.on("data", (part: Buffer) => {
-          bytes += part.length;
-          parts.push(part);
-          if (bytes > appMetricsBytesMax)
-            question.destroy(new Error(`more than ${appMetricsBytesMax} bytes`));
-        });
-        answer.on("end", () => resolve(withNewline(Buffer.concat(parts).toString())));
-        answer.on("error", giveUp);
-      },
-    );
-    question.on("timeout", () => question.destroy(new Error("no answer in time")));
-    question.on("error", giveUp);
-  });
-}
-
-function withNewline(text: string): string {
-  // OpenMetrics' end mark would end the page for whoever comes after.
-  const body = text.replace(/# EOF\n?$/, "");
-  return body === "" || body.endsWith("\n") ? body : `${body}\n`;
 }
 
 function send(answer: ServerResponse, status: number, body: string): void {
