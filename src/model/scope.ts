@@ -29,16 +29,18 @@ export interface OutboundScope {
   readonly unintercepted: boolean;
 }
 
+/** A scope is part of most keys of the outbound side and never changes: its text is made once. */
+const scopeTexts = new WeakMap<OutboundScope, string>();
+
 export function scopeText(scope: OutboundScope): string {
-  const labels = Object.entries(scope.labels).toSorted(([a], [b]) => (a < b ? -1 : 1));
-  return JSON.stringify([
-    scope.namespace,
-    scope.sidecar,
-    labels,
-    scope.locality,
-    scope.network,
-    scope.unintercepted,
-  ]);
+  let text = scopeTexts.get(scope);
+  if (text === undefined) {
+    const labels = Object.entries(scope.labels).toSorted(([a], [b]) => (a < b ? -1 : 1));
+    const { namespace, sidecar, locality, network, unintercepted } = scope;
+    text = JSON.stringify([namespace, sidecar, labels, locality, network, unintercepted]);
+    scopeTexts.set(scope, text);
+  }
+  return text;
 }
 
 /** Which hosts an egress listener lets in. */

@@ -137,10 +137,19 @@ export function keyText(type: ResourceType, key: unknown): string {
   return `${type} ${stableText(key)}`;
 }
 
+/** Keys are asked for their text at every read, and never change: each object's text is made once. */
+const texts = new WeakMap<object, string>();
+
 /** JSON with the fields of every object in order. */
 export function stableText(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(stableText).join(",")}]`;
   if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null";
+  let text = texts.get(value);
+  if (text === undefined) texts.set(value, (text = textOf(value)));
+  return text;
+}
+
+function textOf(value: object): string {
+  if (Array.isArray(value)) return `[${value.map(stableText).join(",")}]`;
   const entries = Object.entries(value).filter(([, field]) => field !== undefined);
   const fields = entries.toSorted(([a], [b]) => (a < b ? -1 : 1));
   return `{${fields.map(([name, field]) => `${JSON.stringify(name)}:${stableText(field)}`).join(",")}}`;
