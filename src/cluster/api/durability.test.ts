@@ -48,6 +48,49 @@ describe("durability", () => {
     rmSync(dir, { recursive: true });
   });
 
+  it("on a full disk a write fails, reads go on, and nothing that was accepted is lost", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "mizzen-full-"));
+    const program = `
+      import { startApiServer } from ${JSON.stringify(new URL("./server.ts", import.meta.url).href)};
+      import { testClock } from ${JSON.stringify(new URL("./testing.ts", import.meta.url).href)};
+      import { silentLog } from ${JSON.stringify(new URL("../../base/index.ts", import.meta.url).href)};
+      const { store } = await startApiServer({ dataDir: ${JSON.stringify(dir)}, listen: [], controllers: false, clock: testClock, log: silentLog });
+      const data = { text: "x".repeat(20_000) };
+      const written = [];
+      let reason = "";
+      for (let i = 0; reason === "" && i < 1_000; i += 1) {
+        try {
+          await store.create("configmaps", { apiVersion: "v1", kind: "ConfigMap", metadata: { name: "n" + i, namespace: "default" }, data });
+          written.push("n" + i);
+        } catch (error) {
+          reason = error.status.reason;
+        }
+      }
+      console.log(JSON.stringify({ written, reason, listed: store.list("configmaps").items.length }));
+      process.exit(0);`;
+    // No file may grow beyond 2 MiB (4,096 blocks of 512 bytes); the signal for it is ignored, so that the write fails as on a full disk.
+    const script = 'trap "" XFSZ; ulimit -f 4096; exec "$0" --input-type=module -e "$1"';
+    const child = spawn("sh", ["-c", script, process.execPath, program], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    let text = "";
+    child.stdout.on("data", (chunk: Buffer) => (text += chunk.toString()));
+    await once(child, "close");
+    const { written, reason, listed } = JSON.parse(text) as {
+      written: string[];
+      reason: string;
+      listed: number;
+    };
+    assert.equal(reason, "InternalError");
+    assert.ok(written.length > 10);
+    assert.equal(listed, written.length);
+    const database = new Database(dir, silentLog);
+    assert.ok(written.every((name) => database.get("configmaps", "default", name) !== undefined));
+    assert.equal(database.list("configmaps").length, written.length);
+    database.close();
+    rmSync(dir, { recursive: true });
+  });
+
   it("a restart keeps objects, custom kinds, the authority and tokens", async () => {
     const dir = mkdtempSync(join(tmpdir(), "mizzen-restart-"));
     const first = await startTestServer({ dataDir: dir });

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import type { LogAsk } from "./http/subresources.ts";
 import { hasKubectl, kubectlPath, startTestServer } from "./testing.ts";
 import type { TestServer } from "./testing.ts";
 
@@ -73,10 +74,16 @@ function boat(name: string, spec: string): string {
   return `{apiVersion: test.mizzen.dev/v1, kind: Boat, metadata: {name: ${name}}, spec: ${spec}}`;
 }
 
+/** What a node would hand out: a line of the past, and with follow one more. */
+async function* nodeLogs(ask: LogAsk): AsyncGenerator<string> {
+  yield `${ask.pod}/${ask.container} tail=${ask.tailLines ?? "all"} previous=${ask.previous}\n`;
+  if (ask.follow) yield "and on\n";
+}
+
 describe("real kubectl against the standalone API server", { skip: why }, () => {
   let cluster: TestServer;
   before(async () => {
-    cluster = await startTestServer();
+    cluster = await startTestServer({ logs: nodeLogs });
   });
   after(() => cluster.close());
 
@@ -290,6 +297,31 @@ describe("real kubectl against the standalone API server", { skip: why }, () => 
       "dg==",
     );
     assert.match((await cluster.kubectl(["get", "svc", "app", "-n", "made"])).out, /80\/TCP/);
+  });
+
+  it("logs come from the node, with what was asked of them", async () => {
+    const { store } = cluster.server;
+    const spec = {
+      containers: [
+        { name: "one", image: "i" },
+        { name: "two", image: "i" },
+      ],
+    };
+    await store.create("pods", {
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata: { name: "talker", namespace: "default" },
+      spec,
+    });
+    assert.equal(await run("logs talker -c two --tail=5"), "talker/two tail=5 previous=false\n");
+    assert.equal(await run("logs talker -c one -f"), "talker/one tail=all previous=false\nand on\n");
+    assert.equal(await run("logs talker -c one --previous"), "talker/one tail=all previous=true\n");
+    assert.match(await fails("logs talker -c three"), /container three is not valid for pod talker/);
+    await run("delete pod talker");
+  });
+
+  it("the namespaces that everything counts on stay", async () => {
+    assert.match(await fails("delete ns default"), /this namespace may not be deleted/);
   });
 
   it("a kind that does not exist is said so", async () => {

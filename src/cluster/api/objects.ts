@@ -355,6 +355,9 @@ export class Objects {
       const current = this.#database.get(kind.resource, namespace, name);
       if (!current) throw notFound(kind, name);
       checkPreconditions(kind, current, options);
+      if (kind.resource === "namespaces" && lastingNamespaces.has(name)) {
+        throw forbidden(kind, name, "this namespace may not be deleted");
+      }
       const { user, dryRun, warn } = context;
       await this.#admission.validate({
         operation: "DELETE",
@@ -475,6 +478,9 @@ function graceOf(kind: Kind, current: ApiObject, options: DeleteOptions): number
     options.gracePeriodSeconds ?? Number(valueAt(current, "spec", "terminationGracePeriodSeconds") ?? 30)
   );
 }
+
+// Kubernetes keeps these: too much counts on them.
+const lastingNamespaces = new Set(["default", "kube-system", "kube-public"]);
 
 export const foregroundFinalizer = "foregroundDeletion";
 export const orphanFinalizer = "orphan";

@@ -46,9 +46,11 @@ function collect(value: unknown, place: Place): FieldSet {
   for (const [name, field] of Object.entries(value)) {
     if (place.path.length === 0 && unmanaged.has(name)) continue;
     if (place.path.length === 1 && place.path[0] === "metadata" && unmanagedMeta.has(name)) continue;
-    set[`f:${name}`] = collect(field, fieldPlace(place, name));
+    const below = collect(field, fieldPlace(place, name));
+    // An object always has metadata: nobody owns it as such, only fields in it.
+    if (place.path.length === 0 && name === "metadata" && isEmpty(below)) continue;
+    set[`f:${name}`] = below;
   }
-  if (place.path.length === 1 && place.path[0] === "metadata" && Object.keys(set).length === 0) return {};
   return set;
 }
 
