@@ -1,6 +1,7 @@
 // What the agent is told: the environment that the injector writes (Istio's names), the ProxyConfig in it, and the labels
 // and annotations of the Pod. Parsed once, into plain data; defaults are Istio's.
 
+import { resolve } from "node:path";
 import { ports, type WorkloadFacts } from "#base";
 
 export type ProxyRole = "sidecar" | "router";
@@ -185,7 +186,8 @@ function pathsOf(env: Environment, proxyConfig: ProxyConfig, envoy: string): Age
     token: env["MIZZEN_TOKEN_PATH"] ?? "/var/run/secrets/tokens/istio-token",
     root: env["MIZZEN_ROOT_PATH"] ?? "/var/run/secrets/istio/root-cert.pem",
     sdsSocket: env["MIZZEN_SDS_SOCKET"] ?? "/var/run/secrets/workload-spiffe-uds/socket",
-    configDir: env["MIZZEN_PROXY_DIR"] ?? proxyConfig.configPath ?? "/etc/istio/proxy",
+    // Istio writes the path relative to the root.
+    configDir: env["MIZZEN_PROXY_DIR"] ?? resolve("/", proxyConfig.configPath ?? "etc/istio/proxy"),
     envoy,
   };
 }
