@@ -53,7 +53,7 @@ export function parseManifest(text: string, file: string): Manifest {
         file,
         position: positionAt(lines, error.pos[0]),
       });
-    if (document.errors.length > 0 || document.contents === null) continue;
+    if (document.errors.length > 0 || document.contents === null || document.toJS() === null) continue;
     const root = document.contents as Node;
     for (const { value, node } of itemsOf(document as Document<Node>, root)) {
       const fault = shapeFault(value);

@@ -1,0 +1,147 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+
+import { kinds, resourceName } from "./kinds.ts";
+import type { KubeObject } from "./object.ts";
+import { problemTable } from "./problems.ts";
+import { schemaKinds, schemaOf } from "./schema.ts";
+import { hasErrors, validateObject } from "./validate.ts";
+
+function istioObject(kind: string, spec: unknown, group = "networking.istio.io/v1"): KubeObject {
+  return { apiVersion: group, kind, metadata: { name: "a", namespace: "default" }, spec };
+}
+
+const said = (object: KubeObject) =>
+  validateObject(object).map(({ code, at, text }) => `${code} ${at.path}: ${text}`);
+
+describe("validation by schema", () => {
+  test("a problem names the field, what was found and what is expected", () => {
+    assert.deepEqual(said(istioObject("VirtualService", { hosts: "reviews" })), [
+      'MZ0101 spec.hosts: found "reviews", expected a list',
+    ]);
+  });
+
+  test("an enum names its words", () => {
+    const [problem] = validateObject(
+      istioObject("DestinationRule", { host: "a", trafficPolicy: { tls: { mode: "STRICT" } } }),
+    );
+    assert.equal(problem?.code, "MZ0104");
+    assert.match(problem?.text ?? "", /expected one of DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL/);
+  });
+
+  test("an unknown field is a warning that offers the nearest name", () => {
+    const problems = validateObject(
+      istioObject("VirtualService", {
+        hosts: ["a"],
+        http: [{ route: [{ destinaton: {}, destination: { host: "a" } }] }],
+      }),
+    );
+    assert.deepEqual(
+      problems.map(({ severity, text }) => [severity, text]),
+      [["warning", "destinaton is no field here: is destination meant?"]],
+    );
+  });
+
+  test("fields that exclude each other are named", () => {
+    const spec = {
+      hosts: ["a"],
+      http: [{ match: [{ uri: { exact: "/a", prefix: "/b" } }], route: [{ destination: { host: "a" } }] }],
+    };
+    assert.match(
+      said(istioObject("VirtualService", spec))[0] ?? "",
+      /MZ0106 spec.http\[0\].match\[0\].uri: exact and prefix are set/,
+    );
+  });
+
+  test("CEL rules speak in our words", () => {
+    const spec = { host: "a", trafficPolicy: { connectionPool: { tcp: { connectTimeout: "0s" } } } };
+    assert.match(said(istioObject("DestinationRule", spec))[0] ?? "", /must be a duration of at least 1ms/);
+  });
+
+  test("Gateway API's rules hold after its defaults were filled in", () => {
+    const route = (backend: object) =>
+      istioObject("HTTPRoute", { rules: [{ backendRefs: [backend] }] }, "gateway.networking.k8s.io/v1");
+    assert.equal(hasErrors(validateObject(route({ name: "a", port: 80 }))), false);
+    assert.equal(hasErrors(validateObject(route({ name: "a" }))), true, "a Service needs a port");
+  });
+
+  test("an unknown version is a warning that names the served ones", () => {
+    const problems = validateObject(istioObject("VirtualService", {}, "networking.istio.io/v7"));
+    assert.deepEqual(
+      problems.map(({ code }) => code),
+      ["MZ0003"],
+    );
+  });
+
+  test("kinds of Kubernetes are left to their API server", () => {
+    assert.deepEqual(
+      validateObject({ apiVersion: "v1", kind: "Service", metadata: { name: "a" }, spec: { ports: "x" } }),
+      [],
+    );
+  });
+});
+
+describe("validation by rules", () => {
+  test("weights that add up to nothing are refused", () => {
+    const route = [{ destination: { host: "a" } }, { destination: { host: "b" } }];
+    assert.match(
+      said(istioObject("VirtualService", { hosts: ["a"], http: [{ route }] }))[0] ?? "",
+      /no destination has a weight/,
+    );
+  });
+
+  test("a route behind one that takes everything is a warning", () => {
+    const route = [{ destination: { host: "a" } }];
+    const problems = validateObject(
+      istioObject("VirtualService", {
+        hosts: ["a"],
+        http: [{ route }, { match: [{ uri: { prefix: "/a" } }], route }],
+      }),
+    );
+    assert.deepEqual(
+      problems.map(({ code, severity }) => [code, severity]),
+      [["MZ0252", "warning"]],
+    );
+  });
+
+  test("a regex with look-ahead is refused, since Envoy has none", () => {
+    const spec = {
+      hosts: ["a"],
+      http: [{ match: [{ uri: { regex: "^(?!a)" } }], route: [{ destination: { host: "a" } }] }],
+    };
+    assert.match(said(istioObject("VirtualService", spec))[0] ?? "", /not a regex of RE2's syntax/);
+  });
+
+  test("an EnvoyFilter's patch is judged by what the caller hands in", () => {
+    const spec = {
+      configPatches: [{ applyTo: "CLUSTER", patch: { operation: "MERGE", value: { nmae: "a" } } }],
+    };
+    const object = istioObject("EnvoyFilter", spec, "networking.istio.io/v1alpha3");
+    assert.equal(hasErrors(validateObject(object)), false);
+    assert.equal(
+      hasErrors(validateObject(object, { envoyPatch: () => ({ error: "nmae is no field of a cluster" }) })),
+      true,
+    );
+  });
+});
+
+describe("tables", () => {
+  test("every kind of Istio and Gateway API has a schema in each of its versions", () => {
+    for (const { kind, group, versions, family } of kinds)
+      if (family !== "kubernetes")
+        for (const version of versions)
+          assert.ok(schemaOf(`${group}/${version}`, kind), `${group}/${version} ${kind}`);
+    assert.ok(schemaKinds().length >= 25);
+  });
+
+  test("no two kinds share a resource's name", () => {
+    assert.equal(new Set(kinds.map(resourceName)).size, kinds.length);
+  });
+
+  test("every code has a title and a remedy", () => {
+    for (const [code, row] of Object.entries(problemTable)) {
+      assert.match(code, /^MZ\d{4}$/);
+      assert.ok(row.title.length > 0 && row.remedy.endsWith("."));
+    }
+  });
+});
