@@ -8,6 +8,7 @@ import type { Command, Io } from "./command.ts";
 import { commands } from "./commands/index.ts";
 import { proxyConfig } from "./commands/proxy-config.ts";
 import { renderStatus } from "./commands/proxy-status.ts";
+import { validate } from "./commands/validate.ts";
 import { NotSoError, UsageError } from "./command.ts";
 import { manifestFiles, readManifest } from "./manifests.ts";
 import { Progress } from "./progress.ts";
@@ -165,6 +166,25 @@ test("every command says what it does, and shows an example that begins with a c
     for (const { line } of examples)
       assert.ok(words.includes(/mizzen (\S+?)\)?(\s|$)/.exec(line)?.[1] ?? ""), line);
   }
+});
+
+test("validate shows a wrong field where it was written, and a text that is no YAML where it breaks", async (context) => {
+  const dir = mkdtempSync(join(tmpdir(), "mizzen-cli-"));
+  context.after(() => rmSync(dir, { recursive: true }));
+  const file = join(dir, "vs.yaml");
+  const head =
+    "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: a, namespace: b }\n";
+  writeFileSync(
+    file,
+    `${head}spec:\n  hosts: [a]\n  http:\n    - route:\n        - destination: { host: a }\n          weight: -4\n`,
+  );
+  const lines: string[] = [];
+  const io: Io = { out: (text) => void lines.push(text), note: () => {}, isTerminal: false, env: {} };
+  await assert.rejects(validate.run({ args: [], flags: { file }, io }), NotSoError);
+  assert.match(lines[0] ?? "", /vs\.yaml:9:11: error: .*spec\.http\[0\]\.route\[0\]\.weight/);
+  writeFileSync(file, "a: [1\nb: 2\n");
+  await assert.rejects(validate.run({ args: [], flags: { file }, io }), NotSoError);
+  assert.match(lines.at(-1) ?? "", /vs\.yaml:2:\d+: error: this is no YAML/);
 });
 
 test("ages have one unit", () => {

@@ -8,6 +8,7 @@ import { proxyConfig } from "./proxy-config.ts";
 import { proxyStatus } from "./proxy-status.ts";
 import { status } from "./status.ts";
 import { up } from "./up.ts";
+import { validate } from "./validate.ts";
 import { version } from "./version.ts";
 
 export const commands: readonly Command[] = [
@@ -17,6 +18,7 @@ export const commands: readonly Command[] = [
   kubeconfig,
   proxyStatus,
   proxyConfig,
+  validate,
   version,
   completionCommand(() => commands),
 ];
