@@ -3,12 +3,10 @@
 import type { Read } from "#engine";
 import { refOf, type L4MatchAttributes, type RouteDestination } from "#objects";
 import {
-  authorizationPoliciesOf,
   boundRoutes,
   hostsMeet,
   hostsForNamespace,
   mergedGatewayOf,
-  readTrustDomains,
   streamRoutesOf,
   type GatewayScope,
   type MergedServer,
@@ -27,6 +25,7 @@ import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
 import { objectPath } from "./object-path.ts";
 import { durationOf, structOf, type Message } from "./proto/api.ts";
 import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
+import { readRbac } from "./rbac-input.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
@@ -59,7 +58,7 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
     scope,
     settings: readFilterSettings(read),
     tls: readMeshTls(read),
-    rbac: { policies: read(authorizationPoliciesOf, scope), trustDomains: readTrustDomains(read) },
+    rbac: readRbac(read, scope),
     listenerName: name,
   };
   const chains = chainsOf(edge, listener.servers);
@@ -72,7 +71,7 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
     listenerFilters: inspects ? [tlsInspector()] : [],
     // A client that connects and says nothing is cut off.
     listenerFiltersTimeout: durationOf(15_000),
-    filterChains: chains.map((chain) => chain.message),
+    filterChains: chains.map(({ message: built }) => built),
     accessLog: listenerAccessLogs(edge.settings),
   };
   const ofPolicies = edge.rbac.policies.map((policy) => ({ at: "", object: refOf(policy) }));

@@ -5,12 +5,10 @@ import { ports as meshPorts } from "#base";
 import type { Read } from "#engine";
 import { refOf, type AuthorizationPolicy } from "#objects";
 import {
-  authorizationPoliciesOf,
   inboundPortsOf,
   mtlsModesOf,
   portMode,
   readMesh,
-  readTrustDomains,
   type InboundPort,
   type InboundScope,
   type MtlsMode,
@@ -29,6 +27,7 @@ import { chainMatches, type ChainMatch } from "./inbound-match.ts";
 import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
 import { durationOf, wrapped, type Message } from "./proto/api.ts";
 import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
+import { readRbac } from "./rbac-input.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { meshServerTls, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
@@ -105,10 +104,7 @@ function readWorkload(read: Read, scope: InboundScope): Workload {
   return {
     settings: readFilterSettings(read),
     tls: readMeshTls(read),
-    rbac: {
-      policies: read(authorizationPoliciesOf, scope),
-      trustDomains: readTrustDomains(read),
-    },
+    rbac: readRbac(read, scope),
   };
 }
 

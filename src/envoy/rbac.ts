@@ -8,12 +8,21 @@ import type { AuthorizationPolicy, AuthorizationRule } from "#objects";
 import { typed, type Message } from "./proto/api.ts";
 import { matcherFor, type RbacSide, type ValueMatcher } from "./rbac-matcher.ts";
 import { withAliases } from "./trust-domain.ts";
+import {
+  customPolicyPrefix,
+  customShadowPrefix,
+  httpExtAuthz,
+  tcpExtAuthz,
+  type ExtAuthzProvider,
+} from "./ext-authz.ts";
 
 export interface RbacInput {
   /** All policies that apply to the workload, in the order of their age. */
   readonly policies: readonly AuthorizationPolicy[];
   /** The trust domain and its aliases: a principal of one of them is read as one of each. */
   readonly trustDomains: readonly string[];
+  /** The services that CUSTOM policies may ask, by the name of their provider. */
+  readonly providers?: Readonly<Record<string, ExtAuthzProvider>>;
 }
 
 type Protocol = "http" | "tcp";
@@ -32,26 +41,66 @@ const badCustomSuffix = "-deny-due-to-bad-CUSTOM-action";
 
 /** The HTTP filters of the policies, in the order in which Istio has them decide: CUSTOM, AUDIT, DENY, ALLOW. */
 export function httpRbacFilters(input: RbacInput): Message[] {
-  return rbacConfigs(input, "http").map((config) => ({
-    name: "envoy.filters.http.rbac",
-    typedConfig: typed("envoy.extensions.filters.http.rbac.v3.RBAC", config),
-  }));
+  const custom = customConfigs(input, "http").flatMap(({ config, provider, name }) => [
+    httpRbac(config),
+    ...(provider === undefined ? [] : [httpExtAuthz(name, provider)]),
+  ]);
+  return [...custom, ...rbacConfigs(input, "http").map(httpRbac)];
 }
 
 /** The network filters of the policies for a TCP chain. */
 export function tcpRbacFilters(input: RbacInput): Message[] {
-  return rbacConfigs(input, "tcp").map((config) => ({
+  const custom = customConfigs(input, "tcp").flatMap(({ config, provider, name }) => {
+    if (provider === undefined) return [tcpRbac(config)];
+    const asks = tcpExtAuthz(name, provider);
+    return asks === undefined ? [] : [tcpRbac(config), asks];
+  });
+  return [...custom, ...rbacConfigs(input, "tcp").map(tcpRbac)];
+}
+
+function httpRbac(config: Message): Message {
+  return {
+    name: "envoy.filters.http.rbac",
+    typedConfig: typed("envoy.extensions.filters.http.rbac.v3.RBAC", config),
+  };
+}
+
+function tcpRbac(config: Message): Message {
+  return {
     name: "envoy.filters.network.rbac",
     typedConfig: typed("envoy.extensions.filters.network.rbac.v3.RBAC", { ...config, statPrefix: "tcp." }),
-  }));
+  };
+}
+
+interface CustomConfig {
+  readonly config: Message;
+  readonly name: string;
+  /** Undefined where nobody can be asked: the config denies. */
+  readonly provider?: ExtAuthzProvider;
+}
+
+/** One provider a workload, as Istio has it by default; with several, or an unknown one, what matches is denied. */
+function customConfigs(input: RbacInput, protocol: Protocol): CustomConfig[] {
+  const custom = withAction(input, "CUSTOM");
+  const names = [...new Set(custom.map(providerOf))].toSorted();
+  return names.map((name) => {
+    const own = custom.filter((policy) => providerOf(policy) === name);
+    const provider = names.length === 1 ? input.providers?.[name] : undefined;
+    const rename = (policy: string): string =>
+      customPolicyPrefix(name) + policy + (provider === undefined ? badCustomSuffix : "");
+    const rules = ruleSet(own, input.trustDomains, protocol, "DENY", rename);
+    return provider === undefined
+      ? { name, config: { rules } }
+      : { name, provider, config: { shadowRules: rules, shadowRulesStatPrefix: customShadowPrefix } };
+  });
+}
+
+function providerOf({ spec }: AuthorizationPolicy): string {
+  return spec?.provider?.name ?? "";
 }
 
 function rbacConfigs(input: RbacInput, protocol: Protocol): Message[] {
-  const custom = withAction(input, "CUSTOM");
   const configs: (Message | undefined)[] = [
-    custom.length === 0
-      ? undefined
-      : { rules: ruleSet(custom, input.trustDomains, protocol, "DENY", badCustomSuffix) },
     rbacConfig(withAction(input, "AUDIT"), input.trustDomains, protocol, "LOG"),
     rbacConfig(withAction(input, "DENY"), input.trustDomains, protocol, "DENY"),
     rbacConfig(withAction(input, "ALLOW"), input.trustDomains, protocol, "ALLOW"),
@@ -89,12 +138,12 @@ function ruleSet(
   trustDomains: readonly string[],
   protocol: Protocol,
   action: Action,
-  suffix = "",
+  rename: (policy: string) => string = (policy) => policy,
 ): Message {
   const built: [string, Message][] = [];
   for (const policy of policies) {
     const { namespace = "", name } = policy.metadata;
-    const nameOf = (at: number): string => `ns[${namespace}]-policy[${name}]-rule[${at}]${suffix}`;
+    const nameOf = (at: number): string => rename(`ns[${namespace}]-policy[${name}]-rule[${at}]`);
     const rules = policy.spec?.rules ?? [];
     // No rule matches nothing: an ALLOW policy without rules denies everything, a DENY policy nothing.
     if (rules.length === 0) built.push([nameOf(0), never]);
@@ -122,8 +171,8 @@ function rbacPolicy(
     whens.filter(({ key }) => matcherFor(key, policyNamespace)?.side === side);
   const sources = rule.from === undefined || rule.from.length === 0 ? [undefined] : rule.from;
   const operations = rule.to === undefined || rule.to.length === 0 ? [undefined] : rule.to;
-  const build = (conditions: readonly Condition[]): Message[] | undefined =>
-    conditionMessages(conditions, policyNamespace, protocol, action);
+  const build = (list: readonly Condition[]): Message[] | undefined =>
+    conditionMessages(list, policyNamespace, protocol, action);
   const principals = sources.map((from) =>
     allOf("principal", build([...sourceConditions(from, trustDomains), ...whenOf("principal")])),
   );

@@ -1,9 +1,10 @@
 // Which AuthorizationPolicies hold for a workload.
 
-import { defineKeyedQuery } from "#engine";
+import { defineKeyedQuery, sameData } from "#engine";
 import type { AuthorizationPolicy } from "#objects";
-import { environmentOf } from "./mesh.ts";
+import { environmentOf, readMesh } from "./mesh.ts";
 import { oldestFirst, targets } from "./selectors.ts";
+import { servicesOfHost } from "./services.ts";
 import { tables } from "./tables.ts";
 import { workloadText, type WorkloadKey } from "./workload.ts";
 
@@ -22,6 +23,38 @@ export const authorizationPoliciesOf = defineKeyedQuery<WorkloadKey, readonly Au
     );
   },
   sameRows,
+);
+
+/** A service that CUSTOM policies of a workload ask. */
+export interface ExtAuthzService {
+  /** The provider's name in MeshConfig. */
+  readonly provider: string;
+  /** `namespace/host`. */
+  readonly service: string;
+  readonly host: string;
+  readonly port: number;
+}
+
+/** The services behind the providers that a workload's CUSTOM policies name; one that is not known is left out. */
+export const extAuthzServicesOf = defineKeyedQuery<WorkloadKey, readonly ExtAuthzService[]>(
+  "extAuthzServicesOf",
+  workloadText,
+  (read, workload) => {
+    const custom = read(authorizationPoliciesOf, workload).filter(({ spec }) => spec?.action === "CUSTOM");
+    const names = new Set(custom.map(({ spec }) => spec?.provider?.name ?? ""));
+    if (names.size === 0) return [];
+    return (readMesh(read, "extensionProviders") ?? []).flatMap((provider) => {
+      const { service = "", port = 0 } = provider.envoyExtAuthzHttp ?? provider.envoyExtAuthzGrpc ?? {};
+      const { name = "" } = provider;
+      if (!names.has(name) || service === "" || port === 0) return [];
+      const [before = "", after] = service.split("/");
+      const host = after ?? before;
+      const known = read(servicesOfHost, host);
+      const key = after === undefined ? known[0] : known.find((one) => one.startsWith(`${before}/`));
+      return key === undefined ? [] : [{ provider: name, service: key, host, port }];
+    });
+  },
+  sameData,
 );
 
 /** Those of some policies that are for a workload. */

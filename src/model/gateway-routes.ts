@@ -1,6 +1,7 @@
 // VirtualServices that are bound to a Gateway, and the services that they send its traffic to.
 
 import { defineKeyedQuery, sameData } from "#engine";
+import { extAuthzServicesOf } from "./authorization-policy.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope } from "./gateway.ts";
 import { anyOutlet, visibleService } from "./scope.ts";
 import { isExportedTo } from "./services.ts";
@@ -37,7 +38,9 @@ export const gatewayServices = defineKeyedQuery<GatewayScope, readonly string[]>
       .flatMap((gateway) => read(boundRoutes, { gateway, namespace: scope.namespace }))
       .flatMap(({ key }) => read(destinationsOf, key));
     const outlet = { scope: scope.outbound, port: anyOutlet };
-    return [...new Set(hosts)].flatMap((host) => read(visibleService, { outlet, host }) ?? []).toSorted();
+    const routed = hosts.flatMap((host) => read(visibleService, { outlet, host }) ?? []);
+    const asked = read(extAuthzServicesOf, scope).map(({ service }) => service);
+    return [...new Set([...routed, ...asked])].toSorted();
   },
   sameData,
 );

@@ -1,6 +1,7 @@
 export type { Proxy, ProxyClass } from "./proxy.ts";
 export { proxyClassText } from "./proxy.ts";
-export { authorizationPoliciesOf, policiesFor } from "./authorization-policy.ts";
+export type { ExtAuthzService } from "./authorization-policy.ts";
+export { authorizationPoliciesOf, extAuthzServicesOf, policiesFor } from "./authorization-policy.ts";
 export type { DecidingPolicies, MtlsMode, MtlsModes, WorkloadPort } from "./peer-authentication.ts";
 export { mtlsModeOf, mtlsModesOf, namespaceMtlsModeOf, portMode } from "./peer-authentication.ts";
 export type { Labels } from "./selectors.ts";

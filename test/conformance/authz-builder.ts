@@ -4,10 +4,14 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { httpRbacFilters, tcpRbacFilters } from "#envoy";
-import { policiesFor } from "#model";
-import type { AuthorizationPolicy } from "#objects";
+import { Engine } from "#engine";
+import { decodeMessage, encodeMessage, httpRbacFilters, tcpRbacFilters, type Message } from "#envoy";
+import { policiesFor, worldChanges } from "#model";
+import type { AuthorizationPolicy, MeshConfig } from "#objects";
 import { parse, parseAllDocuments } from "yaml";
+import { anyFromJson } from "../../src/envoy/proto/json.ts";
+import type { RbacInput } from "../../src/envoy/rbac.ts";
+import { readRbac } from "../../src/envoy/rbac-input.ts";
 import type { Failure, Score } from "./score.ts";
 
 interface Case {
@@ -16,6 +20,8 @@ interface Case {
   readonly protocol: "HTTP" | "TCP";
   readonly input: string;
   readonly trustDomains: readonly string[];
+  readonly meshConfig: string | null;
+  readonly services: readonly { readonly hostname: string; readonly namespace: string }[];
   readonly builder: "default" | "custom";
   readonly workload: { readonly namespace: string; readonly labels: Readonly<Record<string, string>> };
   readonly outputs: readonly string[];
@@ -42,15 +48,53 @@ function judge(folder: string, given: Case): string | undefined {
     .map((document): unknown => document.toJS())
     .filter((object): object is AuthorizationPolicy => object !== null);
   const ofAction = objects.filter(({ spec }) => (spec?.action === "CUSTOM") === (given.builder === "custom"));
-  const input = { policies: policiesFor(ofAction, given.workload), trustDomains: given.trustDomains };
+  const input = {
+    policies: policiesFor(ofAction, given.workload),
+    trustDomains: given.trustDomains,
+    providers: providersOf(folder, given, objects),
+  };
   const built = given.protocol === "HTTP" ? httpRbacFilters(input) : tcpRbacFilters(input);
   const expected = given.outputs
     .map((file) => join(folder, file))
     .filter((path) => existsSync(path))
     .map((path): unknown => parse(readFileSync(path, "utf8")));
   if (built.length !== expected.length) return `${built.length} filters instead of ${expected.length}`;
-  const wrong = expected.findIndex((filter, at) => !isDeepStrictEqual(normal(built[at]), normal(filter)));
+  const wrong = expected.findIndex(
+    (filter, at) => !isDeepStrictEqual(normal(asMessage(built[at])), normal(asMessage(fromYaml(filter)))),
+  );
   return wrong < 0 ? undefined : `filter ${wrong + 1} differs`;
+}
+
+/** The providers of the case's MeshConfig whose service is in its registry. */
+function providersOf(
+  folder: string,
+  given: Case,
+  objects: readonly AuthorizationPolicy[],
+): RbacInput["providers"] {
+  if (given.meshConfig === null) return {};
+  const mesh = parse(readFileSync(join(folder, given.meshConfig), "utf8")) as MeshConfig;
+  const services = given.services.map(({ hostname, namespace }) => ({
+    apiVersion: "v1",
+    kind: "Service",
+    metadata: { name: hostname.split(".")[0] ?? "", namespace },
+    spec: { ports: [{ port: 9000 }] },
+  }));
+  const engine = new Engine();
+  engine.apply(worldChanges([...objects, ...services], { mesh }));
+  return readRbac((source, key) => engine.get(source, key), given.workload).providers ?? {};
+}
+
+function fromYaml(filter: unknown): unknown {
+  const { name, typedConfig } = filter as { readonly name: string; readonly typedConfig: unknown };
+  return { name, typedConfig: anyFromJson(typedConfig) };
+}
+
+/** As Envoy would read it: written to bytes and back, so that only what is said counts. */
+function asMessage(filter: unknown): unknown {
+  const { name, typedConfig } = filter as { readonly name: string; readonly typedConfig: Message };
+  const config = typedConfig as Message & { readonly "@type": string };
+  const type = config["@type"].slice(config["@type"].lastIndexOf("/") + 1);
+  return { name, type, config: decodeMessage(type, encodeMessage(type, config)) };
 }
 
 function normal(value: unknown): unknown {
@@ -81,7 +125,7 @@ function singleOf(message: Readonly<Record<string, unknown>>): unknown {
 }
 
 function hasNoMeaning(name: string, field: unknown, message: Readonly<Record<string, unknown>>): boolean {
-  if (field === undefined) return true;
+  if (field === undefined || field === false || field === "") return true;
   if (name === "action") return field === "ALLOW";
   if (name === "policies") return Object.keys(field as object).length === 0;
   return name === "shadowRulesStatPrefix" && message["shadowRules"] === undefined;
