@@ -27,8 +27,7 @@ interface Template {
   readonly pod: Pod;
 }
 
-export async function run(conformanceDir: string): Promise<Score> {
-  const dir = join(conformanceDir, "inject");
+export async function run(dir: string): Promise<Score> {
   const cases = JSON.parse(readFileSync(join(dir, "index.json"), "utf8")) as Case[];
   const chart = readFileSync(join(dir, "templates/istio-discovery-values.yaml"), "utf8");
   const defaults = chartValues(parse(chart) as Plain);
