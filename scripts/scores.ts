@@ -1,5 +1,5 @@
 // Runs the conformance cases and prints a line a folder: `npm run scores [folder...] [-- -v]`. The cases lie beside the project, or
-// where CONFORMANCE_DIR says. A folder `x` is run by test/conformance/x.ts, which exports `run(dir)`.
+// where CONFORMANCE_DIR says. A folder `x` is run by test/conformance/x.ts, which exports `run(dir)`, `dir` being the folder of its cases.
 
 import { existsSync, readdirSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -21,7 +21,9 @@ export async function runFolder(folder: string): Promise<Score | undefined> {
   const runner = (await import(pathToFileURL(file).href)) as {
     readonly run?: (dir: string) => Promise<Score>;
   };
-  return runner.run === undefined ? undefined : withKnownDifferences(await runner.run(conformanceDirectory));
+  return runner.run === undefined
+    ? undefined
+    : withKnownDifferences(await runner.run(join(conformanceDirectory, folder)));
 }
 
 /** Of the cases that are to be like Istio: known differences count neither for nor against. */

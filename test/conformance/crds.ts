@@ -21,7 +21,7 @@ interface Crd {
 
 export function run(dir: string): Promise<Score> {
   const own = new Map(readCrds(ours).map((crd) => [crd.spec.names.kind, crd]));
-  const expected = readCrds(join(dir, name, "crd-all.gen.yaml"));
+  const expected = readCrds(join(dir, "crd-all.gen.yaml"));
   const failures = expected.flatMap((crd): Failure[] => {
     const id = crd.spec.names.kind;
     const mine = own.get(id);

@@ -16,8 +16,7 @@ import type { Failure, Score } from "./score.ts";
 
 const name = "samples";
 
-export function run(dir: string): Promise<Score> {
-  const folder = join(dir, name);
+export function run(folder: string): Promise<Score> {
   const files = globSync("**/*.yaml", { cwd: folder }).toSorted();
   const failures = files.flatMap((file): Failure[] => {
     const first = errorsOf(readFileSync(join(folder, file), "utf8"), file)[0];

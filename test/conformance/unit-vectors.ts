@@ -304,8 +304,7 @@ function namesFrom(prefix: string): string[] {
     .toSorted();
 }
 
-export function run(dir: string): Promise<Score> {
-  const folder = join(dir, name);
+export function run(folder: string): Promise<Score> {
   const failures: Failure[] = [];
   let total = 0;
   for (const file of readdirSync(folder)
