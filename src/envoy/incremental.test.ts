@@ -31,7 +31,7 @@ test(`${changesTotal} random changes: what is computed step by step is what is c
     }
     // Changes come one by one and in bursts.
     const compares = step % compareEvery === 0;
-    if (compares || random(4) === 0) watcher.settle();
+    if (compares || random(8) === 0) watcher.settle();
     if (compares) compare(watcher, [...world.values()], proxies, step);
   }
 });
@@ -194,7 +194,7 @@ function seeded(seed: number): Random {
 function randomObject(random: Random): KubeObject {
   const pick = <T>(list: readonly T[]): T => list[random(list.length)] as T;
   const namespace = pick(["a", "b", "istio-d"]);
-  const name = `s${random(4)}`;
+  const name = `s${random(3)}`;
   const host = pick([
     name,
     `${name}.${pick(["a", "b"])}.svc.cluster.local`,
