@@ -73,7 +73,7 @@ export async function run(dir: string): Promise<Score> {
     const failures = [{ id: "traffic-matrix", reason: `cannot run here: ${reason}` }];
     return { name: "traffic-matrix", passed: 0, failed: 1, knownDifferences: 0, failures };
   }
-  const mesh = await startMesh({ name: "matrix", port: 18_480 });
+  const mesh = await startMesh({ name: "matrix", port: 18_490 });
   try {
     await deployWorkloads(mesh, dir);
     return await runFamilies(mesh, dir);

@@ -12,7 +12,7 @@ const outputBytesMax = 64 * 1024 * 1024;
 export interface MeshOptions {
   /** Part of every name on the machine, so that meshes of different tests do not meet. */
   readonly name: string;
-  /** Where the ingress gateway's HTTP port is published on 127.0.0.1. */
+  /** Where the ingress gateway's HTTP port is published on 127.0.0.1; HTTPS and the API take the next two. */
   readonly port: number;
   /** More words for `mizzen up`. */
   readonly args?: readonly string[];

@@ -22,7 +22,7 @@ let mesh: Mesh;
 const addresses = new Map<string, string>();
 
 before(async () => {
-  mesh = await startMesh({ name: "scenarios", port: 18_083 });
+  mesh = await startMesh({ name: "scenarios", port: 18_090 });
   for (const namespace of new Set(workloads.map((workload) => workload.namespace))) {
     if (namespace !== "default") await mesh.kubectl(["create", "namespace", namespace]);
     await mesh.kubectl(["label", "namespace", namespace, "istio-injection=enabled", "--overwrite"]);
