@@ -86,8 +86,11 @@ export class KubeClient {
     return JSON.parse(text) as T;
   }
 
-  /** Follows a watch: yields each line's JSON until the server ends it or the signal aborts. Throws KubeError. */
-  async *watch(path: string, signal: AbortSignal): AsyncGenerator<unknown> {
+  /**
+   * Follows a watch: yields each line's JSON until the server ends it or the signal aborts. Throws KubeError.
+   * @param opened called when the server has accepted the watch, which may say nothing for long
+   */
+  async *watch(path: string, signal: AbortSignal, opened: () => void): AsyncGenerator<unknown> {
     const silence = new AbortController();
     let timer = setTimeout(() => silence.abort(), watchSilenceMs).unref();
     const heard = (): void => {
@@ -99,6 +102,7 @@ export class KubeClient {
       const response = await this.#send(path, {}, this.#watchAgent, both);
       const status = response.statusCode ?? 0;
       if (status !== 200) throw errorOf(status, await readText(response), path);
+      opened();
       for await (const line of linesOf(response, heard)) yield JSON.parse(line);
     } finally {
       clearTimeout(timer);

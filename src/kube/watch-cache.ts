@@ -77,12 +77,13 @@ export class WatchCache {
     while (!this.#stopped.signal.aborted) {
       try {
         version ??= await this.#list();
-        this.#recovered();
         version = await this.#watch(version);
       } catch (error) {
         if (this.#stopped.signal.aborted) return;
-        if (error instanceof KubeError && error.status === 410) version = undefined;
-        else await this.#failed(error);
+        if (error instanceof KubeError && error.status === 410) {
+          version = undefined;
+          await this.#pause(pauseMinMs);
+        } else await this.#failed(error);
       }
     }
   }
@@ -125,7 +126,7 @@ export class WatchCache {
 
   /** Watches until the server ends it; returns the version to go on from. */
   async #watch(from: string): Promise<string> {
-    const { client, source, random } = this.#options;
+    const { source, random } = this.#options;
     const query = new URLSearchParams({
       watch: "true",
       allowWatchBookmarks: "true",
@@ -134,13 +135,17 @@ export class WatchCache {
     });
     if (source.fieldSelector !== undefined) query.set("fieldSelector", source.fieldSelector);
     let version = from;
-    for await (const line of client.watch(`${source.path}?${query}`, this.#stopped.signal)) {
+    for await (const line of this.#lines(`${source.path}?${query}`)) {
       const { type, object } = line as WatchEvent;
       if (type === "ERROR") throw new KubeError(object.code ?? 0, object.reason ?? "", object.message ?? "");
       version = object.metadata.resourceVersion ?? version;
       if (type !== "BOOKMARK") this.#apply(type, object);
     }
     return version;
+  }
+
+  #lines(path: string): AsyncGenerator<unknown> {
+    return this.#options.client.watch(path, this.#stopped.signal, () => this.#recovered());
   }
 
   #apply(type: WatchEvent["type"], object: KubeObject): void {
