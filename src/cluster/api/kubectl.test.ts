@@ -320,6 +320,13 @@ describe("real kubectl against the standalone API server", { skip: why }, () => 
     await run("delete pod talker");
   });
 
+  it("--as is what a role lets the impersonated user do, no more", async () => {
+    assert.match(await fails("get pods --as=nobody"), /User "nobody" cannot list resource "pods"/);
+    assert.match(await fails("auth can-i list pods --as=system:serviceaccount:default:default"), /^$/);
+    await run("create clusterrolebinding lookers --clusterrole=view --group=lookers");
+    assert.match(await run("auth can-i list pods --as=nobody --as-group=lookers"), /yes/);
+  });
+
   it("the namespaces that everything counts on stay", async () => {
     assert.match(await fails("delete ns default"), /this namespace may not be deleted/);
   });

@@ -6,7 +6,14 @@ import { authenticate } from "../auth/authenticate.ts";
 import type { Authorizer, Access } from "../auth/rbac.ts";
 import type { TokenIssuer } from "../auth/tokens.ts";
 import type { UserInfo } from "../context.ts";
-import { ApiError, internalError, methodNotAllowed, noSuchPath, unauthorized } from "../errors.ts";
+import {
+  ApiError,
+  badRequest,
+  internalError,
+  methodNotAllowed,
+  noSuchPath,
+  unauthorized,
+} from "../errors.ts";
 import type { Objects, Target } from "../objects.ts";
 import { Call, accessOf, parseRoute, verbOf } from "./call.ts";
 import type { Route } from "./call.ts";
@@ -87,8 +94,9 @@ async function serve(
   response: ServerResponse,
   signal: AbortSignal,
 ): Promise<void> {
-  const user = await authenticate(request, parts.tokens);
-  if (!user) throw unauthorized();
+  const caller = await authenticate(request, parts.tokens);
+  if (!caller) throw unauthorized();
+  const user = impersonated(parts.authorizer, caller, request);
   const url = new URL(request.url ?? "/", "https://cluster");
   const call = new Call({ request, response, user, url, signal });
   const route = parseRoute(url.pathname);
@@ -96,6 +104,33 @@ async function serve(
   const access = accessOf(call, route);
   if (!parts.authorizer.allows(user, access)) throw refusal(user, access);
   await serveResource(parts, call, route);
+}
+
+/** Who the caller asks to be taken for (kubectl --as), if a role lets it; otherwise the caller. Throws ApiError 403. */
+function impersonated(authorizer: Authorizer, caller: UserInfo, request: IncomingMessage): UserInfo {
+  const username = request.headers["impersonate-user"];
+  // Node joins repeated headers of this name with commas.
+  const groups = String(request.headers["impersonate-group"] ?? "")
+    .split(",")
+    .map((group) => group.trim())
+    .filter((group) => group !== "");
+  if (typeof username !== "string" || username === "") {
+    if (groups.length > 0) throw badRequest("a group cannot be impersonated without a user");
+    return caller;
+  }
+  const account = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(username);
+  const asks = [
+    account
+      ? { resource: "serviceaccounts", namespace: account[1]!, name: account[2]! }
+      : { resource: "users", namespace: "", name: username },
+    ...groups.map((name) => ({ resource: "groups", namespace: "", name })),
+  ];
+  for (const asked of asks) {
+    const access: Access = { kind: "resource", verb: "impersonate", group: "", subresource: "", ...asked };
+    if (!authorizer.allows(caller, access)) throw refusal(caller, access);
+  }
+  const own = account ? ["system:serviceaccounts", `system:serviceaccounts:${account[1]}`] : [];
+  return { username, groups: [...new Set([...groups, ...own, "system:authenticated"])] };
 }
 
 async function serveResource(parts: ServeParts, call: Call, route: Route): Promise<void> {

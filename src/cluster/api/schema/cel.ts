@@ -115,6 +115,12 @@ export function evaluate(expression: string, context: Record<string, unknown>): 
   return program(context);
 }
 
+/** Why a rule cannot be run, undefined when it can. */
+export function ruleProblem(expression: string): string | undefined {
+  const result = celEnvironment.check(withPlainHas(expression));
+  return result.valid ? undefined : result.error?.message.split("\n")[0];
+}
+
 /** cel-js takes no index within has(): `has(a[0].b)` is asked as `"b" in a[0]`, the same thing for the maps that objects are here. */
 function withPlainHas(expression: string): string {
   return expression.replaceAll(/\bhas\(\s*([^()]*\][^()]*)\.([A-Za-z_]\w*)\s*\)/g, '("$2" in $1)');
