@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
-import { gatewayScopeOf, mergedGatewayOf, worldChanges, type GatewayScope, type ProxyClass } from "#model";
+import {
+  gatewayProblemsOf,
+  gatewayScopeOf,
+  mergedGatewayOf,
+  worldChanges,
+  type GatewayScope,
+  type ProxyClass,
+} from "#model";
 import { planOf } from "#plan";
 import type { KubeObject } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
@@ -144,6 +151,25 @@ describe("a router's listeners", () => {
         .secret.flatMap(({ entries }) => entries.map(({ name }) => name));
     assert.deepEqual(names(own), ["kubernetes://cert", "kubernetes://cert-cacert"]);
     assert.deepEqual(names(foreign), []);
+  });
+
+  test("come with a problem for each credential that cannot be used", () => {
+    const tls = { mode: "SIMPLE", credentialName: "cert" };
+    const { engine, scope } = worldOf(
+      gateway("own", [server(443, "HTTPS", ["a.com"], tls)]),
+      gateway("foreign", [server(443, "HTTPS", ["b.com"], tls)], "default"),
+    );
+    assert.deepEqual(
+      engine.get(gatewayProblemsOf, scope).map(({ code, at, text }) => [code, at.object?.name, text]),
+      [
+        ["MZ0402", "own", "Secret sm-gateways/cert does not exist."],
+        [
+          "MZ0402",
+          "foreign",
+          "The Gateway is in namespace default, its proxy in sm-gateways: it gets no Secret there.",
+        ],
+      ],
+    );
   });
 
   test("are taken by the real Envoy", { skip: withoutEnvoy }, () => {

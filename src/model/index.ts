@@ -117,3 +117,4 @@ export { keyPairOf, trustedCaOf } from "./credentials.ts";
 export type { GatewayBinding } from "./gateway-routes.ts";
 export { boundRoutes, gatewayServices } from "./gateway-routes.ts";
 export { envoyFiltersOf } from "./envoy-filter.ts";
+export { gatewayProblemsOf } from "./gateway-problems.ts";

@@ -105,6 +105,22 @@ export const problemTable = {
     title: "Field is not supported",
     remedy: "See docs/reference/supported-fields.md; remove the field.",
   },
+  MZ0401: {
+    severity: "warning",
+    title: "Server of a Gateway is not served",
+    remedy: "Give it another port, bind or host; the older Gateway keeps what both want.",
+  },
+  MZ0402: {
+    severity: "error",
+    title: "Credential cannot be used",
+    remedy:
+      "Create the Secret in the namespace of the gateway's pods, with tls.crt and tls.key (and ca.crt for mutual TLS).",
+  },
+  MZ0403: {
+    severity: "error",
+    title: "Patch does not fit Envoy's API",
+    remedy: "Correct the field named; the patch is left out until then.",
+  },
 } as const satisfies Readonly<Record<string, ProblemRow>>;
 
 export type ProblemCode = keyof typeof problemTable;
