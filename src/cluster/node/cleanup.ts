@@ -120,7 +120,8 @@ async function removeNamespaces(layout: ClusterLayout): Promise<void> {
   const names = (await readdir(netnsDir).catch(() => [])).filter(
     (name) => name === layout.nodeNetns || name.startsWith(layout.podNetnsPrefix),
   );
-  for (const name of names) await run("ip", ["netns", "delete", name], { timeoutMs: 10_000 }).catch(() => {});
+  const input = names.map((name) => `netns delete ${name}\n`).join("");
+  if (input !== "") await run("ip", ["-force", "-batch", "-"], { input, timeoutMs: 20_000 }).catch(() => {});
   const left = await readdir(netnsDir).catch(() => ["?"]);
   // `ip netns` mounts its directory once; when nobody's namespace is left in it, the machine gets back what it had.
   if (left.length === 0) await run("umount", [netnsDir]).catch(() => {});

@@ -158,9 +158,10 @@ export interface ProbeRun {
 }
 
 const eagerPeriodMs = 100;
+const eagerExecPeriodMs = 500; // a command inside a container costs a process of the runtime each time
 
 /**
- * Repeats a probe. Until its first success a readiness or startup probe is asked every 100 ms instead of every period, so that a
+ * Repeats a probe. Until its first success a readiness or startup probe is asked every 100 ms (a command every 500 ms) instead of every period, so that a
  * program counts as ready when it is; such extra failures do not count towards `failureThreshold`, which stays a number of periods.
  */
 export function startProbe(run: ProbeRun): ProbeLoop {
@@ -197,7 +198,7 @@ export function startProbe(run: ProbeRun): ProbeLoop {
         else if (judged === false && failures % (probe.failureThreshold ?? 3) === 0)
           judge(false, result.message);
       }
-      if (run.eager && judged !== true) waitMs = Math.min(periodMs, eagerPeriodMs);
+      if (run.eager && judged !== true) waitMs = Math.min(periodMs, probe.exec === undefined ? eagerPeriodMs : eagerExecPeriodMs);
     }
     if (!stopped) timer = setTimeout(() => void once(), waitMs);
   }
