@@ -66,7 +66,7 @@ export { conditionFault, isPathTemplate, isTemplateLiteral, pathTemplateFault } 
 export type { ProblemCode, ProblemRow } from "./problems.ts";
 export { makeProblem, problemTable } from "./problems.ts";
 export type { ValidationContext } from "./validate.ts";
-export { hasErrors, validateObject } from "./validate.ts";
+export { admissionProblems, hasErrors, validateObject } from "./validate.ts";
 export { schemaKinds } from "./schema.ts";
 export type { EffectiveMeshConfig, ParsedMeshConfig } from "./mesh-config.ts";
 export {

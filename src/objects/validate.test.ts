@@ -119,7 +119,11 @@ describe("validation by rules", () => {
     const object = istioObject("EnvoyFilter", spec, "networking.istio.io/v1alpha3");
     assert.equal(hasErrors(validateObject(object)), false);
     assert.equal(
-      hasErrors(validateObject(object, { envoyPatch: () => ({ error: "nmae is no field of a cluster" }) })),
+      hasErrors(
+        validateObject(object, {
+          envoyFilter: () => [{ path: "spec.configPatches[0].patch.value.name", text: "expected a string" }],
+        }),
+      ),
       true,
     );
   });

@@ -2,6 +2,8 @@
 
 import type { Problem } from "#base";
 
+import type { EnvoyFilter } from "./envoy-filter.ts";
+import { unsupportedFieldWarnings } from "./fields.ts";
 import { kindOf, kinds, versionOf } from "./kinds.ts";
 import { refOf, type KubeObject } from "./object.ts";
 import { openReport, type Report } from "./report.ts";
@@ -11,13 +13,10 @@ import { semanticRules } from "./validate/rules.ts";
 
 export interface ValidationContext {
   /**
-   * Judges the value of an EnvoyFilter patch by Envoy's own message types, which this room does not know: a sentence for what is
-   * wrong. Absent: patches are taken as they are.
+   * What of an EnvoyFilter's patches does not fit Envoy's own message types, which this room does not know (`envoyFilterMismatches` of
+   * `#envoy`). Absent: patches are taken as they are.
    */
-  readonly envoyPatch?: (
-    applyTo: string,
-    value: unknown,
-  ) => { readonly error?: string; readonly warnings?: readonly string[] };
+  readonly envoyFilter?: (filter: EnvoyFilter) => readonly { readonly path: string; readonly text: string }[];
 }
 
 /**
@@ -61,6 +60,14 @@ function reportUnknownKind(object: KubeObject, report: Report): void {
       "apiVersion",
       `${object.kind} is not of ${object.apiVersion}: expected ${sameKind.map(({ group, versions }) => `${group}/${versions[0]}`).join(" or ")}`,
     );
+}
+
+/** What the webhook and `mizzen validate` say of an object: its problems, and the fields that have no effect yet. */
+export function admissionProblems(object: KubeObject, context: ValidationContext = {}): readonly Problem[] {
+  const problems = validateObject(object, context);
+  // In an object of wrong types no field can be told by its path.
+  if (problems.some(({ code }) => code === "MZ0101")) return problems;
+  return [...problems, ...unsupportedFieldWarnings(object)];
 }
 
 /** Whether a list of problems refuses the object. */

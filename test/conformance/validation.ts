@@ -3,6 +3,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
+import { envoyFilterMismatches } from "#envoy";
 import { hasErrors, validateObject, type KubeObject } from "#objects";
 import type { Problem } from "#base";
 
@@ -88,7 +89,7 @@ function render(problems: readonly Problem[]): string {
 }
 
 function problemsOf(item: Case): readonly Problem[] | undefined {
-  if (item.object !== undefined) return validateObject(item.object);
+  if (item.object !== undefined) return validateObject(item.object, { envoyFilter: envoyFilterMismatches });
   if (item.mode === "scalar") return plainValueProblems(item.predicate ?? "", item.value);
   if (item.fragment === null) return [];
   return meshFragmentProblems(item.fragmentPath ?? "", item.fragment);

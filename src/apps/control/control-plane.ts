@@ -3,7 +3,7 @@
 
 import { unpackWorkload, type Clock, type Logger, type WorkloadFacts } from "#base";
 import { Engine, type Change } from "#engine";
-import { resourceOf } from "#envoy";
+import { envoyFilterMismatches, resourceOf } from "#envoy";
 import {
   accessFromKubeconfig,
   accessInCluster,
@@ -15,7 +15,7 @@ import {
 import { environmentChange, podFacts, proxyClassText, tables, type ProxyClass } from "#model";
 import { planOf, viewsOf, type View } from "#plan";
 import type { InjectionMesh } from "#inject";
-import { validateObject } from "#objects";
+import { admissionProblems } from "#objects";
 import { AdsServer, adsPath, Batcher, GrpcServer, Mesh, type MeshReports, type ProxyStatus } from "#xds";
 import { admitProven, admitUnproven, classAgain, type AdmissionOptions } from "./admission.ts";
 import { loadAuthority, type StoredAuthority } from "./authority-store.ts";
@@ -426,7 +426,7 @@ export class ControlPlane {
         revision: settings.revision,
         nativeSidecars: false,
       }),
-      validateObject,
+      validateObject: (object) => admissionProblems(object, { envoyFilter: envoyFilterMismatches }),
       log,
       count: (metric, labels) => this.#metrics.webhooks[metric]?.inc(labels),
     });

@@ -1,6 +1,7 @@
 // Envoy's messages as people write them in YAML (the JSON mapping of protocol buffers) turned into the plain objects
 // that this room encodes: field names in either case, wrappers and durations as plain values, `Any` by "@type".
 
+import { parseDurationNs } from "#objects";
 import type protobuf from "protobufjs";
 import { hasMessageType, messageType, structOf, typePrefix, type Message, type TypedMessage } from "./api.ts";
 
@@ -121,10 +122,11 @@ function wellKnown(name: string, json: unknown, path: string): Message | undefin
   return { value: scalarFromJson(value.type, plain, path) };
 }
 
+/** Protobuf's JSON form, and Go's (`500ms`), which Istio takes too. */
 function durationFromJson(json: unknown, path: string): Message {
-  const parts = typeof json === "string" ? /^(-?\d+)(?:\.(\d{1,9}))?s$/.exec(json) : null;
-  if (parts === null) throw new JsonMismatch(path, 'expected a duration in seconds such as "1.5s"');
-  return { seconds: Number(parts[1]), nanos: Number((parts[2] ?? "").padEnd(9, "0")) };
+  const ns = typeof json === "string" ? parseDurationNs(json) : undefined;
+  if (ns === undefined) throw new JsonMismatch(path, 'expected a duration in seconds such as "1.5s"');
+  return { seconds: Number(ns / 1_000_000_000n), nanos: Number(ns % 1_000_000_000n) };
 }
 
 function camelCase(name: string): string {

@@ -1,5 +1,6 @@
 // Which rules belong to which kind, in one table.
 
+import type { EnvoyFilter } from "../envoy-filter.ts";
 import { groupOf } from "../kinds.ts";
 import type { KubeObject } from "../object.ts";
 import type { Report } from "../report.ts";
@@ -38,7 +39,8 @@ const rules: Readonly<Record<string, Rules>> = {
     checkWorkloadEntry(spec, "spec", { mayBeName: true }, report),
   "networking.istio.io/WorkloadGroup": (spec, report) => checkWorkloadGroup(spec, report),
   "networking.istio.io/Sidecar": (spec, report, { namespace }) => checkSidecar(spec, namespace, report),
-  "networking.istio.io/EnvoyFilter": (spec, report, { context }) => checkEnvoyFilter(spec, context, report),
+  "networking.istio.io/EnvoyFilter": (_spec, report, { object, context }) =>
+    checkEnvoyFilter(object as EnvoyFilter, context, report),
   "networking.istio.io/ProxyConfig": (
     spec: { readonly selector?: { readonly matchLabels?: Record<string, string> } },
     report,

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { type Problem, renderProblem } from "#base";
-import { type KubeObject, validateObject } from "#objects";
+import { admissionProblems, type KubeObject } from "#objects";
 import pc from "picocolors";
 import { type Command, NotSoError, textFlag, UsageError } from "../command.ts";
 import { manifestFiles } from "../manifests.ts";
@@ -62,7 +62,7 @@ function checkFile(file: string): Finding[] {
 }
 
 function problemsOf(object: unknown): readonly Problem[] {
-  if (isObject(object)) return validateObject(object);
+  if (isObject(object)) return admissionProblems(object);
   const text = "an object with apiVersion, kind and metadata.name is expected";
   return [{ code: "MZ0002", severity: "error", at: {}, text }];
 }
