@@ -104,6 +104,9 @@ export class KubeClient {
       if (status !== 200) throw errorOf(status, await readText(response), path);
       opened();
       for await (const line of linesOf(response, heard)) yield JSON.parse(line);
+    } catch (error) {
+      // A watch that fell silent is only to be asked for anew.
+      if (!silence.signal.aborted || signal.aborted) throw error;
     } finally {
       clearTimeout(timer);
       silence.abort();

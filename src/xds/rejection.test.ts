@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { resource } from "#envoy";
-import { culpritsOf, halves } from "./rejection.ts";
+import { culpritsOf, halves, reasonFor } from "./rejection.ts";
 import type { SentResource } from "./subscription.ts";
 
 function sent(...entries: readonly (readonly [string, boolean])[]): Map<string, SentResource> {
@@ -23,6 +23,13 @@ test("the message's words name the culprit, and no name that is a part of anothe
   assert.deepEqual(culpritsOf(names, reason), ["outbound|80||x.a.b"]);
   assert.deepEqual(culpritsOf(names, "something is wrong"), []);
   assert.deepEqual(culpritsOf(sent(["a", false]), "something is wrong"), ["a"]);
+});
+
+test("of a message about several resources each gets its own line", () => {
+  const reason = "Error adding/updating listener(s) a: no Lua\nb: no regex\n";
+  assert.equal(reasonFor("a", reason), "no Lua");
+  assert.equal(reasonFor("b", reason), "no regex");
+  assert.equal(reasonFor("c", "all is wrong"), "all is wrong");
 });
 
 test("what others have taken is innocent as long as something else can be at fault", () => {

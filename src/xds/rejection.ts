@@ -1,6 +1,7 @@
 // Finding the resource at fault after a rejection. Envoy rejects a response, and names in its message the resources that
 // it did not take, mostly; where it does not, the response is sent again in halves until one resource is left.
 
+import { renderRef, type ObjectRef } from "#base";
 import type { SentResource } from "./subscription.ts";
 
 /** The resources of a rejected response that are surely at fault: the only one, or those that the message names. */
@@ -10,6 +11,37 @@ export function culpritsOf(sent: ReadonlyMap<string, SentResource>, reason: stri
   // What the others have taken already is at fault only if nothing else can be.
   const onTrial = named.filter((name) => sent.get(name)?.trial !== undefined);
   return onTrial.length > 0 ? onTrial : named;
+}
+
+/** The part of a rejection's message that is about one resource: Envoy writes a line `<name>: <reason>` for each. */
+export function reasonFor(name: string, reason: string): string {
+  const line = reason.split("\n").find((one) => isNamed(one, name) && one.includes(`${name}: `));
+  return line === undefined ? reason : line.slice(line.indexOf(`${name}: `) + name.length + 2);
+}
+
+/** A rejection in one line for people: what was rejected, why, and the objects that it is made from. */
+export function renderRejection(
+  culprits: readonly string[],
+  sent: ReadonlyMap<string, SentResource>,
+  reason: string,
+): string {
+  if (culprits.length === 0) return reason;
+  const shown = culprits.slice(0, culpritsShownMax).map((name) => {
+    const refs = (sent.get(name)?.resource.origins ?? []).map(({ object }) => object);
+    const objects = [...new Set(refs.toSorted(filtersFirst).map(renderRef))].slice(0, objectsShownMax);
+    const from = objects.length === 0 ? "" : ` (from ${objects.join(", ")})`;
+    return `${name}: ${reasonFor(name, reason)}${from}`;
+  });
+  const more = culprits.length - shown.length;
+  return shown.join("; ") + (more === 0 ? "" : `; and ${more} more`);
+}
+
+const culpritsShownMax = 3;
+const objectsShownMax = 4;
+
+/** An EnvoyFilter writes what it likes, everything else has been checked: it is the likelier cause. */
+function filtersFirst(a: ObjectRef, b: ObjectRef): number {
+  return Number(b.kind === "EnvoyFilter") - Number(a.kind === "EnvoyFilter");
 }
 
 /**

@@ -13,7 +13,7 @@ import { resourceTypes, type ResourceType } from "#plan";
 import type { LiveView, Rejection, Target } from "./view.ts";
 import { namedBy } from "./view.ts";
 import { newcomerWaitMs, orderWaitMs, responseBytesMax, stuckAfterMs, subscribedNamesMax } from "./limits.ts";
-import { culpritsOf, halves } from "./rejection.ts";
+import { culpritsOf, halves, reasonFor, renderRejection } from "./rejection.ts";
 import { Subscription, toldAbsent, uncertain, type SentResource } from "./subscription.ts";
 import { renderResponse, type DeltaRequest } from "./wire.ts";
 
@@ -233,7 +233,6 @@ export class AdsSession {
   #rejected(type: ResourceType, subscription: Subscription, reason: string): void {
     const inFlight = subscription.inFlight!;
     subscription.inFlight = undefined;
-    subscription.lastRejection = reason;
     const group = subscription.trialGroups.shift();
     // Of a rejected response Envoy may have taken the good ones (clusters, listeners) or nothing (virtual hosts).
     for (const name of inFlight.resources.keys()) {
@@ -246,8 +245,9 @@ export class AdsSession {
       subscription.recheck.add(name);
     }
     const culprits = culpritsOf(inFlight.resources, reason);
+    subscription.lastRejection = renderRejection(culprits, inFlight.resources, reason);
     for (const name of culprits)
-      this.#refuse(type, subscription, name, inFlight.resources.get(name)!, reason);
+      this.#refuse(type, subscription, name, inFlight.resources.get(name)!, reasonFor(name, reason));
     if (culprits.length === 0) subscription.trialGroups.unshift(...halves(inFlight.resources));
     else if (group !== undefined) subscription.trialGroups.unshift(group);
     this.#options.reports.rejected(type, culprits, reason);

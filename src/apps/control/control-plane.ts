@@ -28,7 +28,7 @@ import { Inputs } from "./inputs.ts";
 import { KubeSource } from "./kube-source.ts";
 import { createMetrics, serviceOf, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
-import { RejectionWriter } from "./rejection-writer.ts";
+import { objectsAtFault, RejectionWriter } from "./rejection-writer.ts";
 import { mayRead, reviewToken } from "./reviews.ts";
 import { RootPublisher } from "./root-publisher.ts";
 import type { ObjectSource, Settings } from "./settings.ts";
@@ -193,12 +193,14 @@ export class ControlPlane {
         if (!news) return;
         log.warn({ type, name, proxy, reason }, "resource rejected; the last good version stays in use");
         count(serviceOf[type], 1);
+        for (const object of objectsAtFault(rejection)) this.#metrics.rejectedObjects.set({ ...object }, 1);
         this.#rejections?.rejected(rejection);
       },
       cleared: (rejection) => {
         const { type, name } = rejection;
         log.info({ type, name }, "rejected resource replaced");
         count(serviceOf[type], -1);
+        for (const object of objectsAtFault(rejection)) this.#metrics.rejectedObjects.remove({ ...object });
         this.#rejections?.cleared(rejection);
       },
       published: () => {},

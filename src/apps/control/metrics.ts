@@ -1,5 +1,5 @@
 // The control plane's metrics, under the names that Istio's dashboards and alerts know. Labels are bounded: types,
-// reasons and kinds, never names.
+// reasons and kinds; names only of objects at fault, as long as they are.
 
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { ResourceType } from "#plan";
@@ -46,6 +46,11 @@ export function createMetrics(version: string) {
         ),
       ]),
     ),
+    rejectedObjects: gauge("pilot_rejected_objects", "Objects that a rejected resource is made from", [
+      "kind",
+      "namespace",
+      "name",
+    ]),
     refused: counter("pilot_xds_refused", "Streams refused: not proven, not entitled, or over a limit"),
     convergence: new Histogram({
       name: "pilot_proxy_convergence_time",

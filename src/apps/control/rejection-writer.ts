@@ -25,6 +25,9 @@ interface Condition {
 const conditionType = "Programmed";
 /** Objects that one rejection is written to: a listener can be made from dozens, and one of the first is at fault. */
 const objectsMax = 5;
+/** One mistake is often rejected in many resources: one event says so. */
+const eventPauseMs = 30_000;
+const eventsRememberedMax = 10_000;
 /** Kubernetes' limit for an event's message. */
 const messageLengthMax = 1_000;
 
@@ -40,6 +43,7 @@ export function objectsAtFault({ origins }: Rejection): ObjectRef[] {
 
 export class RejectionWriter {
   readonly #options: RejectionWriterOptions;
+  readonly #eventAtMs = new Map<string, number>();
 
   constructor(options: RejectionWriterOptions) {
     this.#options = options;
@@ -55,9 +59,7 @@ export class RejectionWriter {
     for (const object of objectsAtFault(rejection)) {
       const status = { status: "False", reason: "RejectedByProxy", message } as const;
       this.#submitCondition(object, status);
-      this.#options.writer.submit(`event ${renderRef(object)} ${type} ${name}`, () =>
-        this.#writeEvent(object, message),
-      );
+      this.#submitEvent(object, message);
     }
   }
 
@@ -65,6 +67,15 @@ export class RejectionWriter {
     for (const object of objectsAtFault(rejection)) {
       this.#submitCondition(object, { status: "True", reason: "Accepted", message: "" });
     }
+  }
+
+  #submitEvent(object: ObjectRef, message: string): void {
+    const ref = renderRef(object);
+    const nowMs = this.#options.clock.monotonicMs();
+    if (nowMs - (this.#eventAtMs.get(ref) ?? -Infinity) < eventPauseMs) return;
+    if (this.#eventAtMs.size > eventsRememberedMax) this.#eventAtMs.clear();
+    this.#eventAtMs.set(ref, nowMs);
+    this.#options.writer.submit(`event ${ref}`, () => this.#writeEvent(object, message));
   }
 
   #submitCondition(object: ObjectRef, condition: Pick<Condition, "status" | "reason" | "message">): void {
