@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { AddressInfo } from "node:net";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { forward } from "./forward.ts";
 import { startEcho, type Echo } from "./server.ts";
 
@@ -14,9 +14,8 @@ const servers = await startEcho({
     { kind: "tcp", port: 0, address, serverFirst: true },
   ],
 });
-after(() => {
-  for (const server of servers) server.close();
-});
+// Nothing waits for them, and all unit tests share a process.
+for (const server of servers) server.unref();
 const [http, tcp, serverFirst] = servers.map((server) => (server.address() as AddressInfo).port);
 
 test("HTTP/1.1 and HTTP/2 on one port answer with what they saw", async () => {
