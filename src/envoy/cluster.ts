@@ -93,9 +93,9 @@ function discovery(
   service: MeshService,
   { loadBalancer }: PortPolicy,
 ): Message {
-  if (service.resolution === "original-destination" || loadBalancer?.simple === "PASSTHROUGH")
+  if (key.toOriginal || loadBalancer?.simple === "PASSTHROUGH")
     return { type: "ORIGINAL_DST", lbPolicy: "CLUSTER_PROVIDED" };
-  if (service.resolution === "endpoints") {
+  if (service.resolution === "endpoints" || service.resolution === "original-destination") {
     return {
       type: "EDS",
       edsClusterConfig: {
@@ -168,7 +168,7 @@ function securityOf(read: Read, secured: Secured): Security {
       minProtocolVersion: readMesh(read, "meshMTLS")?.minProtocolVersion,
     }),
   );
-  if (service.resolution === "original-destination" || policy.loadBalancer?.simple === "PASSTHROUGH") {
+  if (key.toOriginal || policy.loadBalancer?.simple === "PASSTHROUGH") {
     // Envoy has no metadata of an original destination: mutual TLS only where every endpoint speaks it.
     const endpoints = read(endpointsOf, service.key).filter(({ servicePort }) => servicePort === key.port);
     const all = endpoints.length > 0 && endpoints.every(({ mesh }) => mesh);

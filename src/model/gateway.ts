@@ -73,7 +73,7 @@ export const gatewayScopeOf = defineKeyedQuery<ProxyClass, GatewayScope>(
     namespace: proxy.namespace,
     labels: proxy.labels,
     addresses: instanceAddresses(proxy),
-    outbound: { ...read(outboundScopeOf, proxy), sidecar: "", unintercepted: false },
+    outbound: { ...read(outboundScopeOf, proxy), sidecar: "", unintercepted: true },
   }),
   sameData,
 );

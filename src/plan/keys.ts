@@ -22,6 +22,8 @@ export interface OutboundClusterKey {
   readonly rules: readonly string[];
   /** The client's locality, where load balancing looks at it; otherwise "". */
   readonly locality: string;
+  /** Connections go on to the address that the client meant: headless services, for captured traffic. */
+  readonly toOriginal: boolean;
 }
 
 /** PassthroughCluster, BlackHoleCluster: the same bytes for every proxy. */

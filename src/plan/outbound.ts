@@ -136,10 +136,12 @@ interface ServiceClient {
   readonly namespace: string;
   readonly labels: Labels;
   readonly locality: string;
+  readonly unintercepted: boolean;
 }
 
-function clientOf({ namespace, labels, locality }: OutboundScope, service: string): ServiceClient {
-  return { service, namespace, labels, locality };
+function clientOf(scope: OutboundScope, service: string): ServiceClient {
+  const { namespace, labels, locality, unintercepted } = scope;
+  return { service, namespace, labels, locality, unintercepted };
 }
 
 interface ServiceClusters {
@@ -153,7 +155,7 @@ const noClusters: ServiceClusters = { entries: [], byEndpoints: false };
 const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
   "serviceClusters",
   stableText,
-  (read, { service: key, namespace, labels, locality }) => {
+  (read, { service: key, namespace, labels, locality, unintercepted }) => {
     const service = read(serviceOf, key);
     if (service === undefined || service.resolution === "alias") return noClusters;
     const { host } = service;
@@ -161,15 +163,19 @@ const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
     const joined = rules.join(",");
     const subsets = ["", ...read(subsetNames, joined)];
     const near = read(asksForLocality, joined) ? locality : "";
+    // Nothing that reaches a router was meant for an address that it could go on to: it picks an endpoint itself.
+    const toOriginal = service.resolution === "original-destination" && !unintercepted;
     const entries = service.ports
       .filter(({ protocol }) => protocol !== "udp")
       .flatMap(({ port }) =>
         subsets.map((subset): Planned<OutboundClusterKey> => ({
           name: outboundClusterName(port, subset, host),
-          key: { kind: "outbound", service: key, port, subset, rules, locality: near },
+          key: { kind: "outbound", service: key, port, subset, rules, locality: near, toOriginal },
         })),
       );
-    return { entries, byEndpoints: service.resolution === "endpoints" };
+    const byEndpoints =
+      service.resolution === "endpoints" || (service.resolution === "original-destination" && !toOriginal);
+    return { entries, byEndpoints };
   },
   sameData,
 );

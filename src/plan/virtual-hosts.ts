@@ -118,7 +118,7 @@ const ruleHosts = defineKeyedQuery<
   "ruleHosts",
   ({ outlet, port }) => `${port} ${outletText(outlet)}`,
   (read, { outlet, port }) => {
-    const served = read(servicesAt, { outlet, port }).map((key) => key.slice(key.indexOf("/") + 1));
+    const served = new Set(read(servicesAt, { outlet, port }).map((key) => key.slice(key.indexOf("/") + 1)));
     const routes = read(visibleRoutes, outlet).filter(({ http }) => http);
     const hosts = new Set<string>();
     for (const route of routes) {
@@ -143,8 +143,8 @@ const ruleHosts = defineKeyedQuery<
   sameData,
 );
 
-function servesAny(host: string, served: readonly string[]): boolean {
-  return isWildcard(host) ? served.some((one) => hostCovers(host, one)) : served.includes(host);
+function servesAny(host: string, served: ReadonlySet<string>): boolean {
+  return isWildcard(host) ? served.values().some((one) => hostCovers(host, one)) : served.has(host);
 }
 
 function clientFacts(scope: OutboundScope): NonNullable<OutboundVirtualHostKey["client"]> {
