@@ -185,6 +185,15 @@ describe("who may ask the API server", () => {
   it("what is lacking says so: 404 for no such path, 501 for exec, 405 for a verb that is not there", async () => {
     await cluster.server.store.create("pods", pod("lacking"));
     assert.equal((await ask(cluster, "/api/v1/submarines", { client: admin })).code, 404);
+    assert.equal((await ask(cluster, "/api/v1/pods/%ff", { client: admin })).code, 400);
+    const contentType = "application/vnd.kubernetes.protobuf";
+    const garbled = await ask(cluster, "/api/v1/namespaces", {
+      client: admin,
+      method: "POST",
+      body: "k8s",
+      contentType,
+    });
+    assert.equal(garbled.code, 400);
     const exec = await ask(cluster, "/api/v1/namespaces/default/pods/lacking/exec", {
       client: admin,
       method: "POST",

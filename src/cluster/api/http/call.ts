@@ -27,7 +27,7 @@ export function parseRoute(path: string): Route | undefined {
   const parts = path
     .split("/")
     .filter((part) => part !== "")
-    .map(decodeURIComponent);
+    .map(decoded);
   const isCore = parts[0] === "api";
   if (!isCore && parts[0] !== "apis") return undefined;
   const [group, version, ...rest] = isCore ? ["", ...parts.slice(1)] : parts.slice(1);
@@ -38,6 +38,14 @@ export function parseRoute(path: string): Route | undefined {
   if (more.length > 0) return undefined;
   const namespace = ofNamespace ? rest[1]! : "";
   return { group, version, plural: plural!, namespace, name: name ?? "", subresource: subresource ?? "" };
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch (cause) {
+    throw new ApiError(400, "BadRequest", `the path is not well-formed: ${part}`, {}, { cause });
+  }
 }
 
 export class Call {

@@ -6,7 +6,7 @@
 
 import protobuf from "protobufjs";
 import protos from "../generated/builtin-protos.json" with { type: "json" };
-import { badRequest } from "../errors.ts";
+import { ApiError, badRequest } from "../errors.ts";
 import type { JsonRecord } from "../json.ts";
 import { isRecord, stringOf } from "../json.ts";
 import { splitApiVersion } from "../kinds/kind.ts";
@@ -46,8 +46,8 @@ export function parseProtobuf(body: Uint8Array): JsonRecord {
     const reader = protobuf.Reader.create(raw);
     return { apiVersion, kind, ...readMessage(reader, reader.len, type, schemaOf(type), 0) };
   } catch (error) {
-    if (error instanceof RangeError) throw badRequest("the body ends too early");
-    throw error;
+    if (error instanceof ApiError) throw error;
+    throw badRequest(`the body cannot be read: ${error instanceof Error ? error.message : "unknown"}`);
   }
 }
 

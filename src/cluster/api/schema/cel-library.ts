@@ -57,7 +57,10 @@ class CelQuantity {
   }
 }
 
-class CelFormats {}
+class CelFormats {
+  /** cel-js knows a value by its class, and a class needs something in it. */
+  readonly kind = "formats";
+}
 
 class CelFormat {
   readonly pattern: RegExp;

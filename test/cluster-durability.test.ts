@@ -6,16 +6,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { silentLog } from "#base";
-import { Database } from "./database.ts";
-import { ask, startTestServer, until } from "./testing.ts";
+import { Database } from "../src/cluster/api/database.ts";
+import { ask, startTestServer, until } from "../src/cluster/api/testing.ts";
 
 describe("durability", () => {
   it("kill -9 in the midst of writes loses no object that was accepted", async () => {
     const dir = mkdtempSync(join(tmpdir(), "mizzen-kill-"));
     const program = `
-      import { startApiServer } from ${JSON.stringify(new URL("./server.ts", import.meta.url).href)};
-      import { testClock } from ${JSON.stringify(new URL("./testing.ts", import.meta.url).href)};
-      import { silentLog } from ${JSON.stringify(new URL("../../base/index.ts", import.meta.url).href)};
+      import { startApiServer } from ${JSON.stringify(new URL("../src/cluster/api/server.ts", import.meta.url).href)};
+      import { testClock } from ${JSON.stringify(new URL("../src/cluster/api/testing.ts", import.meta.url).href)};
+      import { silentLog } from ${JSON.stringify(new URL("../src/base/index.ts", import.meta.url).href)};
       const { store } = await startApiServer({ dataDir: ${JSON.stringify(dir)}, listen: [], clock: testClock, log: silentLog });
       for (let i = 0; ; i += 1) {
         await store.create("configmaps", { apiVersion: "v1", kind: "ConfigMap", metadata: { name: "n" + i, namespace: "default" }, data: { i: String(i) } });
@@ -51,9 +51,9 @@ describe("durability", () => {
   it("on a full disk a write fails, reads go on, and nothing that was accepted is lost", async () => {
     const dir = mkdtempSync(join(tmpdir(), "mizzen-full-"));
     const program = `
-      import { startApiServer } from ${JSON.stringify(new URL("./server.ts", import.meta.url).href)};
-      import { testClock } from ${JSON.stringify(new URL("./testing.ts", import.meta.url).href)};
-      import { silentLog } from ${JSON.stringify(new URL("../../base/index.ts", import.meta.url).href)};
+      import { startApiServer } from ${JSON.stringify(new URL("../src/cluster/api/server.ts", import.meta.url).href)};
+      import { testClock } from ${JSON.stringify(new URL("../src/cluster/api/testing.ts", import.meta.url).href)};
+      import { silentLog } from ${JSON.stringify(new URL("../src/base/index.ts", import.meta.url).href)};
       const { store } = await startApiServer({ dataDir: ${JSON.stringify(dir)}, listen: [], controllers: false, clock: testClock, log: silentLog });
       const data = { text: "x".repeat(20_000) };
       const written = [];

@@ -4,9 +4,9 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import type { LogAsk } from "./http/subresources.ts";
-import { hasKubectl, kubectlPath, startTestServer } from "./testing.ts";
-import type { TestServer } from "./testing.ts";
+import type { LogAsk } from "#cluster";
+import { hasKubectl, kubectlPath, startTestServer } from "../src/cluster/api/testing.ts";
+import type { TestServer } from "../src/cluster/api/testing.ts";
 
 const why = hasKubectl ? false : "kubectl is not in .cache/bin; npm run set-up brings it";
 
