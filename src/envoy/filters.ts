@@ -116,6 +116,12 @@ export const originalDestination: Message = {
   typedConfig: typed("envoy.extensions.filters.listener.original_dst.v3.OriginalDst"),
 };
 
+/** Under TPROXY the application sees its caller's own address; the mark lets the answers back to the proxy. */
+export const originalSource: Message = {
+  name: "envoy.filters.listener.original_src",
+  typedConfig: typed("envoy.extensions.filters.listener.original_src.v3.OriginalSrc", { mark: 1337 }),
+};
+
 /** Looks for a TLS hello: server name, ALPN. `ports` says at which destination ports, or at which ones not. */
 export function tlsInspector(
   ports: { readonly only?: readonly number[]; readonly not?: readonly number[] } = {},

@@ -141,6 +141,26 @@ describe("a router's listeners", () => {
     assert.equal(world.engine.get(mergedGatewayOf, world.scope).conflicts.length, 1);
   });
 
+  test("never have two chains with one server name, whatever the VirtualServices say", () => {
+    const world = worldOf(
+      gateway("both", [
+        server(443, "HTTPS", ["a.com"], { mode: "SIMPLE", credentialName: "cert" }),
+        server(443, "TLS", ["*"], { mode: "PASSTHROUGH" }, "pass"),
+      ]),
+      virtualService("pass", {
+        hosts: ["*"],
+        gateways: ["sm-gateways/both"],
+        tls: [
+          {
+            match: [{ sniHosts: ["A.com", "b.com"] }],
+            route: [{ destination: { host: "db", port: { number: 1 } } }],
+          },
+        ],
+      }),
+    );
+    assert.deepEqual(serverNames(listenersOf(world)[0]), [["a.com"], ["b.com"]]);
+  });
+
   test("give a Secret to a router of its own namespace only, and only when a Gateway there names it", () => {
     const tls = { mode: "MUTUAL", credentialName: "cert" };
     const own = worldOf(gateway("own", [server(443, "HTTPS", ["a.com"], tls)]));

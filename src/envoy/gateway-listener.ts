@@ -84,19 +84,34 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
 function chainsOf(edge: Edge, servers: readonly MergedServer[]): Chain[] {
   const [first] = servers;
   if (first?.kind === "http") return [httpChain(edge, first, servers)];
-  const taken = new Set<string>();
-  return servers.flatMap((server) => {
+  const chains = servers.flatMap((server) => {
     switch (server.kind) {
       case "https":
         return [httpChain(edge, server, [server])];
       case "passthrough":
-        return passthroughChains(edge, server, taken);
+        return passthroughChains(edge, server);
       case "tcp":
       case "tls-terminating":
         return tcpChains(edge, server);
       default:
         return [];
     }
+  });
+  return distinct(chains);
+}
+
+/** Two chains that match alike would make Envoy reject the whole listener: the first one keeps what both want. */
+function distinct(chains: readonly Chain[]): Chain[] {
+  const taken = new Set<string>();
+  return chains.flatMap((one) => {
+    const wanted = one.serverNames.length === 0 ? [""] : one.serverNames;
+    const left = wanted.filter((name) => !taken.has(name));
+    for (const name of left) taken.add(name);
+    if (left.length === wanted.length) return [one];
+    if (left.length === 0) return [];
+    return [
+      { ...one, serverNames: left, message: { ...one.message, filterChainMatch: { serverNames: left } } },
+    ];
   });
 }
 
@@ -136,15 +151,14 @@ function tcpChains(edge: Edge, server: MergedServer): Chain[] {
 }
 
 /** TLS that passes through: a chain for each match on server names. */
-function passthroughChains(edge: Edge, server: MergedServer, taken: Set<string>): Chain[] {
+function passthroughChains(edge: Edge, server: MergedServer): Chain[] {
   return boundTo(edge, server).flatMap((facts) =>
     edge.read(streamRoutesOf, facts.key).tls.flatMap(({ match, route = [] }) =>
       match.filter(isFor(server)).flatMap(({ sniHosts }) => {
-        // Two chains with one server name would make Envoy reject the listener: the first keeps it.
-        if (route.length === 0 || sniHosts.some((host) => taken.has(host))) return [];
-        for (const host of sniHosts) taken.add(host);
+        if (route.length === 0) return [];
+        const hosts = sniHosts.map((host) => host.toLowerCase());
         const filters = streamFilters(edge, server, facts, route, false);
-        return [chain(edge, server, filters, sniHosts, [server.object, refOfRoute(facts)])];
+        return [chain(edge, server, filters, hosts, [server.object, refOfRoute(facts)])];
       }),
     ),
   );

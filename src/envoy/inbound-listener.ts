@@ -18,6 +18,7 @@ import {
   httpConnectionManager,
   httpInspector,
   originalDestination,
+  originalSource,
   tcpProxy,
   tlsInspector,
   type FilterSettings,
@@ -74,7 +75,11 @@ export function virtualInbound(read: Read, { scope }: VirtualInboundKey): EnvoyR
   const message: Message = {
     ...listener(read, "virtualInbound", "0.0.0.0", meshPorts.inbound),
     filterChains: [blackhole(workload.settings), ...chains.map(({ chain }) => chain)],
-    listenerFilters: [originalDestination, ...inspectors(targets)],
+    listenerFilters: [
+      originalDestination,
+      ...(scope.interception === "TPROXY" ? [originalSource] : []),
+      ...inspectors(targets),
+    ],
     ...(scope.interception === "TPROXY" ? { transparent: wrapped(true) } : {}),
   };
   return resource("listener", "virtualInbound", message, originsOf(chains, workload, modes.policies));
