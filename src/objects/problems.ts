@@ -121,6 +121,21 @@ export const problemTable = {
     title: "Patch does not fit Envoy's API",
     remedy: "Correct the field named; the patch is left out until then.",
   },
+  MZ0801: {
+    severity: "error",
+    title: "Annotation steers injection to what cannot work",
+    remedy: "Correct or remove the annotation in the workload's pod template.",
+  },
+  MZ0802: {
+    severity: "error",
+    title: "proxy.istio.io/config cannot be read",
+    remedy: "Write the fields of ProxyConfig as YAML, as `concurrency: 2`.",
+  },
+  MZ0803: {
+    severity: "error",
+    title: "Injection template cannot be used",
+    remedy: "Correct the template in the ConfigMap istio-sidecar-injector, or the annotation that names it.",
+  },
 } as const satisfies Readonly<Record<string, ProblemRow>>;
 
 export type ProblemCode = keyof typeof problemTable;

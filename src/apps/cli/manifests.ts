@@ -2,7 +2,8 @@
 
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { extname, join, relative } from "node:path";
-import { LineCounter, parseAllDocuments } from "yaml";
+import { renderProblem } from "#base";
+import { parseManifest, renderPosition } from "#objects";
 import { NotSoError } from "./command.ts";
 import { ApiError, type KubeClient, type KubeObjectLike } from "./kube.ts";
 
@@ -45,24 +46,10 @@ function parsedByBuild(root: string): Record<string, { mtimeMs: number; objects:
 
 /** Throws NotSoError with file, line and column when a document is no YAML or no object. */
 export function readManifest(file: string): KubeObjectLike[] {
-  const counter = new LineCounter();
-  const documents = parseAllDocuments(readFileSync(file, "utf8"), { lineCounter: counter });
-  const objects: KubeObjectLike[] = [];
-  for (const document of documents) {
-    const [error] = document.errors;
-    if (error !== undefined) {
-      const { line, col } = counter.linePos(error.pos[0]);
-      throw new NotSoError(`${file}:${line}:${col}: ${error.message.split("\n")[0]}`);
-    }
-    const object = document.toJS() as (KubeObjectLike & { items?: KubeObjectLike[] }) | null;
-    if (object === null) continue;
-    const { line } = counter.linePos(document.range[0]);
-    if (typeof object.kind !== "string" || typeof object.apiVersion !== "string") {
-      throw new NotSoError(`${file}:${line}:1: an object with apiVersion and kind is expected`);
-    }
-    objects.push(...(object.kind === "List" ? (object.items ?? []) : [object]));
-  }
-  return objects;
+  const { documents, problems } = parseManifest(readFileSync(file, "utf8"), file);
+  const [problem] = problems;
+  if (problem !== undefined) throw new NotSoError(`${renderPosition(problem)}: ${renderProblem(problem)}`);
+  return documents.map(({ object }) => object as KubeObjectLike);
 }
 
 /** What others need comes first. */

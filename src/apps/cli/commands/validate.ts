@@ -2,11 +2,16 @@
 
 import { readFileSync } from "node:fs";
 import { type Problem, renderProblem } from "#base";
-import { admissionProblems, type KubeObject } from "#objects";
+import {
+  admissionProblems,
+  type ManifestProblem,
+  parseManifest,
+  placeProblem,
+  renderPosition,
+} from "#objects";
 import pc from "picocolors";
 import { type Command, NotSoError, textFlag, UsageError } from "../command.ts";
 import { manifestFiles } from "../manifests.ts";
-import { parsePlaced } from "../positions.ts";
 
 export const validate: Command = {
   name: "validate",
@@ -28,58 +33,26 @@ export const validate: Command = {
     if (path === undefined) throw new UsageError("validate wants a file or folder: mizzen validate -f FILE");
     const asJson = textFlag(flags, "output") === "json";
     const files = path === "-" ? ["-"] : manifestFiles(path);
-    const found = files.flatMap(checkFile);
+    // Loaded here alone: it brings the description of Envoy's whole API.
+    const { envoyFilterMismatches } = await import("#envoy");
+    const found = files.flatMap((file) => checkFile(file, { envoyFilter: envoyFilterMismatches }));
     if (asJson) io.out(JSON.stringify(found, undefined, 2));
     else
-      for (const { where, problem } of found)
-        io.out(`${where}: ${word(problem, io.isTerminal)}: ${renderProblem(problem)}`);
-    const errors = found.filter(({ problem }) => problem.severity === "error").length;
+      for (const problem of found)
+        io.out(`${renderPosition(problem)}: ${word(problem, io.isTerminal)}: ${renderProblem(problem)}`);
+    const errors = found.filter(({ severity }) => severity === "error").length;
     if (errors > 0) throw new NotSoError(`${counted(errors, "error")} in ${counted(files.length, "file")}`);
     if (!asJson) io.out(`${counted(files.length, "file")} checked: valid`);
   },
 };
 
-interface Finding {
-  /** `file:line:column`. */
-  readonly where: string;
-  readonly problem: Problem;
-}
-
-function checkFile(file: string): Finding[] {
-  const { objects, faults } = parsePlaced(read(file));
-  const shown = file === "-" ? "standard input" : file;
-  const syntax = faults.map(({ line, column, text }): Finding => {
-    const problem: Problem = { code: "MZ0001", severity: "error", at: {}, text: `this is no YAML: ${text}` };
-    return { where: `${shown}:${line}:${column}`, problem };
-  });
-  const rules = objects.flatMap(({ object, placeOf }) =>
-    problemsOf(object).map((problem): Finding => {
-      const { line, column } = placeOf(problem.at.path ?? "");
-      return { where: `${shown}:${line}:${column}`, problem };
-    }),
+/** As the webhook of the control plane judges them. */
+function checkFile(file: string, context: Parameters<typeof admissionProblems>[1]): ManifestProblem[] {
+  const { documents, problems } = parseManifest(read(file), file === "-" ? "standard input" : file);
+  const found = documents.flatMap((document) =>
+    admissionProblems(document.object, context).map((problem) => placeProblem(problem, document)),
   );
-  return [...syntax, ...rules];
-}
-
-function problemsOf(object: unknown): readonly Problem[] {
-  if (isObject(object)) return admissionProblems(object);
-  const text = "an object with apiVersion, kind and metadata.name is expected";
-  return [{ code: "MZ0002", severity: "error", at: {}, text }];
-}
-
-function isObject(value: unknown): value is KubeObject {
-  if (typeof value !== "object" || value === null) return false;
-  const { apiVersion, kind, metadata } = value as {
-    apiVersion?: unknown;
-    kind?: unknown;
-    metadata?: unknown;
-  };
-  return (
-    typeof apiVersion === "string" &&
-    typeof kind === "string" &&
-    typeof metadata === "object" &&
-    metadata !== null
-  );
+  return [...problems, ...found];
 }
 
 function read(file: string): string {
