@@ -2,7 +2,7 @@
 // (MeshConfig, injection values). A text that cannot be read changes nothing: the last good one stays.
 
 import { parse } from "yaml";
-import type { Logger } from "#base";
+import { renderProblem, type Logger } from "#base";
 import type { Change, Engine } from "#engine";
 import { defaultValues, mergeValues, type InjectionValues } from "#inject";
 import {
@@ -14,7 +14,14 @@ import {
   type ConfigMap,
   type Pod,
 } from "#model";
-import { objectKey, type KubeObject, type MeshConfig } from "#objects";
+import {
+  defaultMeshConfig,
+  objectKey,
+  parseMeshConfig,
+  unsupportedMeshFields,
+  type KubeObject,
+  type MeshConfig,
+} from "#objects";
 
 export interface InputsOptions {
   readonly engine: Engine;
@@ -102,7 +109,7 @@ export class Inputs {
     const { kind, metadata } = object;
     if (kind !== "ConfigMap" || metadata.namespace !== this.#options.namespace) return [];
     if (metadata.name === meshConfigMap) {
-      const mesh = this.#read(meshConfigMap, () => meshConfigOf(object as ConfigMap));
+      const mesh = this.#read(meshConfigMap, () => this.#checkedMesh(object as ConfigMap));
       if (mesh === undefined) return [];
       this.#mesh = mesh;
       return [meshConfigChange(mesh)];
@@ -114,6 +121,17 @@ export class Inputs {
         this.#injection;
     }
     return [];
+  }
+
+  /** Throws on a wrong setting, so that the last good ones stay; says which settings have no effect yet. */
+  #checkedMesh(map: ConfigMap): MeshConfig {
+    const text = map.data?.["mesh"] ?? "";
+    const { mesh, problems } = parseMeshConfig(text);
+    const wrong = problems.find(({ severity }) => severity === "error");
+    if (wrong !== undefined) throw new Error(renderProblem(wrong));
+    for (const problem of [...problems, ...unsupportedMeshFields(mesh, defaultMeshConfig)])
+      this.#options.log.warn({ configMap: meshConfigMap, code: problem.code }, renderProblem(problem));
+    return meshConfigOf(map);
   }
 
   #read<T>(name: string, readText: () => T): T | undefined {
