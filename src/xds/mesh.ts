@@ -77,6 +77,7 @@ export class Mesh<C, V> {
   readonly #typeOfQuery: ReadonlyMap<number, ResourceType>;
   readonly #touched = new Set<LiveView>();
   readonly #rejections = new Map<string, Rejection>();
+  #removals: (() => void)[] = [];
   #wokenTotal = 0;
 
   constructor(options: MeshOptions<C, V>) {
@@ -161,6 +162,7 @@ export class Mesh<C, V> {
       changedCounts[type]++;
       this.#cellChanged(cell, value as EnvoyResource | undefined);
     }
+    this.#applyRemovals();
     for (const failure of failures) this.#options.reports.failed(failure);
     const woken = this.flush();
     const published = {
@@ -266,6 +268,7 @@ export class Mesh<C, V> {
   #removeView(use: ViewUse<V>): void {
     if (use.classes > 0) return;
     this.#planChanged(use, emptyPlan);
+    this.#applyRemovals();
     this.#views.delete(use.live.text);
     this.#touched.delete(use.live);
     this.#engine.unwatch(this.#options.translation.planOf, use.view);
@@ -301,10 +304,22 @@ export class Mesh<C, V> {
       }
     }
     for (const planned of removed.values()) {
-      const left = this.#unlink(view, type, planned);
-      view.remove(type, planned.name);
-      if (left !== undefined) this.#dropUnused(left);
+      this.#removals.push(() => {
+        const left = this.#unlink(view, type, planned);
+        view.remove(type, planned.name);
+        if (left !== undefined) this.#dropUnused(left);
+      });
     }
+  }
+
+  /**
+   * Removals come after everything else of a batch: a view decides about the end of a cluster by whether a route is on
+   * trial, and the route's change may stand later in the same batch.
+   */
+  #applyRemovals(): void {
+    const removals = this.#removals;
+    this.#removals = [];
+    for (const remove of removals) remove();
   }
 
   #link(view: LiveView, type: ResourceType, planned: Planned): void {
@@ -335,8 +350,8 @@ export class Mesh<C, V> {
   #cellChanged(cell: Cell, value: EnvoyResource | undefined): void {
     cell.value = value;
     for (const [view, name] of cell.uses) {
-      if (value === undefined) view.remove(cell.type, name);
-      else view.set(cell.type, name, value, this.nowMs);
+      if (value !== undefined) view.set(cell.type, name, value, this.nowMs);
+      else this.#removals.push(() => view.remove(cell.type, name));
     }
   }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ResourceType } from "#plan";
 import { canaryWaitMs } from "./limits.ts";
-import { World, type FakeProxy, type Row } from "./testing.ts";
+import { rowChange, rowRemoval, World, type FakeProxy, type Row } from "./testing.ts";
 
 const row = (type: ResourceType, name: string, text: string, view = "v"): Row => ({ view, type, name, text });
 const names = (proxy: FakeProxy, type: ResourceType) => [...(proxy.held.get(type)?.keys() ?? [])].toSorted();
@@ -152,9 +152,12 @@ test("clusters come before the routes that need them and go after them", () => {
   const proxies = [world.connect("p", "v"), world.connect("q", "v")];
   world.settle();
   for (const proxy of proxies) proxy.received.length = 0;
-  world.mesh.publish([]);
-  world.put(row("cluster", "new", "1"), row("route", "l", "to new"));
-  world.drop(row("cluster", "old", ""));
+  // All in one batch, as when changes come fast.
+  world.mesh.publish([
+    rowRemoval(row("cluster", "old", "")),
+    rowChange(row("cluster", "new", "1")),
+    rowChange(row("route", "l", "to new")),
+  ]);
   world.settle();
   world.pass(10);
   world.settle();

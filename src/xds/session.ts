@@ -281,6 +281,9 @@ export class AdsSession {
       if (waitsForClusters.has(type) && this.#clustersUnsettled()) continue;
       this.#sendWhatDiffers(type, subscription);
     }
+    // With nothing under way what woke the session is done, be it that it concerned others only.
+    if (this.#subscriptions.values().every(({ inFlight }) => inFlight === undefined))
+      this.#wokenAtMs = undefined;
   }
 
   /** Whether clusters (with their endpoints) are on their way: what names them comes after. */
