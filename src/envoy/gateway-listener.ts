@@ -23,7 +23,7 @@ import {
 import { destinationCluster } from "./gateway-destination.ts";
 import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
 import { objectPath } from "./object-path.ts";
-import { durationOf, structOf, type Message } from "./proto/api.ts";
+import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
 import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
 import { readRbac } from "./rbac-input.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
@@ -71,6 +71,8 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
     listenerFilters: inspects ? [tlsInspector()] : [],
     // A client that connects and says nothing is cut off.
     listenerFiltersTimeout: durationOf(15_000),
+    // One by one, so that a burst is spread over the workers.
+    maxConnectionsToAcceptPerSocketEvent: wrapped(1),
     filterChains: chains.map(({ message: built }) => built),
     accessLog: listenerAccessLogs(edge.settings),
   };

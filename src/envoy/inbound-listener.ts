@@ -126,6 +126,8 @@ function listener(read: Read, name: string, address: string, port: number): Mess
     listenerFiltersTimeout: durationOf(durationMsOf(readMesh(read, "protocolDetectionTimeout"))),
     // A server that speaks first never sends what the inspectors wait for; after the time-out it is TCP.
     continueOnListenerFiltersTimeout: true,
+    // One by one, so that a burst is spread over the workers.
+    maxConnectionsToAcceptPerSocketEvent: wrapped(1),
     accessLog: listenerAccessLogs(settings),
   };
 }

@@ -2,20 +2,20 @@
 // names and says who called whom, on both sides, for HTTP and TCP; policies are enforced on the caller's certificate.
 
 import assert from "node:assert/strict";
-import { spawn, type ChildProcess } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import type { webcrypto } from "node:crypto";
 import { createServer as createHttpServer, get, type Server as HttpServer } from "node:http";
 import { connect, createServer as createTcpServer, type AddressInfo, type Server } from "node:net";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
+
+import * as x509 from "../../src/identity/x509.ts";
 import { packService, packWorkload, subjectPrefix, telemetryMetadata, unknownWorkload } from "#base";
 import { Engine } from "#engine";
-import { decodeMessage, encodeMessage, type Message } from "#envoy";
+import { decodeMessage, type Message } from "#envoy";
 import { CertificateAuthority, createSelfSignedMaterial } from "#identity";
 import { inboundScopeOf, worldChanges } from "#model";
 import type { KubeObject } from "#objects";
@@ -29,7 +29,8 @@ import { inboundCluster } from "../../src/envoy/inbound-cluster.ts";
 import { inboundListener } from "../../src/envoy/inbound-listener.ts";
 import { structOf } from "../../src/envoy/proto/api.ts";
 import { clientTransportSocket, meshAlpn, meshClientTls } from "../../src/envoy/tls.ts";
-import { envoyPath, withoutEnvoy } from "../support/envoy.ts";
+import { withoutEnvoy } from "../support/envoy.ts";
+import { freePorts, loopbackAddress, startEnvoy } from "../support/envoy-process.ts";
 
 const clock = {
   nowMs: () => Date.now(),
@@ -73,13 +74,13 @@ describe("metrics of two Envoys", { skip: withoutEnvoy }, () => {
     const material = await createSelfSignedMaterial(clock);
     const authority = await CertificateAuthority.load(material, { clock });
     await Promise.all([
-      startEnvoy(
+      start(
         "server",
         ports.serverAdmin,
         serverResources(),
         await secretsFor(authority, "default", "reviews", serverFacts),
       ),
-      startEnvoy(
+      start(
         "client",
         ports.clientAdmin,
         clientResources(),
@@ -244,7 +245,7 @@ function clientResources(): { listeners: Message[]; clusters: Message[] } {
         {
           lbEndpoints: [
             {
-              endpoint: { address: address(port) },
+              endpoint: { address: loopbackAddress(port) },
               metadata: {
                 filterMetadata: {
                   [telemetryMetadata.key]: structOf({ [telemetryMetadata.peer]: packWorkload(serverFacts) }),
@@ -283,8 +284,8 @@ function clientResources(): { listeners: Message[]; clusters: Message[] } {
   const tcp = tcpProxy({}, { side: "client", statPrefix: "tcp", to: { kind: "cluster", name: "tcp" } });
   return {
     listeners: [
-      { name: "http", address: address(ports.outHttp), filterChains: [{ filters: [http] }] },
-      { name: "tcp", address: address(ports.outTcp), filterChains: [{ filters: [tcp] }] },
+      { name: "http", address: loopbackAddress(ports.outHttp), filterChains: [{ filters: [http] }] },
+      { name: "tcp", address: loopbackAddress(ports.outTcp), filterChains: [{ filters: [tcp] }] },
     ],
     clusters: [
       cluster("http", ports.http, meshAlpn.http),
@@ -326,42 +327,13 @@ async function secretsFor(
   ];
 }
 
-async function startEnvoy(
+async function start(
   name: string,
   admin: number,
   resources: { readonly listeners: Message[]; readonly clusters: Message[] },
   secrets: readonly Message[],
 ): Promise<void> {
-  const bootstrap = {
-    node: { id: name, cluster: name },
-    admin: { address: address(admin) },
-    staticResources: { ...(withStaticSecrets(resources) as object), secrets },
-    statsFlushInterval: { seconds: 10 },
-    statsEvictionInterval: { seconds: 1_800 },
-  };
-  const file = join(folder, `${name}.pb`);
-  writeFileSync(file, encodeMessage("envoy.config.bootstrap.v3.Bootstrap", bootstrap));
-  const args = ["-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "error"];
-  const child = spawn(envoyPath, args, { stdio: ["ignore", "inherit", "inherit"] });
-  children.push(child);
-  for (let waited = 0; waited < 100; waited++) {
-    const ready = await fetch(`http://127.0.0.1:${admin}/ready`).then(
-      (response) => response.ok,
-      () => false,
-    );
-    if (ready) return;
-    assert.equal(child.exitCode, null, `${name} ended`);
-    await sleep(50);
-  }
-  assert.fail(`${name} does not get ready`);
-}
-
-/** Secrets by name alone are those of the bootstrap. */
-function withStaticSecrets(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(withStaticSecrets);
-  if (typeof value !== "object" || value === null || value instanceof Uint8Array) return value;
-  const entries = Object.entries(value).filter(([name]) => name !== "sdsConfig");
-  return Object.fromEntries(entries.map(([name, field]) => [name, withStaticSecrets(field)]));
+  children.push(await startEnvoy(folder, name, admin, { ...resources, secrets }));
 }
 
 /** The labels of the first series of a metric, waiting for it to appear: Envoy writes its log after the answer. */
@@ -409,22 +381,6 @@ async function listening(server: HttpServer | Server): Promise<number> {
   servers.push(server);
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return (server.address() as AddressInfo).port;
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const probes = Array.from({ length: count }, () => createTcpServer());
-  const found = await Promise.all(
-    probes.map(async (probe) => {
-      await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
-      return (probe.address() as AddressInfo).port;
-    }),
-  );
-  await Promise.all(probes.map((probe) => new Promise((resolve) => probe.close(resolve))));
-  return found;
-}
-
-function address(port: number): Message {
-  return { socketAddress: { address: "127.0.0.1", portValue: port } };
 }
 
 function inline(text: string): Message {

@@ -1,0 +1,72 @@
+// A real Envoy on loopback with resources of ours as static ones: for tests that need answers and no cluster.
+
+import { spawn, type ChildProcess } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { encodeMessage, type Message } from "#envoy";
+import { envoyPath } from "./envoy.ts";
+
+export interface StaticResources {
+  readonly listeners: readonly Message[];
+  readonly clusters: readonly Message[];
+  readonly secrets: readonly Message[];
+}
+
+/** Starts an Envoy and waits until it is ready; the caller kills it. Its files go into `folder`. */
+export async function startEnvoy(
+  folder: string,
+  name: string,
+  adminPort: number,
+  resources: StaticResources,
+): Promise<ChildProcess> {
+  const { secrets, ...rest } = resources;
+  const bootstrap = {
+    node: { id: name, cluster: name },
+    admin: { address: loopbackAddress(adminPort) },
+    staticResources: { ...(withStaticSecrets(rest) as object), secrets },
+    statsFlushInterval: { seconds: 10 },
+    statsEvictionInterval: { seconds: 1_800 },
+  };
+  const file = join(folder, `${name}.pb`);
+  writeFileSync(file, encodeMessage("envoy.config.bootstrap.v3.Bootstrap", bootstrap));
+  const args = ["-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "error"];
+  const child = spawn(envoyPath, args, { stdio: ["ignore", "inherit", "inherit"] });
+  for (let waited = 0; waited < 200; waited++) {
+    const ready = await fetch(`http://127.0.0.1:${adminPort}/ready`).then(
+      (response) => response.ok,
+      () => false,
+    );
+    if (ready) return child;
+    if (child.exitCode !== null) throw new Error(`${name} ended with ${child.exitCode}`);
+    await sleep(50);
+  }
+  child.kill("SIGKILL");
+  throw new Error(`${name} does not get ready`);
+}
+
+/** Secrets that are named without a source are those of the bootstrap. */
+function withStaticSecrets(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withStaticSecrets);
+  if (typeof value !== "object" || value === null || value instanceof Uint8Array) return value;
+  const entries = Object.entries(value).filter(([name]) => name !== "sdsConfig");
+  return Object.fromEntries(entries.map(([name, field]) => [name, withStaticSecrets(field)]));
+}
+
+export function loopbackAddress(port: number): Message {
+  return { socketAddress: { address: "127.0.0.1", portValue: port } };
+}
+
+/** Ports that were free a moment ago. */
+export async function freePorts(count: number): Promise<number[]> {
+  const probes = Array.from({ length: count }, () => createServer());
+  const found = await Promise.all(
+    probes.map(async (probe) => {
+      await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
+      return (probe.address() as AddressInfo).port;
+    }),
+  );
+  await Promise.all(probes.map((probe) => new Promise((resolve) => probe.close(resolve))));
+  return found;
+}
