@@ -12,12 +12,18 @@ interface Crd {
   readonly spec: {
     readonly group: string;
     readonly scope: string;
-    readonly names: { readonly kind: string; readonly plural: string; readonly shortNames?: readonly string[] };
+    readonly names: {
+      readonly kind: string;
+      readonly plural: string;
+      readonly shortNames?: readonly string[];
+    };
     readonly versions: readonly {
       readonly name: string;
       readonly served: boolean;
       readonly storage: boolean;
-      readonly schema: { readonly openAPIV3Schema: { readonly properties: Readonly<Record<string, unknown>> } };
+      readonly schema: {
+        readonly openAPIV3Schema: { readonly properties: Readonly<Record<string, unknown>> };
+      };
     }[];
   };
 }
@@ -32,7 +38,9 @@ describe("the committed CRDs", () => {
 
   test("agree with the table of kinds in names, scope and versions", () => {
     for (const info of kinds.filter(({ family }) => family !== "kubernetes")) {
-      const spec = crds.find((crd) => crd.spec.group === info.group && crd.spec.names.kind === info.kind)?.spec;
+      const spec = crds.find(
+        (crd) => crd.spec.group === info.group && crd.spec.names.kind === info.kind,
+      )?.spec;
       assert.ok(spec, `deploy/crds has no ${info.kind} of ${info.group}: run \`npm run generate -- crds\``);
       const served = spec.versions.filter((version) => version.served).map(({ name }) => name);
       assert.deepEqual(
