@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine, type Read, type Source } from "#engine";
-import type { InboundScope } from "#model";
+import { worldChanges, type InboundScope } from "#model";
 import type { KubeObject } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
-import { worldChanges } from "../model/world.ts";
 import { inboundCluster, inboundPassthroughCluster } from "./inbound-cluster.ts";
 import { virtualInbound } from "./inbound-listener.ts";
 import { decodeMessage } from "./proto/api.ts";
