@@ -5,7 +5,7 @@ import { writeFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { encodeMessage, type Message } from "#envoy";
+import { decodeMessage, encodeMessage, messageNameOf, type EnvoyResource, type Message } from "#envoy";
 import { envoyPath } from "./envoy.ts";
 
 export interface StaticResources {
@@ -44,6 +44,35 @@ export async function startEnvoy(
   }
   child.kill("SIGKILL");
   throw new Error(`${name} does not get ready`);
+}
+
+/** What a proxy gets over ADS, as static resources: tables and endpoints stand where they are named. */
+export function staticForm(resources: readonly EnvoyResource[]): StaticResources {
+  const messages = (type: EnvoyResource["type"]): Message[] =>
+    resources
+      .filter((resource) => resource.type === type)
+      .map(({ bytes }) => decodeMessage(messageNameOf(type), bytes));
+  const tables = new Map(messages("route").map((table) => [table["name"], table]));
+  const assignments = new Map(messages("endpoint").map((one) => [one["clusterName"], one]));
+  return {
+    listeners: messages("listener").map((listener) => withTables(listener, tables) as Message),
+    clusters: messages("cluster").map((cluster) => {
+      const { edsClusterConfig: _config, ...rest } = cluster;
+      const loadAssignment = assignments.get(cluster["name"]);
+      return cluster["type"] === "EDS" ? { ...rest, type: "STATIC", loadAssignment } : cluster;
+    }),
+    secrets: messages("secret"),
+  };
+}
+
+function withTables(value: unknown, tables: ReadonlyMap<unknown, Message>): unknown {
+  if (Array.isArray(value)) return value.map((one) => withTables(one, tables));
+  if (typeof value !== "object" || value === null || value instanceof Uint8Array) return value;
+  const entries = Object.entries(value).map(([name, field]): [string, unknown] => {
+    if (name !== "rds") return [name, withTables(field, tables)];
+    return ["routeConfig", tables.get((field as { readonly routeConfigName: string }).routeConfigName)];
+  });
+  return Object.fromEntries(entries);
 }
 
 /** Secrets that are named without a source are those of the bootstrap. */
