@@ -19,7 +19,7 @@ import { outboundClusterName, type OutboundClusterKey, type WellKnownClusterKey 
 import type { ClientTLSSettings } from "#objects";
 import { objectPath } from "./object-path.ts";
 import { durationMsOf } from "./duration.ts";
-import { loadAssignment } from "./endpoint.ts";
+import { loadAssignment, speaksMutualTls } from "./endpoint.ts";
 import { durationOf, structOf, typed, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { clientTransportSocket, meshAlpn, meshClientTls } from "./tls.ts";
@@ -171,7 +171,7 @@ function securityOf(read: Read, secured: Secured): Security {
   if (key.toOriginal || policy.loadBalancer?.simple === "PASSTHROUGH") {
     // Envoy has no metadata of an original destination: mutual TLS only where every endpoint speaks it.
     const endpoints = read(endpointsOf, service.key).filter(({ servicePort }) => servicePort === key.port);
-    const all = endpoints.length > 0 && endpoints.every(({ mesh }) => mesh);
+    const all = endpoints.length > 0 && endpoints.every((endpoint) => speaksMutualTls(read, endpoint));
     return all ? { sockets: { transportSocket: socket }, upstreamOptions: {} } : plaintext;
   }
   return {

@@ -54,7 +54,7 @@ function subsetLabels(rule: MergedRule, subset: string): Readonly<Record<string,
 }
 
 /** A sidecar answers there, and no PeerAuthentication keeps it from mutual TLS. */
-function speaksMutualTls(read: Read, { mesh, namespace, labels, port }: Endpoint): boolean {
+export function speaksMutualTls(read: Read, { mesh, namespace, labels, port }: Endpoint): boolean {
   return mesh && read(mtlsModeOf, { workload: { namespace, labels }, port }) !== "DISABLE";
 }
 

@@ -2,7 +2,13 @@
 // sidecars and gateways alike; what differs between them comes in as `RouteContext`.
 
 import { packService, telemetryMetadata } from "#base";
-import type { ConsistentHash, Destination, HTTPMatchRequest, VirtualServiceHttpRoute } from "#objects";
+import type {
+  ConsistentHash,
+  Destination,
+  HTTPMatchRequest,
+  HTTPRouteDestination,
+  VirtualServiceHttpRoute,
+} from "#objects";
 import { corsPolicy, faultFilter } from "./route-filters.ts";
 import { durationMsOf } from "./duration.ts";
 import { objectPath } from "./object-path.ts";
@@ -101,7 +107,10 @@ function forwardAction(
   context: RouteContext,
   headers: HeaderOperations,
 ): Message | undefined {
-  const targets = route.route ?? [];
+  const all = route.route ?? [];
+  const weighted = all.filter(({ weight }) => weight !== undefined && weight > 0);
+  // Envoy refuses weights that are all zero; admission has told the user, and the first destination gets it all.
+  const targets = all.length > 1 && weighted.length > 0 ? weighted : all.slice(0, 1);
   const [only] = targets;
   if (only === undefined) return undefined;
   const own = targets.length === 1 ? headerOperations(only.headers) : undefined;
@@ -112,7 +121,7 @@ function forwardAction(
     route: {
       ...(targets.length === 1
         ? { cluster: context.clusterOf(only.destination) }
-        : { weightedClusters: { clusters: weightedClusters(route, context) } }),
+        : { weightedClusters: { clusters: weightedClusters(targets, context) } }),
       timeout: durationOf(timeoutMs),
       // Without it the caller's grpc-timeout header would count beside the route's own limit.
       maxGrpcTimeout: durationOf(timeoutMs),
@@ -126,18 +135,16 @@ function forwardAction(
   };
 }
 
-function weightedClusters(route: VirtualServiceHttpRoute, context: RouteContext): Message[] {
-  return (route.route ?? [])
-    .filter(({ weight }) => weight !== undefined && weight > 0)
-    .map(({ destination, weight, headers }) => {
-      const own = headerOperations(headers);
-      return {
-        name: context.clusterOf(destination),
-        weight: wrapped(weight ?? 0),
-        ...own.message,
-        ...(own.authority === "" ? {} : { hostRewriteLiteral: own.authority }),
-      };
-    });
+function weightedClusters(targets: readonly HTTPRouteDestination[], context: RouteContext): Message[] {
+  return targets.map(({ destination, weight, headers }) => {
+    const own = headerOperations(headers);
+    return {
+      name: context.clusterOf(destination),
+      weight: wrapped(weight ?? 0),
+      ...own.message,
+      ...(own.authority === "" ? {} : { hostRewriteLiteral: own.authority }),
+    };
+  });
 }
 
 function rewriteFields({ rewrite }: VirtualServiceHttpRoute): Message {

@@ -32,7 +32,7 @@ import { clusterOf } from "./virtual-host.ts";
 /** Connections taken from the socket in one turn of the event loop; more would starve those that are open. */
 const acceptsPerEventMax = 1;
 
-export function virtualOutbound(read: Read, { allowAny }: VirtualOutboundKey): EnvoyResource {
+export function virtualOutbound(read: Read, { unknownTo }: VirtualOutboundKey): EnvoyResource {
   const settings = readFilterSettings(read);
   const name = "virtualOutbound";
   return resource("listener", name, {
@@ -51,7 +51,7 @@ export function virtualOutbound(read: Read, { allowAny }: VirtualOutboundKey): E
       },
       {
         name: "virtualOutbound-catchall-tcp",
-        filters: [clusterProxy(settings, allowAny ? "PassthroughCluster" : "BlackHoleCluster")],
+        filters: [clusterProxy(settings, unknownTo)],
       },
     ],
   });
@@ -71,7 +71,7 @@ export function outboundListener(read: Read, key: OutboundListenerKey): EnvoyRes
   const matching = chains.filter((chain) => !isMatchAll(chain)).map(({ message }) => message);
   const fallback = matchAll?.message ?? {
     name: "PassthroughFilterChain",
-    filters: [clusterProxy(settings, key.allowAny ? "PassthroughCluster" : "BlackHoleCluster")],
+    filters: [clusterProxy(settings, key.unknownTo)],
   };
   const sniffs = chains.some(({ match }) => match.http);
   const timeoutMs = durationMsOf(readMesh(read, "protocolDetectionTimeout"));

@@ -22,7 +22,7 @@ export function outboundRouteTable(
   const hosts = read(virtualHostsOf, key).flatMap((host) => hostOf(host) ?? []);
   const encoded = hosts.map(({ bytes }) => bytes);
   if (key.host === "")
-    encoded.push(encodeMessage("envoy.config.route.v3.VirtualHost", catchAllVirtualHost(key.allowAny)));
+    encoded.push(encodeMessage("envoy.config.route.v3.VirtualHost", catchAllVirtualHost(key.unknownTo)));
   return routeTable(
     name,
     encoded,

@@ -39,9 +39,9 @@ export function outboundVirtualHost(read: Read, key: OutboundVirtualHostKey): En
   return resource("virtualHost", name, message, originsOf(service, routed?.row));
 }
 
-/** A table's last virtual host: what becomes of hosts that the table does not know. */
-export function catchAllVirtualHost(allowAny: boolean): Message {
-  if (!allowAny) {
+/** A table's last virtual host: the cluster that takes hosts which the table does not know, or a refusal. */
+export function catchAllVirtualHost(unknownTo: string): Message {
+  if (unknownTo === "BlackHoleCluster") {
     return {
       name: "block_all",
       domains: ["*"],
@@ -63,7 +63,7 @@ export function catchAllVirtualHost(allowAny: boolean): Message {
       {
         name: "allow_any",
         match: { prefix: "/" },
-        route: { cluster: "PassthroughCluster", timeout: durationOf(0), maxGrpcTimeout: durationOf(0) },
+        route: { cluster: unknownTo, timeout: durationOf(0), maxGrpcTimeout: durationOf(0) },
       },
     ],
     includeRequestAttemptCount: true,

@@ -76,9 +76,8 @@ export {
 } from "./services.ts";
 export type { Endpoint } from "./endpoints.ts";
 export { addressesOf, endpointsOf, podFacts, serviceAccountsOf } from "./endpoints.ts";
-export type { Egress, Import, OutboundScope, Outlet } from "./scope.ts";
+export type { Egress, Import, OutboundScope, Outlet, UnknownTraffic } from "./scope.ts";
 export {
-  allowsAny,
   anyOutlet,
   egressAt,
   egressOf,
@@ -86,6 +85,7 @@ export {
   outboundScopeOf,
   outletText,
   scopeText,
+  unknownTrafficOf,
   visibleNamespaces,
   visibleService,
   visibleServices,

@@ -3,7 +3,7 @@
 
 import { defineKeyedQuery, defineQuery, sameData } from "#engine";
 import type { IstioEgressListener, Sidecar } from "#objects";
-import { hostCovers, hostsMeet } from "./hosts.ts";
+import { fullHost, hostCovers, hostsMeet } from "./hosts.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { proxyClassText, type ProxyClass } from "./proxy.ts";
 import { oldestFirst, selects } from "./selectors.ts";
@@ -125,13 +125,37 @@ export const egressOf = defineKeyedQuery<OutboundScope, readonly Egress[]>(
   sameData,
 );
 
-/** Whether traffic to hosts that the mesh does not know passes; the Sidecar's word goes before MeshConfig's. */
-export const allowsAny = defineKeyedQuery<OutboundScope, boolean>("allowsAny", scopeText, (read, scope) => {
-  const own =
-    scope.sidecar === "" ? undefined : read(tables.Sidecar, scope.sidecar)?.spec?.outboundTrafficPolicy;
-  if (own !== undefined) return own.mode === "ALLOW_ANY";
-  return readMesh(read, "outboundTrafficPolicy").mode !== "REGISTRY_ONLY";
-});
+/** What becomes of traffic to hosts that the mesh does not know. */
+export type UnknownTraffic =
+  | { readonly kind: "pass" }
+  | { readonly kind: "block" }
+  /** An egress proxy takes it all; its host is full. */
+  | { readonly kind: "proxy"; readonly host: string; readonly port: number; readonly subset: string };
+
+/** The Sidecar's word goes before MeshConfig's. */
+export const unknownTrafficOf = defineKeyedQuery<OutboundScope, UnknownTraffic>(
+  "unknownTraffic",
+  scopeText,
+  (read, scope) => {
+    const own =
+      scope.sidecar === "" ? undefined : read(tables.Sidecar, scope.sidecar)?.spec?.outboundTrafficPolicy;
+    if (own === undefined) {
+      const blocks = readMesh(read, "outboundTrafficPolicy").mode === "REGISTRY_ONLY";
+      return blocks ? { kind: "block" } : { kind: "pass" };
+    }
+    if (own.mode !== "ALLOW_ANY") return { kind: "block" };
+    const proxy = own.egressProxy;
+    if (proxy === undefined) return { kind: "pass" };
+    const { clusterDomain } = read(environmentOf, "");
+    return {
+      kind: "proxy",
+      host: fullHost(proxy.host, scope.namespace, clusterDomain),
+      port: proxy.port?.number ?? 0,
+      subset: proxy.subset ?? "",
+    };
+  },
+  sameData,
+);
 
 /** One egress listener of a scope: what most lookups are relative to. */
 export interface Outlet {

@@ -20,8 +20,7 @@ export type {
   VirtualOutboundKey,
   WellKnownClusterKey,
 } from "./keys.ts";
-export { keyText, stableText } from "./keys.ts";
-export { outboundClusterName } from "./outbound.ts";
+export { keyText, outboundClusterName, stableText } from "./keys.ts";
 export { virtualHostName, virtualHostsOf } from "./virtual-hosts.ts";
 export type {
   InboundClusterKey,

@@ -43,7 +43,8 @@ export type EndpointKey = OutboundClusterKey;
 /** `virtualOutbound`, at 15001. */
 export interface VirtualOutboundKey {
   readonly kind: "virtual-outbound";
-  readonly allowAny: boolean;
+  /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster or an egress proxy. */
+  readonly unknownTo: string;
 }
 
 /** The client's facts that rules match sources by. */
@@ -80,7 +81,8 @@ export interface OutboundListenerKey {
   readonly port: number;
   readonly bindToPort: boolean;
   readonly parts: readonly OutboundPart[];
-  readonly allowAny: boolean;
+  /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster or an egress proxy. */
+  readonly unknownTo: string;
   /** Only where some part is routed by VirtualServices: without, clients of all namespaces share the bytes. */
   readonly client?: ClientFacts;
 }
@@ -99,7 +101,8 @@ export interface OutboundRouteKey {
   readonly port: number;
   /** The host of a sniffed service; "" is the table of all services of the port. */
   readonly host: string;
-  readonly allowAny: boolean;
+  /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster or an egress proxy. */
+  readonly unknownTo: string;
 }
 
 export type RouteKey = OutboundRouteKey | GatewayRouteKey;
@@ -123,6 +126,11 @@ export interface OutboundVirtualHostKey {
 export type VirtualHostKey = OutboundVirtualHostKey;
 
 export type SecretKey = CredentialKey;
+
+/** `outbound|9080|v1|reviews.default.svc.cluster.local`, the name that Istio's users know. */
+export function outboundClusterName(port: number, subset: string, host: string): string {
+  return `outbound|${port}|${subset}|${host}`;
+}
 
 /** A resource's key, by type; "inbound" and "gateway" members are added by those who build them. */
 export interface KeyOf {

@@ -5,7 +5,6 @@ import { ports as reservedPorts } from "#base";
 import { defineKeyedQuery, sameData, type Read } from "#engine";
 import {
   addressesOf,
-  allowsAny,
   egressAt,
   isTls,
   listenerProtocol,
@@ -15,6 +14,7 @@ import {
   serviceOf,
   servicesOfPort,
   streamRoutesFor,
+  unknownTrafficOf,
   visibleNamespaces,
   visibleService,
   visibleServices,
@@ -24,7 +24,12 @@ import {
   type Outlet,
   type Protocol,
 } from "#model";
-import type { OutboundListenerKey, OutboundPart, OutboundRouteKey } from "./keys.ts";
+import {
+  outboundClusterName,
+  type OutboundListenerKey,
+  type OutboundPart,
+  type OutboundRouteKey,
+} from "./keys.ts";
 import type { Chunk, Planned } from "./plan.ts";
 
 export interface PortChunks {
@@ -57,15 +62,27 @@ export const outboundPortChunks = defineKeyedQuery<
     for (const slot of slots.values()) slot.locked = true;
     const rest = read(egressAt, { scope, port: 0 });
     if (rest !== undefined) serviceListeners(read, scope, port, rest, slots);
-    const allowAny = read(allowsAny, scope);
+    const unknownTo = read(unknownCluster, scope);
     const ordered = [...slots.values()].toSorted((a, b) => (a.bind < b.bind ? -1 : 1));
     const id = `port/${port}`;
     return {
-      listener: { id, entries: ordered.map((slot) => plannedListener(scope, port, slot, allowAny)) },
-      route: { id, entries: plannedRoutes(scope, port, ordered, allowAny) },
+      listener: { id, entries: ordered.map((slot) => plannedListener(scope, port, slot, unknownTo)) },
+      route: { id, entries: plannedRoutes(scope, port, ordered, unknownTo) },
     };
   },
   sameData,
+);
+
+/** The cluster that takes what no service claims. */
+export const unknownCluster = defineKeyedQuery<OutboundScope, string>(
+  "unknownCluster",
+  scopeText,
+  (read, scope) => {
+    const unknown = read(unknownTrafficOf, scope);
+    if (unknown.kind === "block") return "BlackHoleCluster";
+    if (unknown.kind === "pass") return "PassthroughCluster";
+    return outboundClusterName(unknown.port, unknown.subset, unknown.host);
+  },
 );
 
 /** A listener while it is being laid out. */
@@ -223,7 +240,7 @@ function plannedListener(
   scope: OutboundScope,
   port: number,
   slot: Slot,
-  allowAny: boolean,
+  unknownTo: string,
 ): Planned<OutboundListenerKey> {
   const routed = slot.parts.some((part) => part.kind === "stream" && part.routing.length > 0);
   return {
@@ -234,7 +251,7 @@ function plannedListener(
       port,
       bindToPort: slot.bindToPort,
       parts: slot.parts,
-      allowAny,
+      unknownTo,
       ...(routed ? { client: { namespace: scope.namespace, labels: scope.labels } } : {}),
     },
   };
@@ -244,14 +261,14 @@ function plannedRoutes(
   _scope: OutboundScope,
   port: number,
   slots: readonly Slot[],
-  allowAny: boolean,
+  unknownTo: string,
 ): Planned<OutboundRouteKey>[] {
   const tables = new Map(slots.flatMap((slot) => [...slot.tables]));
   return [...tables]
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
     .map(([name, outlet]) => ({
       name,
-      key: { kind: "outbound", outlet, port, host: name.slice(0, -String(port).length - 1), allowAny },
+      key: { kind: "outbound", outlet, port, host: name.slice(0, -String(port).length - 1), unknownTo },
     }));
 }
 

@@ -3,7 +3,6 @@
 
 import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
 import {
-  allowsAny,
   anyOutlet,
   asksForLocality,
   destinationsOf,
@@ -14,6 +13,7 @@ import {
   serviceOf,
   servicesOfHost,
   subsetNames,
+  unknownTrafficOf,
   visibleNamespaces,
   visibleRoutes,
   visibleService,
@@ -22,12 +22,13 @@ import {
   type OutboundScope,
 } from "#model";
 import {
+  outboundClusterName,
   stableText,
   type OutboundClusterKey,
   type VirtualOutboundKey,
   type WellKnownClusterKey,
 } from "./keys.ts";
-import { outboundPortChunks } from "./outbound-ports.ts";
+import { outboundPortChunks, unknownCluster } from "./outbound-ports.ts";
 import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
 
 /** Clusters, and the endpoints of those that Envoy asks endpoints for. */
@@ -52,11 +53,6 @@ export function planOutbound(read: Read, scope: OutboundScope): Plan {
   };
 }
 
-/** `outbound|9080|v1|reviews.default.svc.cluster.local`, the name that Istio's users know. */
-export function outboundClusterName(port: number, subset: string, host: string): string {
-  return `outbound|${port}|${subset}|${host}`;
-}
-
 const wellKnownClusters: Chunk = {
   id: "well-known",
   entries: (["BlackHoleCluster", "PassthroughCluster"] as const).map(
@@ -70,7 +66,7 @@ const virtualOutbound = defineKeyedQuery<OutboundScope, Chunk>(
   (read, scope) => {
     // Where nothing captures connections, nothing arrives at the capture port.
     if (scope.unintercepted) return { id: "virtual", entries: [] };
-    const key: VirtualOutboundKey = { kind: "virtual-outbound", allowAny: read(allowsAny, scope) };
+    const key: VirtualOutboundKey = { kind: "virtual-outbound", unknownTo: read(unknownCluster, scope) };
     return { id: "virtual", entries: [{ name: "virtualOutbound", key }] };
   },
   sameData,
@@ -92,13 +88,15 @@ const namespaceClusters = defineKeyedQuery<
   sameData,
 );
 
-/** A Sidecar that imports a VirtualService gets the clusters of its destinations as well. */
+/** A Sidecar that imports a VirtualService gets the clusters of its destinations as well, and its egress proxy's. */
 const impliedClusters = defineKeyedQuery<OutboundScope, ClusterChunks>(
   "impliedClusters",
   scopeText,
   (read, scope) => {
     const outlet = { scope, port: anyOutlet };
+    const unknown = read(unknownTrafficOf, scope);
     const hosts = read(visibleRoutes, outlet).flatMap(({ key }) => read(destinationsOf, key));
+    if (unknown.kind === "proxy") hosts.push(unknown.host);
     const services = [...new Set(hosts)].toSorted().flatMap((host) => {
       if (read(visibleService, { outlet, host }) !== undefined) return [];
       const candidates = read(servicesOfHost, host).flatMap((key) => {
