@@ -43,12 +43,12 @@ Sidecar spec.workloadSelector works
 Sidecar spec.egress works
 Sidecar spec.ingress works
 Sidecar spec.ingress[].connectionPool warns
-Sidecar spec.ingress[].tls warns
+Sidecar spec.ingress[].tls works
 Sidecar spec.outboundTrafficPolicy works
 Sidecar spec.outboundTrafficPolicy.egressProxy warns
 
 EnvoyFilter spec works
-EnvoyFilter spec.configPatches[].match.proxy.proxyVersion warns
+EnvoyFilter spec.configPatches[].match.proxy warns
 EnvoyFilter spec.configPatches[].match.waypoint warns
 EnvoyFilter spec.configPatches[].patch.filterClass warns
 
@@ -57,6 +57,7 @@ PeerAuthentication spec works
 AuthorizationPolicy spec.selector works
 AuthorizationPolicy spec.action works
 AuthorizationPolicy spec.rules works
+AuthorizationPolicy spec.provider works
 AuthorizationPolicy spec.rules[].from[].source.requestPrincipals warns
 AuthorizationPolicy spec.rules[].from[].source.notRequestPrincipals warns
 
