@@ -1,0 +1,40 @@
+// `npm run bench -- [xds] [--services N --proxies P] [--json FILE]`: figures, never a test.
+
+import { writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { renderTable, type Table } from "./table.ts";
+import { benchXds } from "./xds/run.ts";
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    services: { type: "string", default: "1000" },
+    proxies: { type: "string", default: "300" },
+    rounds: { type: "string", default: "10" },
+    "churn-seconds": { type: "string", default: "20" },
+    "idle-seconds": { type: "string", default: "30" },
+    json: { type: "string" },
+  },
+});
+
+const benches: Readonly<Record<string, () => Promise<Table>>> = {
+  xds: () =>
+    benchXds({
+      services: Number(values.services),
+      proxies: Number(values.proxies),
+      rounds: Number(values.rounds),
+      churnSeconds: Number(values["churn-seconds"]),
+      idleSeconds: Number(values["idle-seconds"]),
+      log: (line) => console.error(line),
+    }),
+};
+
+const [name = "xds"] = positionals;
+const bench = benches[name];
+if (bench === undefined) {
+  console.error(`no bench is called '${name}'; there are: ${Object.keys(benches).join(", ")}`);
+  process.exit(2);
+}
+const table = await bench();
+console.log(renderTable(table));
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(table, undefined, 2)}\n`);
