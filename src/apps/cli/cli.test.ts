@@ -159,6 +159,15 @@ test("progress is plain lines in a pipe, and says what failed", async () => {
   assert.match(text, /^ok +one +1\.5 s\nfailed +two +0\.0 s\n$/);
 });
 
+test("phases that were interrupted say no more", async () => {
+  let text = "";
+  const progress = new Progress({ write: (part) => (text += part), isTerminal: false, nowMs: () => 0 });
+  const phase = progress.phase("one", () => Promise.reject(new Error("no")));
+  progress.abandon();
+  await assert.rejects(phase);
+  assert.equal(text, "");
+});
+
 test("every command says what it does, and shows an example that begins with a command that exists", () => {
   const words = commands.flatMap(({ name, alias }) => [name, alias]);
   for (const { name, summary, examples } of commands) {

@@ -14,6 +14,7 @@ export interface ProgressOut {
 export class Progress {
   readonly #out: ProgressOut;
   readonly #startMs: number;
+  #abandoned = 0;
 
   constructor(out: ProgressOut) {
     this.#out = out;
@@ -24,9 +25,12 @@ export class Progress {
   async phase<T>(title: string, work: (say: (detail: string) => void) => Promise<T>): Promise<T> {
     const { write, isTerminal, nowMs } = this.#out;
     const startMs = nowMs();
+    const generation = this.#abandoned;
+    const isShown = () => generation === this.#abandoned;
     let detail = "";
     let frame = 0;
     const draw = () => {
+      if (!isShown()) return;
       const seconds = ((nowMs() - startMs) / 1_000).toFixed(1);
       write(
         `\r\x1b[2K  ${pc.cyan(frames[(frame += 1) % frames.length] ?? "")} ${title} ${pc.dim(`${seconds} s ${detail}`)}`,
@@ -37,14 +41,20 @@ export class Progress {
       const result = await work((text) => {
         detail = text;
       });
-      this.#end(pc.green("✓"), "ok", title, nowMs() - startMs);
+      if (isShown()) this.#end(pc.green("✓"), "ok", title, nowMs() - startMs);
       return result;
     } catch (cause) {
-      this.#end(pc.red("✗"), "failed", title, nowMs() - startMs);
+      if (isShown()) this.#end(pc.red("✗"), "failed", title, nowMs() - startMs);
       throw cause;
     } finally {
       clearInterval(timer);
     }
+  }
+
+  /** Says no more about the phases that run now: somebody interrupted them. */
+  abandon(): void {
+    this.#abandoned += 1;
+    if (this.#out.isTerminal) this.#out.write("\r\x1b[2K");
   }
 
   /** Milliseconds since the first phase began. */

@@ -81,6 +81,7 @@ async function runInForeground({ flags, io }: Invocation): Promise<void> {
     if (!stop.signal.aborted) throw new NotSoError(`the cluster ended by itself; see ${running.log}`);
   } catch (cause) {
     if (!stop.signal.aborted) throw cause;
+    progress.abandon();
   } finally {
     await progress.phase("taking everything down", () => running.stop());
   }
