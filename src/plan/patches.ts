@@ -86,7 +86,8 @@ function patchedChunks(
 ): readonly Chunk[] {
   const relevant = patches.filter(({ patch }) => concernsType(patch, type, context));
   if (relevant.length === 0) return chunks;
-  const patched = chunks.map((chunk) => patchedChunk(type, chunk, relevant, context));
+  const text = stableText([type, context, relevant]);
+  const patched = chunks.map((chunk) => patchedChunk(type, chunk, relevant, context, text));
   const added = addedEntries(type, chunks, relevant, context);
   return added.length === 0 ? patched : [...patched, { id: "envoy-filters", entries: added }];
 }
@@ -110,8 +111,8 @@ function patchedChunk(
   chunk: Chunk,
   patches: readonly KnownPatch[],
   context: PatchContext,
+  text: string,
 ): Chunk {
-  const text = stableText([context, patches]);
   let known = patchedBefore.get(chunk);
   if (known === undefined) patchedBefore.set(chunk, (known = new Map()));
   let result = known.get(text);
