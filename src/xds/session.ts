@@ -376,7 +376,17 @@ export class AdsSession {
       subscription.recheck.add(name);
       return;
     }
+    if (type === "endpoint" && held !== undefined && !this.#holdsCluster(name)) {
+      // Its cluster went before it, and with that Envoy's interest in the name: there is nobody to tell.
+      subscription.held.set(name, toldAbsent);
+      return;
+    }
     draft.removed.set(name, held);
+  }
+
+  #holdsCluster(name: string): boolean {
+    const clusters = this.#subscriptions.get("cluster");
+    return clusters === undefined || clusters.held.has(name);
   }
 
   /** What was refused is remembered only as long as it is wanted. */
