@@ -15,9 +15,11 @@ import { parseAllDocuments, stringify } from "yaml";
 import { silentLog, type Clock } from "#base";
 import { startApiServer, type ApiServer, type NewObject } from "#cluster";
 import { encodeMessage } from "#envoy";
-import { adsPath } from "#xds";
+import { accessFromKubeconfig, KubeClient, RateLimitedWriter } from "#kube";
+import { adsPath, type Rejection } from "#xds";
 import { createCertificatePath } from "../src/apps/control/ca-service.ts";
 import { ControlPlane } from "../src/apps/control/control-plane.ts";
+import { RejectionWriter } from "../src/apps/control/rejection-writer.ts";
 import { parseSettings } from "../src/apps/control/settings.ts";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -70,6 +72,7 @@ class Bench {
       listen: [{ host: "127.0.0.1", port: 0 }],
       clock,
       log: silentLog,
+      resolveService: () => ({ host: "127.0.0.1", port: this.controlPlane.ports.webhook }),
     });
     for (const file of [
       "deploy/namespaces.yaml",
@@ -311,6 +314,44 @@ describe("the control plane against an API server", () => {
     const other = await bench.connect("other-1.default", { certificate });
     assert.equal(other.status, 7);
     assert.match(other.message, /service account sleep is not the pod's, other/);
+  });
+
+  test("a rejection stands in the status of the object at fault and as an event, until it is replaced", async () => {
+    const { store } = bench.api;
+    await bench.create(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: reviews, namespace: default }
+spec: { hosts: [reviews], http: [{ route: [{ destination: { host: reviews } }] }] }
+`);
+    const client = new KubeClient(accessFromKubeconfig(join(bench.directory, "kubeconfig")));
+    const writer = new RateLimitedWriter({ clock, log: silentLog });
+    const rejections = new RejectionWriter({ client, writer, clock, component: "istiod-1" });
+    const rejection: Rejection = {
+      type: "route",
+      name: "9080",
+      version: "v",
+      reason: "no such thing",
+      proxy: "sidecar~10.1.0.7~sleep-1.default~default.svc.cluster.local",
+      atMs: 0,
+      origins: [{ at: "", object: { kind: "VirtualService", namespace: "default", name: "reviews" } }],
+    };
+    const condition = () => {
+      const found = store.get("virtualservices.networking.istio.io", "default", "reviews") as unknown as {
+        status?: { conditions?: { type: string; status: string; message?: string }[] };
+      };
+      return found.status?.conditions?.find(({ type }) => type === "Programmed");
+    };
+    rejections.rejected(rejection);
+    const said = await bench.until("the condition", condition);
+    assert.equal(said.status, "False");
+    assert.match(said.message ?? "", /sleep-1\.default rejected route 9080.*no such thing/);
+    await bench.until("the event", () =>
+      store.list("events").items.find(({ reason }) => reason === "RejectedByProxy"),
+    );
+    rejections.cleared(rejection);
+    await bench.until("the end of it", () => (condition()?.status === "True" ? true : undefined));
+    client.close();
   });
 
   test("who proves nothing, or another identity than the pod's, is refused with the reason", async () => {
