@@ -13,6 +13,8 @@ const floors: Readonly<Record<string, number>> = {
   "unit-vectors": 100,
   crds: 100,
   samples: 100,
+  "authz-builder": 100,
+  "xds-simulation": 85,
 };
 
 for (const [folder, floor] of Object.entries(floors)) {
