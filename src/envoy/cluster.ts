@@ -44,10 +44,12 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
   const policy = policyFor(rule, key.subset, key.port);
   const defaults = readPoolDefaults(read);
   const name = outboundClusterName(key.port, key.subset, service.host);
+  const places = discovery(read, key, service, policy);
+  if (places === undefined) return undefined;
   const security = securityOf(read, { key, service, protocol, policy, defaults });
   const message: Message = {
     name,
-    ...discovery(read, key, service, policy),
+    ...places,
     ...poolFields(policy, defaults),
     ...httpOptions(policy, protocol, defaults, security.upstreamOptions),
     ...outlierFields(policy.outlierDetection),
@@ -92,7 +94,7 @@ function discovery(
   key: OutboundClusterKey,
   service: MeshService,
   { loadBalancer }: PortPolicy,
-): Message {
+): Message | undefined {
   if (key.toOriginal || loadBalancer?.simple === "PASSTHROUGH")
     return { type: "ORIGINAL_DST", lbPolicy: "CLUSTER_PROVIDED" };
   if (service.resolution === "endpoints" || service.resolution === "original-destination") {
@@ -105,21 +107,24 @@ function discovery(
       ...balancerFields(loadBalancer),
     };
   }
+  const assignment = service.resolution === "dns" ? loadAssignment(read, key) : oneEndpoint(read, key);
+  // A subset without any: Envoy refuses such a cluster, and a missing one answers 503 as an empty one would.
+  if (assignment === undefined) return undefined;
   return {
     type: service.resolution === "dns" ? "STRICT_DNS" : "LOGICAL_DNS",
     dnsLookupFamily: "V4_PREFERRED",
     dnsRefreshRate: durationOf(durationMsOf(readMesh(read, "dnsRefreshRate"))),
     respectDnsTtl: true,
-    loadAssignment: service.resolution === "dns" ? loadAssignment(read, key) : oneEndpoint(read, key),
+    loadAssignment: assignment,
     ...balancerFields(loadBalancer),
   };
 }
 
 /** Envoy takes exactly one name for a logical DNS cluster. */
-function oneEndpoint(read: Read, key: OutboundClusterKey): Message {
+function oneEndpoint(read: Read, key: OutboundClusterKey): Message | undefined {
   const assignment = loadAssignment(read, key);
   const [first] = assignment["endpoints"] as readonly { readonly lbEndpoints: readonly Message[] }[];
-  if (first === undefined) return assignment;
+  if (first === undefined) return undefined;
   return { ...assignment, endpoints: [{ ...first, lbEndpoints: first.lbEndpoints.slice(0, 1) }] };
 }
 

@@ -19,16 +19,25 @@ import { policyFor } from "./traffic-policy.ts";
 
 /** ClusterLoadAssignment of an EDS cluster. */
 export function outboundEndpoints(read: Read, key: OutboundClusterKey): EnvoyResource {
-  const assignment = loadAssignment(read, key);
+  // Envoy refuses the whole assignment for one name among the addresses.
+  const assignment = loadAssignment(read, key, isAddress);
   return resource("endpoint", String(assignment["clusterName"]), assignment);
 }
 
 /** The same as part of a cluster whose endpoints Envoy resolves by DNS. */
-export function loadAssignment(read: Read, key: OutboundClusterKey): Message {
+export function loadAssignment(
+  read: Read,
+  key: OutboundClusterKey,
+  isUsable: (address: string) => boolean = () => true,
+): Message {
   const rule = read(mergedRule, key.rules.join(","));
   const labels = subsetLabels(rule, key.subset);
   const found = read(endpointsOf, key.service).filter(
-    (endpoint) => endpoint.servicePort === key.port && endpoint.healthy && selects(labels, endpoint.labels),
+    (endpoint) =>
+      endpoint.servicePort === key.port &&
+      endpoint.healthy &&
+      isUsable(endpoint.address) &&
+      selects(labels, endpoint.labels),
   );
   const host = key.service.slice(key.service.indexOf("/") + 1);
   const near = nearness(read, key, rule);
@@ -47,6 +56,11 @@ export function loadAssignment(read: Read, key: OutboundClusterKey): Message {
       priority,
     })),
   };
+}
+
+/** An IP address or a socket's path. */
+function isAddress(text: string): boolean {
+  return /^[0-9.]+$/.test(text) || text.includes(":");
 }
 
 function subsetLabels(rule: MergedRule, subset: string): Readonly<Record<string, string>> {
