@@ -1,15 +1,14 @@
 // The control plane against the standalone API server, under the ClusterRole that deploy/ gives it: what it keeps in the API, and
 // whom it lets in on 15012. No root needed.
 
-import "reflect-metadata";
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http2 from "node:http2";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { Pkcs10CertificateRequestGenerator } from "@peculiar/x509";
 import protobuf from "protobufjs/minimal.js";
 import { parseAllDocuments, stringify } from "yaml";
 import { silentLog, type Clock } from "#base";
@@ -244,19 +243,13 @@ function kubeconfigOf(api: ApiServer, token: string): string {
   });
 }
 
-async function certificateRequest(): Promise<{ csr: string; key: string }> {
-  const keys = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, [
-    "sign",
-    "verify",
-  ]);
-  const signingAlgorithm = { name: "ECDSA", hash: "SHA-256" };
-  const csr = await Pkcs10CertificateRequestGenerator.create({ keys, signingAlgorithm });
-  const der = Buffer.from(await crypto.subtle.exportKey("pkcs8", keys.privateKey)).toString("base64");
-  const lines = der.match(/.{1,64}/g)?.join("\n");
-  return {
-    csr: csr.toString("pem"),
-    key: `-----BEGIN PRIVATE KEY-----\n${lines}\n-----END PRIVATE KEY-----\n`,
-  };
+function certificateRequest(directory: string): { csr: string; key: string } {
+  const keyFile = join(directory, "key.pem");
+  const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", keyFile];
+  const csr = execFileSync("openssl", ["req", "-new", ...newKey, "-subj", "/"], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  return { csr: csr.toString(), key: readFileSync(keyFile, "utf8") };
 }
 
 /** IstioCertificateResponse: the chain, each a PEM. */
@@ -305,7 +298,7 @@ describe("the control plane against an API server", () => {
     const byToken = await bench.connect("sleep-1.default", { token });
     assert.equal(byToken.message, "");
     assert.equal(byToken.status, 0);
-    const { csr, key } = await certificateRequest();
+    const { csr, key } = certificateRequest(bench.directory);
     const request = protobuf.Writer.create().uint32(10).string(csr).uint32(24).int64(3_600).finish();
     const signed = await bench.call(createCertificatePath, request, { token });
     assert.equal(signed.status, 0, signed.message);
