@@ -15,6 +15,9 @@ export const canaryWaitMs = 1_000;
 /** How many proxies are asked in vain before a change goes to all the same: silence must not freeze a mesh. */
 export const canaryTriesMax = 3;
 
+/** How long after its rejection a resource is offered to the canary once more: what it clashed with may be gone. */
+export const rejectedRetryMs = 60_000;
+
 /** How long a newcomer's first answer waits for what others are still trying out. */
 export const newcomerWaitMs = 2_000;
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ResourceType } from "#plan";
-import { canaryWaitMs } from "./limits.ts";
+import { canaryWaitMs, rejectedRetryMs } from "./limits.ts";
 import { rowChange, rowRemoval, World, type FakeProxy, type Row } from "./testing.ts";
 
 const row = (type: ResourceType, name: string, text: string, view = "v"): Row => ({ view, type, name, text });
@@ -113,6 +113,28 @@ test("a bad resource reaches one proxy; the others and newcomers keep the last g
     world.mesh.tick();
     assert.deepEqual(world.mesh.rejections(), []);
   }
+});
+
+test("a rejected resource is tried again later, by one proxy, and flows once it is taken", () => {
+  const world = new World();
+  world.put(row("listener", "l", "1"));
+  const proxies = Array.from({ length: 5 }, (_, at) => world.connect(`p${at}`, "v"));
+  world.settle();
+  const good = proxies[0]!.held.get("listener")!.get("l");
+  world.put(row("listener", "l", "bad"));
+  world.settle();
+  world.pass(rejectedRetryMs);
+  world.settle();
+  assert.equal(world.rejections.length, 2, "tried again, in vain");
+  assert.equal(world.mesh.rejections().length, 1);
+  assert.equal(proxies.filter(({ badSeen }) => badSeen.size > 0).length, 1);
+  assert.ok(proxies.every(({ held }) => held.get("listener")!.get("l") === good));
+  for (const proxy of proxies) proxy.lenient = true;
+  world.pass(rejectedRetryMs);
+  world.settle();
+  assert.ok(proxies.every(({ held }) => held.get("listener")!.get("l") !== good));
+  world.pass(1);
+  assert.deepEqual(world.mesh.rejections(), []);
 });
 
 test("rejected endpoints are withdrawn from those that follow", () => {

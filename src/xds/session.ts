@@ -357,7 +357,8 @@ export class AdsSession {
     const { resource, trial } = target;
     this.#forgetRefused(type, subscription, name, resource);
     if (held === resource.version) return;
-    if (subscription.refused.get(name) === resource.version) return;
+    // On trial is only what no proxy has refused, or what is tried again.
+    if (trial === undefined && subscription.refused.get(name) === resource.version) return;
     if (draft.bytes > 0 && draft.bytes + resource.bytes.length > responseBytesMax) {
       subscription.recheck.add(name);
       return;

@@ -155,6 +155,8 @@ export class FakeProxy {
   session: AdsSession | undefined;
   /** Whether messages of rejection name the resource. */
   namesCulprits = true;
+  /** Takes bad resources, too, as after what they clashed with is gone. */
+  lenient = false;
   readonly held = new Map<ResourceType, Map<string, string>>();
   readonly inbox: Response[] = [];
   /** All responses ever, and all bad versions ever seen. */
@@ -208,12 +210,12 @@ export class FakeProxy {
   answerOne(): boolean {
     const response = this.inbox.shift();
     if (response === undefined) return false;
-    const bad = response.resources.filter((one) => one.bad);
+    const bad = response.resources.filter((one) => one.bad && !this.lenient);
     for (const { version } of bad) this.badSeen.add(version);
     const held = this.#heldOf(response.type);
     const unsubscribe: string[] = [];
     const subscribe: string[] = [];
-    for (const { name, version } of response.resources.filter((one) => !one.bad)) {
+    for (const { name, version } of response.resources.filter((one) => !bad.includes(one))) {
       if (!held.has(name)) subscribe.push(name);
       held.set(name, version);
     }

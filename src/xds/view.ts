@@ -13,7 +13,7 @@
 import type { EnvoyResource, Origin } from "#envoy";
 import { resourceTypes, type ResourceType } from "#plan";
 import { ChangeLog } from "./change-log.ts";
-import { canaryTriesMax, canaryWaitMs } from "./limits.ts";
+import { canaryTriesMax, canaryWaitMs, rejectedRetryMs } from "./limits.ts";
 
 /** A proxy's session as its views see it. */
 export interface Subscriber {
@@ -184,10 +184,11 @@ export class LiveView {
     const entry = this.#types[type].entries.get(name);
     if (entry === undefined) return absent;
     const { current, good, rejection } = entry;
-    if (current === undefined || rejection !== undefined) return served(good);
+    const isTriedAgain = rejection !== undefined && this.#types[type].onTrial.has(name);
+    if (current === undefined || (rejection !== undefined && !isTriedAgain)) return served(good);
     if (good?.version === current.version) return served(good);
     if (this.#canary === subscriber) return { kind: "resource", resource: current, trial: entry.revision };
-    return good === undefined ? hold : served(good);
+    return good === undefined && !isTriedAgain ? hold : served(good);
   }
 
   /**
@@ -244,11 +245,26 @@ export class LiveView {
 
   /** Called now and then while something is on trial: asks another proxy, or lets go, when the canary keeps silent. */
   checkTrial(nowMs: number): void {
+    this.#tryRejectedAgain(nowMs);
     if (!this.onTrial || this.subscribers.size === 0) return;
     if (nowMs - this.#trialSinceMs < canaryWaitMs) return;
     const next = this.#nextCanary();
     if (next !== undefined && this.#asked.size < canaryTriesMax) this.#appoint(next, nowMs);
     else this.#release(nowMs);
+  }
+
+  /** A rejection can be the fault of another resource that is mended since: an address that was taken, a missing secret. */
+  #tryRejectedAgain(nowMs: number): void {
+    for (const type of resourceTypes) {
+      const state = this.#types[type];
+      for (const name of state.rejected) {
+        const rejectedAtMs = state.entries.get(name)?.rejection?.atMs ?? nowMs;
+        if (state.onTrial.has(name) || nowMs - rejectedAtMs < rejectedRetryMs) continue;
+        if (!this.onTrial) this.#trialSinceMs = nowMs;
+        state.onTrial.add(name);
+        this.#touch(type, name);
+      }
+    }
   }
 
   /** Nobody gave a verdict: everything on trial goes to all. */
@@ -257,7 +273,7 @@ export class LiveView {
       const state = this.#types[type];
       for (const name of state.onTrial) {
         const entry = state.entries.get(name);
-        if (entry?.current === undefined) continue;
+        if (entry?.current === undefined || entry.rejection !== undefined) continue;
         this.#makeGoodUnconfirmed(type, name, entry, entry.current);
         this.#touch(type, name);
       }
@@ -296,7 +312,9 @@ export class LiveView {
     entry.good = resource;
     entry.goodRevision = entry.revision;
     entry.unconfirmed = undefined;
+    entry.rejection = undefined;
     this.#types[type].onTrial.delete(name);
+    this.#types[type].rejected.delete(name);
   }
 
   #makeGoodUnconfirmed(type: ResourceType, name: string, entry: Entry, resource: EnvoyResource): void {
