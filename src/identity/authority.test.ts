@@ -24,13 +24,14 @@ const facts = {
 };
 
 async function request(
-  keys?: webcrypto.CryptoKeyPair,
+  name = "spiffe://former/ns/default/sa/sleep",
 ): Promise<{ pem: string; keys: webcrypto.CryptoKeyPair }> {
   const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
-  const pair =
-    keys ??
-    ((await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair);
-  const san = new x509.SubjectAlternativeNameExtension([{ type: "url", value: "spiffe://evil/ns/a/sa/b" }]);
+  const pair = (await crypto.subtle.generateKey(algorithm, true, [
+    "sign",
+    "verify",
+  ])) as webcrypto.CryptoKeyPair;
+  const san = new x509.SubjectAlternativeNameExtension([{ type: "url", value: name }]);
   const csr = await x509.Pkcs10CertificateRequestGenerator.create({
     name: "CN=evil",
     keys: pair,
@@ -84,6 +85,20 @@ test("a forged, weak or garbled request is refused", async () => {
     signingAlgorithm: { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" } as webcrypto.Algorithm,
   });
   await assert.rejects(ca.sign(csr.toString("pem"), { identity }), /1024 bits is too weak/);
+});
+
+test("a request for another's identity is refused and says whose", async () => {
+  const ca = await CertificateAuthority.load(await createSelfSignedMaterial(clock), { clock });
+  for (const name of [
+    "spiffe://cluster.local/ns/other/sa/sleep",
+    "spiffe://cluster.local/ns/default/sa/root",
+    "spiffe://odd",
+  ]) {
+    const { pem } = await request(name);
+    await assert.rejects(ca.sign(pem, { identity }), (error) => {
+      return error instanceof RefusedRequest && error.message.includes(`is for ${name}, and its sender is`);
+    });
+  }
 });
 
 test("the operator's own RSA CA with an intermediate signs, and the chain leads to the root", async () => {

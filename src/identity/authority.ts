@@ -15,7 +15,7 @@ import {
 } from "./keys.ts";
 import type { SigningAlgorithm } from "./keys.ts";
 import * as x509 from "./x509.ts";
-import { renderSpiffeId, type Identity } from "./spiffe.ts";
+import { parseSpiffeId, renderSpiffeId, type Identity } from "./spiffe.ts";
 
 /** What the CA is made from, as the keys of Istio's `cacerts` Secret. All PEM. */
 export interface AuthorityMaterial {
@@ -115,10 +115,12 @@ export class CertificateAuthority {
 
   /**
    * Signs a workload's request (PEM). Returns the chain, leaf first, root last, each a PEM.
-   * Throws `RefusedRequest` when the request is malformed, its signature wrong or its key weak.
+   * Throws `RefusedRequest` when the request is malformed, its signature wrong or its key weak, or when it asks for
+   * the identity of somebody else.
    */
   async sign(csrPem: string, options: SignOptions): Promise<string[]> {
     const request = await parseRequest(csrPem);
+    refuseForeignNames(request, options.identity);
     const ttlSeconds = this.#ttl(options.ttlSeconds);
     const facts = options.facts === undefined ? undefined : packWorkload(options.facts);
     const names: x509.JsonGeneralNames = [{ type: "url", value: renderSpiffeId(options.identity) }];
@@ -195,6 +197,7 @@ export class CertificateAuthority {
 
 /** X.520 `description`: free text of up to 1,024 characters, printed by Envoy as `description=...`. */
 const descriptionOid = "2.5.4.13";
+const subjectAltNameOid = "2.5.29.17";
 
 async function parseRequest(pem: string): Promise<x509.Pkcs10CertificateRequest> {
   if (pem.length > csrLengthMax)
@@ -209,6 +212,23 @@ async function parseRequest(pem: string): Promise<x509.Pkcs10CertificateRequest>
   const genuine = await request.verify().catch(() => false);
   if (!genuine) throw new RefusedRequest("the certificate request is not signed by the key it holds");
   return request;
+}
+
+/**
+ * Istio signs such a request for the caller's own identity; whoever asks for another's is mistaken or an attacker, and
+ * both should hear it. A different trust domain alone is no reason: proxies keep the old one until they start again.
+ */
+function refuseForeignNames(request: x509.Pkcs10CertificateRequest, identity: Identity): void {
+  const extension = request.extensions.find(({ type }) => type === subjectAltNameOid);
+  if (extension === undefined) return;
+  const { names } = new x509.SubjectAlternativeNameExtension(extension.rawData);
+  for (const { type, value } of names.items) {
+    if (type !== "url" || !value.startsWith("spiffe://")) continue;
+    const wished = parseSpiffeId(value);
+    if (wished?.namespace === identity.namespace && wished.serviceAccount === identity.serviceAccount)
+      continue;
+    throw new RefusedRequest(`the request is for ${value}, and its sender is ${renderSpiffeId(identity)}`);
+  }
 }
 
 function checkMaterial(material: AuthorityMaterial, clock: Clock): void {

@@ -274,6 +274,8 @@ const keptSuffixes = [
   "rbac.denied",
   "shadow_allowed",
   "shadow_denied",
+  // Callers whom no filter chain takes: in plaintext under STRICT, above all.
+  "no_filter_chain_match",
 ];
 
 function inclusionPatterns(config: AgentConfig): object[] {

@@ -73,14 +73,18 @@ function exitCodeOf(cause: unknown): number {
   return 1;
 }
 
+/** A pipe takes 64 KiB at once; what has not gone out when the process ends is lost. */
+function flushed(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => void stream.write("", () => resolve()));
+}
+
 // `mizzen ... | head` closes the pipe early, which is no error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code === "EPIPE") process.exit(0);
 });
 
-try {
-  await parser().parseAsync(process.argv);
-  process.exit();
-} catch (cause) {
-  process.exit(exitCodeOf(cause));
-}
+const exitCode = await parser()
+  .parseAsync(process.argv)
+  .then(() => process.exitCode, exitCodeOf);
+await flushed(process.stdout);
+process.exit(exitCode);

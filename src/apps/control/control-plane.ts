@@ -279,6 +279,7 @@ export class ControlPlane {
       debug: pages,
       mayRead: (token, path) =>
         this.#client === undefined ? Promise.resolve(false) : mayRead(this.#client, token, path),
+      refused: () => this.#metrics.debugRefused.inc(),
       log,
     });
   }

@@ -52,6 +52,7 @@ export function createMetrics(version: string) {
       "name",
     ]),
     refused: counter("pilot_xds_refused", "Streams refused: not proven, not entitled, or over a limit"),
+    debugRefused: counter("pilot_debug_refused", "Questions to debug pages by those who may not ask"),
     convergence: new Histogram({
       name: "pilot_proxy_convergence_time",
       help: "Seconds from a change to a proxy's acknowledgement",

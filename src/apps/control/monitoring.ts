@@ -16,6 +16,8 @@ export interface MonitoringOptions {
   readonly debug: Readonly<Record<string, DebugPage>>;
   /** Whether the bearer of a token may see a debug page. */
   readonly mayRead: (token: string, path: string) => Promise<boolean>;
+  /** Told of each question to a debug page that is refused. */
+  readonly refused: () => void;
   readonly log: Logger;
 }
 
@@ -68,6 +70,9 @@ export class MonitoringServer {
 
   async #debug(url: URL, request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
     if (!(await this.#isAllowed(url, request))) {
+      const { log, refused } = this.#options;
+      log.warn({ peer: request.socket.remoteAddress, path: url.pathname }, "debug page refused");
+      refused();
       send(response, 401, "debug pages are for loopback, or for a bearer token that may get this path\n");
       return;
     }
