@@ -216,7 +216,7 @@ function randomObject(random: Random): KubeObject {
   return make();
 }
 
-function object(kind: string, namespace: string, name: string, random: Random, spec: object): KubeObject {
+function made(kind: string, namespace: string, name: string, random: Random, spec: object): KubeObject {
   // Few distinct ages, so that ties must be broken.
   const creationTimestamp = `2026-01-01T00:00:0${random(3)}Z`;
   return { apiVersion: "v1", kind, metadata: { name, namespace, creationTimestamp }, spec };
@@ -230,7 +230,7 @@ function randomService(random: Random, namespace: string, name: string): KubeObj
     { name: "auto", port: 83 },
     { name: "https-web", port: 443 },
   ].slice(0, 1 + random(4));
-  return object("Service", namespace, name, random, {
+  return made("Service", namespace, name, random, {
     clusterIP: kind === 0 ? "None" : `10.96.${random(2)}.${random(4)}`,
     ...(kind === 1 ? { type: "ExternalName", externalName: `s${random(4)}.a.svc.cluster.local` } : {}),
     selector: { app: name },
@@ -239,10 +239,10 @@ function randomService(random: Random, namespace: string, name: string): KubeObj
 }
 
 function randomSlice(random: Random, namespace: string, name: string): KubeObject {
-  const made = object("EndpointSlice", namespace, `${name}-${random(2)}`, random, {});
+  const base = made("EndpointSlice", namespace, `${name}-${random(2)}`, random, {});
   return {
-    ...made,
-    metadata: { ...made.metadata, labels: { "kubernetes.io/service-name": name } },
+    ...base,
+    metadata: { ...base.metadata, labels: { "kubernetes.io/service-name": name } },
     addressType: "IPv4",
     endpoints: Array.from({ length: random(4) }, () => ({
       addresses: [`10.244.0.${random(6)}`],
@@ -257,20 +257,20 @@ function randomSlice(random: Random, namespace: string, name: string): KubeObjec
 }
 
 function randomPod(random: Random, namespace: string, name: string): KubeObject {
-  const made = object("Pod", namespace, `${name}-${random(2)}`, random, { serviceAccountName: name });
+  const base = made("Pod", namespace, `${name}-${random(2)}`, random, { serviceAccountName: name });
   const labels: Record<string, string> = { app: name, version: `v${random(3)}` };
   if (random(2) === 0) labels["security.istio.io/tlsMode"] = "istio";
   if (random(3) === 0) labels["istio-locality"] = `r${random(2)}.z1`;
   return {
-    ...made,
-    metadata: { ...made.metadata, labels },
+    ...base,
+    metadata: { ...base.metadata, labels },
     status: { podIP: `10.244.0.${random(6)}`, phase: "Running" },
   };
 }
 
 function randomVirtualService(random: Random, namespace: string, name: string, host: string): KubeObject {
   const destination = { host: `s${random(4)}`, ...(random(2) === 0 ? { subset: `v${random(3)}` } : {}) };
-  return object("VirtualService", namespace, name, random, {
+  return made("VirtualService", namespace, name, random, {
     hosts: random(6) === 0 ? [] : [host],
     ...(random(4) === 0 ? { gateways: [`${namespace}/s${random(4)}`, "mesh"] } : {}),
     ...(random(4) === 0 ? { exportTo: ["."] } : {}),
@@ -298,7 +298,7 @@ function randomVirtualService(random: Random, namespace: string, name: string, h
 
 function randomDestinationRule(random: Random, namespace: string, name: string, host: string): KubeObject {
   const modes = ["DISABLE", "ISTIO_MUTUAL", "SIMPLE"];
-  return object("DestinationRule", namespace, name, random, {
+  return made("DestinationRule", namespace, name, random, {
     host,
     ...(random(4) === 0 ? { exportTo: ["."] } : {}),
     ...(random(6) === 0 ? { workloadSelector: { matchLabels: { app: "s0" } } } : {}),
@@ -316,7 +316,7 @@ function randomDestinationRule(random: Random, namespace: string, name: string, 
 
 function randomServiceEntry(random: Random, namespace: string, name: string, host: string): KubeObject {
   const full = host.includes(".") ? host : `${host}.example.com`;
-  return object("ServiceEntry", namespace, name, random, {
+  return made("ServiceEntry", namespace, name, random, {
     hosts: [full],
     ...(random(2) === 0 ? { addresses: [`192.0.2.${random(3)}`] } : {}),
     resolution: ["STATIC", "DNS", "NONE"][random(3)],
@@ -333,12 +333,12 @@ function randomServiceEntry(random: Random, namespace: string, name: string, hos
 
 function randomPolicy(random: Random, namespace: string, name: string): KubeObject {
   if (random(2) === 0) {
-    return object("PeerAuthentication", namespace, name, random, {
+    return made("PeerAuthentication", namespace, name, random, {
       ...(random(2) === 0 ? { selector: { matchLabels: { app: name } } } : {}),
       mtls: { mode: ["STRICT", "PERMISSIVE", "DISABLE"][random(3)] },
     });
   }
-  return object("Sidecar", namespace, name, random, {
+  return made("Sidecar", namespace, name, random, {
     ...(random(2) === 0 ? { workloadSelector: { labels: { app: name } } } : {}),
     egress: [
       ...(random(3) === 0 ? [{ port: { number: 80, protocol: "HTTP", name: "http" }, hosts: ["./*"] }] : []),
@@ -349,7 +349,7 @@ function randomPolicy(random: Random, namespace: string, name: string): KubeObje
 }
 
 function randomGateway(random: Random, namespace: string, name: string): KubeObject {
-  return object("Gateway", namespace, name, random, {
+  return made("Gateway", namespace, name, random, {
     selector: { istio: "ingressgateway" },
     servers: [
       { port: { number: 80, name: "http", protocol: "HTTP" }, hosts: [["*", "*.example.com"][random(2)]] },

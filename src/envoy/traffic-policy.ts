@@ -215,8 +215,8 @@ function slowStart(balancer: LoadBalancerSettings | undefined): Message | undefi
       minWeightPercent: { value: warmup.minimumPercent ?? 10 },
     };
   }
-  const seconds = balancer?.warmupDurationSecs;
-  return seconds === undefined ? undefined : { slowStartWindow: durationOf(durationMsOf(seconds)) };
+  const window = balancer?.warmupDurationSecs;
+  return window === undefined ? undefined : { slowStartWindow: durationOf(durationMsOf(window)) };
 }
 
 function commonOptions(pool: ConnectionPoolSettings | undefined): Message | undefined {
