@@ -37,8 +37,17 @@ const reviews: Record<string, TokenReviewResult> = {
   person: { authenticated: true, username: "alice", audiences: ["istio-ca"] },
 };
 const counted: string[] = [];
-/** Made once by the agent's own code; a request holds nothing secret. */
+/** Made once by the agent's own code; requests hold nothing secret. */
 const csr = `-----BEGIN CERTIFICATE REQUEST-----
+MIIBBDCBqgIBADAAMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEIPUGeZf3N7Ot
+V8gAPd4Pwf92LgeiJbaRoUxhRvjKnUnhh1+uUTqRaeGvkJHa/3/wU/eaRqMR4LIw
+JBrO2Ygw9qBIMEYGCSqGSIb3DQEJDjE5MDcwNQYDVR0RBC4wLIYqc3BpZmZlOi8v
+Y2x1c3Rlci5sb2NhbC9ucy9kZWZhdWx0L3NhL3NsZWVwMAoGCCqGSM49BAMCA0kA
+MEYCIQCqJNSaKWTzyRKDbXTb9aimFBI72Vb7XEHRljuYyX3y4gIhAN9EXgZAliPL
+AzBRHf9kqvM/o5o8LpGLuy2PQJJ7I9bX
+-----END CERTIFICATE REQUEST-----
+`;
+const csrOfAnother = `-----BEGIN CERTIFICATE REQUEST-----
 MIH6MIGgAgEAMAAwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQOSC8pGDYMh257
 rZJfY/nXv3j11FiKBmJ5/vfYnOWiHdtHS5Z5OJOcfzk1G0UIBpXw5nj5rV+cGc9D
 0pT1wCZvoD4wPAYJKoZIhvcNAQkOMS8wLTArBgNVHREEJDAihiBzcGlmZmU6Ly9j
@@ -122,6 +131,15 @@ test("expired, foreign and personal tokens, foreign certificates and nothing at 
 test("a garbled request is refused as such", async () => {
   await assert.rejects(create({ token: "good" }, "nonsense"), refusal(grpcStatus.invalidArgument, /unfit/));
   assert.equal(counted.at(-1), "csr");
+});
+
+test("a request for another's identity is refused and counted", async () => {
+  counted.length = 0;
+  await assert.rejects(
+    create({ token: "good" }, csrOfAnother),
+    refusal(grpcStatus.invalidArgument, /is for spiffe:\/\/cluster\.local\/ns\/a\/sa\/b/),
+  );
+  assert.deepEqual(counted, ["csr"]);
 });
 
 test("a Pod that is not known yet gets its identity, and a short life so that the facts come soon", async () => {
