@@ -5,18 +5,8 @@ import { readFileSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
 import type { KubeAccess } from "./credentials.ts";
-
-/** An answer other than success. `status` is HTTP's, 0 if there was no answer. */
-export class KubeError extends Error {
-  readonly status: number;
-  /** Kubernetes' reason, e.g. "AlreadyExists", "Expired". */
-  readonly reason: string;
-  constructor(status: number, reason: string, message: string, cause?: unknown) {
-    super(message, { cause });
-    this.status = status;
-    this.reason = reason;
-  }
-}
+import { KubeError } from "./kube-error.ts";
+import { Outage } from "./outage.ts";
 
 export type PatchType = "merge" | "json" | "apply";
 
@@ -46,6 +36,8 @@ export class KubeClient {
   readonly #base: URL;
   readonly #agent: http.Agent;
   readonly #watchAgent: http.Agent;
+  /** What those who watch through this client know of the server's failing. */
+  readonly outage = new Outage();
 
   constructor(access: KubeAccess) {
     this.#access = access;

@@ -1,7 +1,8 @@
 export type { KubeAccess } from "./credentials.ts";
 export { accessFromKubeconfig, accessInCluster } from "./credentials.ts";
 export type { PatchType, RequestOptions } from "./client.ts";
-export { collectionPath, KubeClient, KubeError } from "./client.ts";
+export { collectionPath, KubeClient } from "./client.ts";
+export { KubeError } from "./kube-error.ts";
 export type { CacheOptions, CacheSource } from "./watch-cache.ts";
 export { WatchCache } from "./watch-cache.ts";
 export { slim } from "./slim.ts";

@@ -2,7 +2,8 @@
 // leading before another may begin.
 
 import type { Clock, Logger } from "#base";
-import { KubeError, type KubeClient } from "./client.ts";
+import type { KubeClient } from "./client.ts";
+import { KubeError } from "./kube-error.ts";
 
 export interface LeaderOptions {
   readonly client: KubeClient;

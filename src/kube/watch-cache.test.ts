@@ -5,6 +5,8 @@ import { test, type TestContext } from "node:test";
 import { silentLog, type Clock, type Logger } from "#base";
 import type { KubeObject } from "#objects";
 import { KubeClient } from "./client.ts";
+import { KubeError } from "./kube-error.ts";
+import { Outage } from "./outage.ts";
 import { slim } from "./slim.ts";
 import { WatchCache } from "./watch-cache.ts";
 
@@ -27,8 +29,8 @@ const service = (name: string, version: number): KubeObject => ({
 interface Script {
   /** Each list's answer: objects, or a status. The last one repeats. */
   readonly lists: (readonly KubeObject[] | number)[];
-  /** Each watch's events, or a status; then it ends. The last one stays open. */
-  readonly watches: (readonly object[] | number)[];
+  /** Each watch's events, or a status, or a connection that breaks; then it ends. The last one stays open. */
+  readonly watches: (readonly object[] | number | "cut")[];
 }
 
 /** An API server that says what a script says, and a cache that follows it. */
@@ -42,6 +44,10 @@ async function follow(context: TestContext, script: Script, log: Logger = silent
     const step = (steps.length > 1 ? steps.shift() : steps[0]) ?? [];
     if (typeof step === "number") {
       response.writeHead(step).end(JSON.stringify({ reason: "Scripted", message: `status ${step}` }));
+    } else if (step === "cut") {
+      response.flushHeaders();
+      // After the headers have arrived: before that it would be no answer at all.
+      setTimeout(() => response.socket?.destroy(), 20);
     } else if (!isWatch) {
       response.end(JSON.stringify({ metadata: { resourceVersion: "10" }, items: step }));
     } else {
@@ -131,7 +137,7 @@ test("a failing server is said once, what is known stays, and recovery is said t
   await until(() => asked.length === 5 && lines.length === 2);
   assert.equal(cache.size, 1);
   assert.deepEqual(lines, [
-    "watch failed; trying again, what is known stays",
+    "the API server fails; trying again, what is known stays and is served",
     "the API server answers again",
   ]);
 });
@@ -143,4 +149,47 @@ test("a kind that is not installed counts as empty, and is found once it is", as
   });
   await until(() => changes.length === 1);
   assert.equal(syncedCount(), 1);
+});
+
+test("what a watch brought before it broke is not brought again, and a cut alone is not worth a line", async (context) => {
+  const lines: string[] = [];
+  const log: Logger = {
+    ...silentLog,
+    warn: (_fields, message) => lines.push(message),
+    info: (_fields, message) => lines.push(message),
+  };
+  const { changes, asked, until } = await follow(
+    context,
+    {
+      lists: [[service("a", 1)]],
+      watches: [
+        [{ type: "MODIFIED", object: service("a", 11) }],
+        "cut",
+        [{ type: "MODIFIED", object: service("a", 12) }],
+        [],
+      ],
+    },
+    log,
+  );
+  await until(() => changes.length === 3);
+  assert.deepEqual(changes, ["+a1", "+a11", "+a12"]);
+  assert.deepEqual(asked.slice(0, 4), ["list", "watch 10", "watch 11", "watch 11"]);
+  assert.deepEqual(lines, []);
+});
+
+test("an API server that is away is said once for all kinds, and once that it is back", () => {
+  const lines: string[] = [];
+  const note = (_fields: object, message: string): number => lines.push(message);
+  const log: Logger = { ...silentLog, warn: note, info: note };
+  const outage = new Outage();
+  const followers = Array.from({ length: 23 }, () => ({}));
+  const gone = new KubeError(0, "Unreachable", "does not answer");
+  for (let round = 0; round < 3; round++)
+    for (const one of followers) outage.failed(one, "Service", gone, log);
+  assert.equal(lines.length, 1);
+  for (const one of followers) outage.succeeded(one, log);
+  assert.deepEqual(lines.slice(1), ["the API server answers again"]);
+  outage.failed(followers[0]!, "Service", gone, log);
+  outage.failed(followers[1]!, "Secret", new KubeError(403, "Forbidden", "may not list secrets"), log);
+  assert.equal(lines.length, 4, "what concerns one kind alone is said besides");
 });

@@ -1,10 +1,11 @@
 // Follows all objects of one kind: a list in pages, then a watch from there, resumed where it ended, and a new list
 // when the server no longer remembers (410). Failures are tried again with growing pauses; one line says that it began
-// and one that it is over. Meanwhile what is known stays known.
+// and one that it is over, for all caches of a client together. Meanwhile what is known stays known.
 
 import type { Clock, Logger } from "#base";
 import { objectKey, type KubeObject } from "#objects";
-import { KubeError, type KubeClient } from "./client.ts";
+import type { KubeClient } from "./client.ts";
+import { KubeError } from "./kube-error.ts";
 
 export interface CacheSource {
   readonly kind: string;
@@ -34,6 +35,8 @@ const pageLimit = 500;
 const watchSeconds = 300;
 const pauseMinMs = 200;
 const pauseMaxMs = 10_000;
+/** A watch that ends sooner than this is followed by a pause. */
+const shortWatchMs = 1_000;
 /** How often a kind is looked for whose CRD is not installed. */
 const missingPauseMs = 5_000;
 
@@ -58,6 +61,9 @@ export class WatchCache {
   #synced = false;
   #failures = 0;
   #missing = false;
+  /** Where the watch goes on; undefined where only a new list can tell. */
+  #version: string | undefined;
+  #openedAtMs: number | undefined;
 
   constructor(options: CacheOptions) {
     this.#options = options;
@@ -73,23 +79,35 @@ export class WatchCache {
 
   /** Follows until stopped; never rejects. */
   async run(): Promise<void> {
-    let version: string | undefined;
     while (!this.#stopped.signal.aborted) {
+      this.#openedAtMs = undefined;
       try {
-        version ??= await this.#list();
-        version = await this.#watch(version);
+        this.#version ??= await this.#list();
+        await this.#watch(this.#version);
+        await this.#pauseIfShort();
       } catch (error) {
         if (this.#stopped.signal.aborted) return;
         if (error instanceof KubeError && error.status === 410) {
-          version = undefined;
+          this.#version = undefined;
           await this.#pause(pauseMinMs);
+        } else if (this.#openedAtMs !== undefined && !(error instanceof KubeError)) {
+          // A connection that was cut says nothing yet about the server; asking anew will.
+          await this.#pauseIfShort();
         } else await this.#failed(error);
       }
     }
   }
 
+  /** A server that ends each watch at once is not asked more often than this. */
+  async #pauseIfShort(): Promise<void> {
+    const { clock, random } = this.#options;
+    if (clock.monotonicMs() - (this.#openedAtMs ?? -Infinity) < shortWatchMs)
+      await this.#pause(pauseMinMs * (0.5 + random()));
+  }
+
   stop(): void {
     this.#stopped.abort();
+    this.#options.client.outage.forget(this);
   }
 
   async #list(): Promise<string> {
@@ -124,8 +142,8 @@ export class WatchCache {
     return version;
   }
 
-  /** Watches until the server ends it; returns the version to go on from. */
-  async #watch(from: string): Promise<string> {
+  /** Watches until the server ends it. What it has brought is not asked for again, however it ends. */
+  async #watch(from: string): Promise<void> {
     const { source, random } = this.#options;
     const query = new URLSearchParams({
       watch: "true",
@@ -134,18 +152,16 @@ export class WatchCache {
       timeoutSeconds: String(Math.round(watchSeconds * (1 + random()))),
     });
     if (source.fieldSelector !== undefined) query.set("fieldSelector", source.fieldSelector);
-    let version = from;
     for await (const line of this.#lines(`${source.path}?${query}`)) {
       const { type, object } = line as WatchEvent;
       if (type === "ERROR") throw new KubeError(object.code ?? 0, object.reason ?? "", object.message ?? "");
-      version = object.metadata.resourceVersion ?? version;
       if (type !== "BOOKMARK") this.#apply(type, object);
+      this.#version = object.metadata.resourceVersion ?? this.#version;
     }
-    return version;
   }
 
   #lines(path: string): AsyncGenerator<unknown> {
-    return this.#options.client.watch(path, this.#stopped.signal, () => this.#recovered());
+    return this.#options.client.watch(path, this.#stopped.signal, () => this.#opened());
   }
 
   #apply(type: WatchEvent["type"], object: KubeObject): void {
@@ -178,15 +194,17 @@ export class WatchCache {
     this.#options.synced();
   }
 
-  #recovered(): void {
-    const { log, source } = this.#options;
-    if (this.#failures > 0 || this.#missing) log.info({ kind: source.kind }, "the API server answers again");
+  #opened(): void {
+    this.#openedAtMs = this.#options.clock.monotonicMs();
+    const { client, log, source } = this.#options;
+    if (this.#missing) log.info({ kind: source.kind }, "the API server has this kind now");
+    client.outage.succeeded(this, log);
     this.#failures = 0;
     this.#missing = false;
   }
 
   async #failed(error: unknown): Promise<void> {
-    const { log, source, random } = this.#options;
+    const { client, log, source, random } = this.#options;
     const isMissing = error instanceof KubeError && error.status === 404;
     if (isMissing) {
       if (!this.#missing) log.info({ kind: source.kind }, "the API server has no such kind; looking again");
@@ -195,23 +213,22 @@ export class WatchCache {
       await this.#pause(missingPauseMs);
       return;
     }
-    if (this.#failures === 0)
-      log.warn(
-        { kind: source.kind, error: String(error) },
-        "watch failed; trying again, what is known stays",
-      );
+    client.outage.failed(this, source.kind, error, log);
     const pauseMs = Math.min(pauseMaxMs, pauseMinMs * 2 ** this.#failures);
     this.#failures++;
     await this.#pause(pauseMs * (0.5 + random()));
   }
 
   #pause(ms: number): Promise<void> {
+    const { signal } = this.#stopped;
     return new Promise((resolve) => {
-      const cancel = this.#options.clock.after(ms, resolve);
-      this.#stopped.signal.addEventListener("abort", () => {
+      const done = (): void => {
         cancel();
+        signal.removeEventListener("abort", done);
         resolve();
-      });
+      };
+      const cancel = this.#options.clock.after(ms, done);
+      signal.addEventListener("abort", done);
     });
   }
 }

@@ -2,7 +2,7 @@
 // tried again later. So a storm of changes costs the API server no more than a trickle.
 
 import type { Clock, Logger } from "#base";
-import { KubeError } from "./client.ts";
+import { KubeError } from "./kube-error.ts";
 
 export interface WriterOptions {
   readonly clock: Clock;
