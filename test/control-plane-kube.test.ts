@@ -347,6 +347,16 @@ spec: { hosts: [reviews], http: [{ route: [{ destination: { host: reviews } }] }
     client.close();
   });
 
+  test("an unsound object is refused with the path of its field", async () => {
+    const unsound = bench.create(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: unsound, namespace: default }
+spec: { hosts: [reviews], http: [{ route: [{ destination: { host: a }, weight: -1 }] }] }
+`);
+    await assert.rejects(unsound, /spec\.http\[0\]\.route\[0\]\.weight/);
+  });
+
   test("who proves nothing, or another identity than the pod's, is refused with the reason", async () => {
     const cases: [string, Asking, number, RegExp][] = [
       ["sleep-1.default", {}, 16, /neither a bearer token nor a client certificate/],
