@@ -198,7 +198,8 @@ export function startProbe(run: ProbeRun): ProbeLoop {
         else if (judged === false && failures % (probe.failureThreshold ?? 3) === 0)
           judge(false, result.message);
       }
-      if (run.eager && judged !== true) waitMs = Math.min(periodMs, probe.exec === undefined ? eagerPeriodMs : eagerExecPeriodMs);
+      if (run.eager && judged !== true)
+        waitMs = Math.min(periodMs, probe.exec === undefined ? eagerPeriodMs : eagerExecPeriodMs);
     }
     if (!stopped) timer = setTimeout(() => void once(), waitMs);
   }
