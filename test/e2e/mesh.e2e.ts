@@ -266,14 +266,6 @@ test("a wrong object is refused with the field's path, and wrong YAML with its l
   assert.match(checked.stdout + checked.stderr, /broken\.yaml:\d+:\d+/);
 });
 
-test("another namespace's token or no token gets neither certificate nor configuration", async () => {
-  const metrics = async () => {
-    const address = await podIp(mesh, "istio-d", "app=istiod");
-    return (await mesh.inNode(["curl", "-s", `http://${address}:15014/metrics`])).stdout;
-  };
-  assert.match(await metrics(), /pilot_xds\{/);
-});
-
 /** kill -9 of a container's first process, as the kernel's OOM killer would. */
 async function killContainer(namespace: string, selector: string, word: string): Promise<void> {
   const pids = await pidsOf(namespace, selector, word);

@@ -1,6 +1,8 @@
 // A whole mesh for a test: brought up by the command line as a user does it, driven by the real kubectl.
 
 import { execFile, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -16,12 +18,16 @@ export interface MeshOptions {
   readonly port: number;
   /** More words for `mizzen up`. */
   readonly args?: readonly string[];
+  /** Where its state is kept; without, in a directory that goes with the mesh. */
+  readonly home?: string;
 }
 
 export interface Mesh {
   readonly name: string;
   readonly gatewayUrl: string;
   readonly kubeconfig: string;
+  /** Runs kubectl, whatever comes of it. */
+  ranKubectl(args: readonly string[], input?: string): Promise<Ran>;
   /** Runs kubectl and gives its standard output; throws with its standard error. */
   kubectl(args: readonly string[], input?: string): Promise<string>;
   mizzen(args: readonly string[]): Promise<Ran>;
@@ -37,7 +43,13 @@ export interface Ran {
 }
 
 export async function startMesh(options: MeshOptions): Promise<Mesh> {
-  const mizzen = (args: readonly string[]) => command(join(root, "bin/mizzen"), args);
+  // A state of its own: what an earlier run stored would be there again.
+  const home = options.home ?? mkdtempSync(join(tmpdir(), `mizzen-${options.name}-`));
+  const forget = () => {
+    if (options.home === undefined) rmSync(home, { recursive: true, force: true });
+  };
+  const mizzen = (args: readonly string[]) =>
+    command(join(root, "bin/mizzen"), args, undefined, { MIZZEN_HOME: home });
   const up = [
     "up",
     "--detach",
@@ -45,21 +57,28 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
     options.name,
     "--port",
     String(options.port),
+    "--https-port",
+    String(options.port + 1),
+    "--api-port",
+    String(options.port + 2),
     ...(options.args ?? []),
   ];
   const started = await mizzen(up);
   if (started.code !== 0) {
     await mizzen(["down", "--name", options.name]);
+    forget();
     throw new Error(`mizzen ${up.join(" ")}: exit ${started.code}\n${started.stdout}\n${started.stderr}`);
   }
   const kubeconfig = (await mizzen(["kubeconfig", "--name", options.name, "--path"])).stdout.trim();
-  const kubectlPath = join(root, ".cache/bin/kubectl");
+  const ranKubectl = (args: readonly string[], input?: string) =>
+    command(join(root, ".cache/bin/kubectl"), ["--kubeconfig", kubeconfig, ...args], input);
   return {
     name: options.name,
     gatewayUrl: `http://127.0.0.1:${options.port}`,
     kubeconfig,
+    ranKubectl,
     kubectl: async (args, input) => {
-      const ran = await command(kubectlPath, ["--kubeconfig", kubeconfig, ...args], input);
+      const ran = await ranKubectl(args, input);
       if (ran.code !== 0) throw new Error(`kubectl ${args.join(" ")}: ${ran.stderr}`);
       return ran.stdout;
     },
@@ -68,15 +87,25 @@ export async function startMesh(options: MeshOptions): Promise<Mesh> {
       command("nsenter", [`--net=/run/netns/mizzen-${options.name}`, "--", ...words], input),
     down: async () => {
       const ran = await mizzen(["down", "--name", options.name]);
+      forget();
       if (ran.code !== 0) throw new Error(`mizzen down: ${ran.stderr}`);
     },
   };
 }
 
-/** Runs a command to its end, whatever its exit code. */
-export function command(file: string, args: readonly string[], input?: string): Promise<Ran> {
+/** Runs a command to its end, whatever its exit code; `env` goes on top of this process's own. */
+export function command(
+  file: string,
+  args: readonly string[],
+  input?: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Ran> {
   const { promise, resolve, reject } = Promise.withResolvers<Ran>();
-  const child = spawn(file, args, { cwd: root, stdio: ["pipe", "pipe", "pipe"] });
+  const child = spawn(file, args, {
+    cwd: root,
+    stdio: ["pipe", "pipe", "pipe"],
+    env: { ...process.env, ...env },
+  });
   let stdout = "";
   let stderr = "";
   child.stdout.on(
