@@ -149,7 +149,9 @@ interface Response {
 }
 
 export class FakeProxy {
-  readonly #world: World;
+  #world: World;
+  /** Virtual hosts asked for one by one, as a request for them came. */
+  readonly #onDemand = new Set<string>();
   readonly id: string;
   readonly proxyClass: string;
   session: AdsSession | undefined;
@@ -192,6 +194,34 @@ export class FakeProxy {
     if (endpoints.length > 0) this.#request("endpoint", { initial: true, subscribe: endpoints });
     const routes = [...(this.held.get("listener")?.keys() ?? [])];
     if (routes.length > 0) this.#request("route", { initial: true, subscribe: routes });
+    if (this.#onDemand.size > 0)
+      this.#request("virtualHost", { initial: true, subscribe: [...this.#onDemand] });
+  }
+
+  get onDemand(): ReadonlySet<string> {
+    return this.#onDemand;
+  }
+
+  /** Asks for a virtual host, as Envoy does at the first request for it. */
+  ask(name: string): void {
+    if (this.#onDemand.has(name)) return;
+    this.#onDemand.add(name);
+    this.#request("virtualHost", { subscribe: [name] });
+  }
+
+  forget(name: string): void {
+    if (!this.#onDemand.delete(name)) return;
+    this.#heldOf("virtualHost").delete(name);
+    this.#request("virtualHost", { unsubscribe: [name] });
+  }
+
+  /** Loses its control plane and finds another replica, with all that it holds. */
+  moveTo(world: World): void {
+    this.disconnect();
+    this.#world.proxies.delete(this);
+    this.#world = world;
+    world.proxies.add(this);
+    this.connect();
   }
 
   disconnect(): void {
