@@ -350,7 +350,8 @@ export class AdsSession {
       draft.waits = true;
       return;
     }
-    if (target.kind === "absent") {
+    if (target.kind === "keep" && held !== undefined) return;
+    if (target.kind !== "resource") {
       this.#compareAbsent(type, subscription, name, draft);
       return;
     }
@@ -415,6 +416,7 @@ export class AdsSession {
 
   /** Whether the proxy may still hold something that names a resource of this type which is to go. */
   #mayBeNamedStill(type: ResourceType): boolean {
+    if (this.#views.some((view) => view.mayBeNamed(type))) return true;
     return namedBy[type].some((naming) => {
       const subscription = this.#subscriptions.get(naming);
       if (subscription === undefined) return false;

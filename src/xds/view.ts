@@ -54,11 +54,15 @@ export interface Entry {
   rejection: Rejection | undefined;
 }
 
-/** What one proxy is to have of a name now: a resource, nothing, or nothing new until others have tried it. */
+/**
+ * What one proxy is to have of a name now: a resource, nothing, nothing new until others have tried it, or whatever it
+ * has, since what is wanted was rejected and the last good version is known to proxies alone (we started after it).
+ */
 export type Target =
   | { readonly kind: "resource"; readonly resource: EnvoyResource; readonly trial: number | undefined }
   | { readonly kind: "absent" }
-  | { readonly kind: "hold" };
+  | { readonly kind: "hold" }
+  | { readonly kind: "keep" };
 
 interface TypeState {
   readonly entries: Map<string, Entry>;
@@ -71,6 +75,7 @@ interface TypeState {
 
 const absent: Target = { kind: "absent" };
 const hold: Target = { kind: "hold" };
+const keep: Target = { kind: "keep" };
 
 const withoutTrial: ReadonlySet<ResourceType> = new Set<ResourceType>(["endpoint"]);
 
@@ -173,7 +178,7 @@ export class LiveView {
     state.rejected.delete(name);
     entry.rejection = undefined;
     entry.current = undefined;
-    if (entry.good !== undefined && this.#mayBeNamed(type)) state.leaving.add(name);
+    if (entry.good !== undefined && this.mayBeNamed(type)) state.leaving.add(name);
     else state.entries.delete(name);
     this.#touch(type, name);
     this.#releaseLeaving();
@@ -184,11 +189,13 @@ export class LiveView {
     const entry = this.#types[type].entries.get(name);
     if (entry === undefined) return absent;
     const { current, good, rejection } = entry;
-    const isTriedAgain = rejection !== undefined && this.#types[type].onTrial.has(name);
-    if (current === undefined || (rejection !== undefined && !isTriedAgain)) return served(good);
+    if (current === undefined) return good === undefined ? absent : served(good);
     if (good?.version === current.version) return served(good);
-    if (this.#canary === subscriber) return { kind: "resource", resource: current, trial: entry.revision };
-    return good === undefined && !isTriedAgain ? hold : served(good);
+    const tries = rejection === undefined || this.#types[type].onTrial.has(name);
+    if (tries && this.#canary === subscriber)
+      return { kind: "resource", resource: current, trial: entry.revision };
+    if (good !== undefined) return served(good);
+    return rejection === undefined ? hold : keep;
   }
 
   /**
@@ -323,7 +330,8 @@ export class LiveView {
     entry.unconfirmed = { before };
   }
 
-  #mayBeNamed(type: ResourceType): boolean {
+  /** Whether proxies may be served a listener or route other than the wanted one, which names what is to go. */
+  mayBeNamed(type: ResourceType): boolean {
     return namedBy[type].some(
       (naming) => this.#types[naming].onTrial.size > 0 || this.#types[naming].rejected.size > 0,
     );
@@ -332,7 +340,7 @@ export class LiveView {
   #releaseLeaving(): void {
     for (const type of resourceTypes) {
       const state = this.#types[type];
-      if (state.leaving.size === 0 || this.#mayBeNamed(type)) continue;
+      if (state.leaving.size === 0 || this.mayBeNamed(type)) continue;
       for (const name of state.leaving) {
         state.entries.delete(name);
         this.#touch(type, name);
@@ -371,6 +379,6 @@ function newEntry(): Entry {
   };
 }
 
-function served(good: EnvoyResource | undefined): Target {
-  return good === undefined ? absent : { kind: "resource", resource: good, trial: undefined };
+function served(good: EnvoyResource): Target {
+  return { kind: "resource", resource: good, trial: undefined };
 }
