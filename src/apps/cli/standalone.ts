@@ -25,10 +25,12 @@ export async function launchStandalone(options: StandaloneOptions): Promise<Runn
   const { name, home, httpPort, httpsPort, apiPort, imagesFile } = options;
   const service = "sm-gateways/istio-ingressgateway";
   const publish = [
-    { service, port: 80, hostPort: httpPort },
-    { service, port: 443, hostPort: httpsPort },
+    { service, port: 80, hostPort: httpPort, flag: "--port" },
+    { service, port: 443, hostPort: httpsPort, flag: "--https-port" },
   ];
-  const running = await asNotSo(launchCluster({ name, home, apiPort, publish, imagesFile }));
+  const running = await asNotSo(
+    launchCluster({ name, home, apiPort, publish, imagesFile, needsEnvoy: true }),
+  );
   const failed = new Promise<void>((resolve) => {
     void running.exited.then(({ expected }) => {
       if (!expected) resolve();

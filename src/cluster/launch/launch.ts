@@ -10,8 +10,8 @@ import { endProcesses, isAlive, readRecords, removeLeftovers, writeRecord } from
 import { layoutOf, netnsDir, publishSocket, type ClusterLayout } from "../node/names.ts";
 import { createNodeNetwork, planNetwork } from "../node/network.ts";
 import { apiUrlMark, isFromCluster } from "./messages.ts";
-import { clusterProgram } from "./package.ts";
-import { checkPrerequisites } from "./prerequisites.ts";
+import { clusterProgram, envoyPath } from "./package.ts";
+import { checkPrerequisites, type Needs } from "./prerequisites.ts";
 import { defaultPublications, listenOnHost, type Publication } from "./publish.ts";
 
 export interface LaunchOptions {
@@ -28,6 +28,8 @@ export interface LaunchOptions {
   /** Host paths that Pods may name in hostPath volumes, read-only. None by default. */
   readonly hostPathsAllowed?: readonly string[];
   readonly logLevel?: string;
+  /** Refuse to start without Envoy: a mesh is to run here. */
+  readonly needsEnvoy?: boolean;
   /** Told at the beginning of each phase, for a progress display. */
   readonly onPhase?: (phase: string) => void;
 }
@@ -58,10 +60,13 @@ export async function launchCluster(options: LaunchOptions): Promise<RunningClus
   const layout = layoutOf(options.name, { home: options.home });
   const publications = options.publish ?? defaultPublications;
   options.onPhase?.("checking the machine");
+  const envoy = options.needsEnvoy === true ? { envoy: envoyPath() } : {};
+  await requirePrerequisites({ ports: [], ...envoy });
   await refuseSecond(layout);
   await endProcesses(layout);
   await removeLeftovers(layout);
-  await requirePrerequisites(options, publications);
+  // After the clean-up, since what is left of an earlier cluster may hold them.
+  await requirePrerequisites({ ports: neededPorts(options, publications) });
   await mkdir(layout.stateDir, { recursive: true, mode: 0o700 });
   await mkdir(layout.podsDir, { recursive: true, mode: 0o700 });
   const closers: (() => Promise<void>)[] = [];
@@ -131,21 +136,20 @@ async function refuseSecond(layout: ClusterLayout): Promise<void> {
   }
 }
 
-async function requirePrerequisites(
-  options: LaunchOptions,
-  publications: readonly Publication[],
-): Promise<void> {
-  const problems = await checkPrerequisites({
-    ports: [
-      { port: options.apiPort ?? defaultApiPort, purpose: "the Kubernetes API", flag: "--api-port" },
-      ...publications.map(({ hostPort, service }) => ({
-        port: hostPort,
-        purpose: service,
-        flag: "--publish",
-      })),
-    ],
-  });
+async function requirePrerequisites(needs: Needs): Promise<void> {
+  const problems = await checkPrerequisites(needs);
   if (problems.length > 0) throw new Error(problems.map(renderProblem).join("\n"));
+}
+
+function neededPorts(options: LaunchOptions, publications: readonly Publication[]): Needs["ports"] {
+  return [
+    { port: options.apiPort ?? defaultApiPort, purpose: "the Kubernetes API", flag: "--api-port" },
+    ...publications.map(({ hostPort, service, flag = "--publish" }) => ({
+      port: hostPort,
+      purpose: service,
+      flag,
+    })),
+  ];
 }
 
 function spawnCluster(
@@ -250,6 +254,7 @@ function runningCluster(
 /** Ends a cluster that another process started, running or left over, and removes all of it but its state. True when there was something. */
 export async function teardownCluster(name: string, options: { home?: string } = {}): Promise<boolean> {
   const layout = layoutOf(name, options);
+  await requirePrerequisites({ ports: [] });
   const status = await clusterStatus(name, options);
   await endProcesses(layout);
   await removeLeftovers(layout);

@@ -23,6 +23,12 @@ export function clusterProgram(): string {
   return bundled ? join(root, "dist/cluster.mjs") : join(root, "src/apps/cluster/main.ts");
 }
 
+/** The Envoy that proxies will run: the one that MIZZEN_ENVOY names, or the one that the set-up brought. */
+export function envoyPath(): string {
+  const named = process.env["MIZZEN_ENVOY"] ?? "";
+  return named === "" ? join(packageRoot(), ".cache/bin/envoy") : named;
+}
+
 /** `envoy` names the binary to use instead of the installed one. */
 export function packagePaths(envoy: string | undefined): PackagePaths {
   const root = packageRoot();

@@ -8,6 +8,8 @@ import type { Problem } from "#base";
 export interface Needs {
   /** Ports of 127.0.0.1; 0 needs nothing. */
   readonly ports: readonly { readonly port: number; readonly purpose: string; readonly flag: string }[];
+  /** The file that must be Envoy; without, none is needed. */
+  readonly envoy?: string;
 }
 
 const programs: readonly { readonly name: string; readonly debianPackage: string }[] = [
@@ -45,6 +47,15 @@ export async function checkPrerequisites(needs: Needs = { ports: [] }): Promise<
       "MZ0903",
       `These programs are not installed: ${names}.`,
       `Install them: apt-get install -y ${packages}`,
+    );
+  }
+  if (needs.envoy !== undefined && !isExecutable(needs.envoy)) {
+    add(
+      "MZ0905",
+      `There is no Envoy at ${needs.envoy}.`,
+      process.env["MIZZEN_ENVOY"] === undefined
+        ? "Bring it: sh scripts/run.sh setup"
+        : "Let MIZZEN_ENVOY name Envoy's binary, or unset it to use the one that the set-up brings.",
     );
   }
   for (const { port, purpose, flag } of needs.ports) {

@@ -21,6 +21,8 @@ export interface Publication {
   readonly port: number;
   /** On 127.0.0.1; 0 takes any free one. */
   readonly hostPort: number;
+  /** The flag by which the user chose the port, for when it is taken. */
+  readonly flag?: string;
 }
 
 /** Where the ingress gateway is found unless told otherwise. */

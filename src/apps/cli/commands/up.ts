@@ -215,7 +215,7 @@ async function runDetached({ flags, io }: Invocation): Promise<void> {
       child.once("message", () => ready());
       child.once("error", failed);
       child.once("exit", (code) =>
-        failed(new NotSoError(`it ended with code ${code ?? "none"}: ${lastLines(log)}`)),
+        failed(new NotSoError(reasonIn(log) ?? `it ended with code ${code ?? "none"}: ${lastLines(log)}`)),
       );
     });
     child.disconnect();
@@ -227,6 +227,11 @@ async function runDetached({ flags, io }: Invocation): Promise<void> {
 }
 
 const lastLinesMax = 6;
+
+/** What the background process said of its failure, as it would have said it in the foreground. */
+function reasonIn(file: string): string | undefined {
+  return /^error: (.+)/ms.exec(readFileSync(file, "utf8"))?.[1]?.trim();
+}
 
 function lastLines(file: string): string {
   return readFileSync(file, "utf8").trim().split("\n").slice(-lastLinesMax).join("\n");
