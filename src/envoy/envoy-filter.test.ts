@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
-import { worldChanges, type ProxyClass } from "#model";
+import { worldChanges, type ProxyClass, type RouteDelivery } from "#model";
 import type { EnvoyFilter, KubeObject } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
 import { envoyFilterMismatches } from "./envoy-filter.ts";
+import { withHostsInTables } from "./inline-hosts.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { messageNameOf, type EnvoyResource } from "./resource.ts";
 import { snapshotOf } from "./snapshot.ts";
@@ -51,6 +52,14 @@ function resourcesOf(proxy: ProxyClass, ...objects: KubeObject[]): EnvoyResource
   const engine = new Engine();
   engine.apply(worldChanges([service, ...objects]));
   return Object.values(snapshotOf(engine, proxy)).flat();
+}
+
+/** The virtual hosts of table 9080 under some patches, however they travel. */
+function tableOf(routeDelivery: RouteDelivery, ...patches: object[]): readonly Message[] {
+  const engine = new Engine();
+  engine.apply(worldChanges([service, envoyFilter(...patches)], { routeDelivery }));
+  const resources = withHostsInTables(Object.values(snapshotOf(engine, reviews)).flat());
+  return decoded(find(resources, "9080"))["virtualHosts"] as readonly Message[];
 }
 
 function find(resources: readonly EnvoyResource[], name: string): EnvoyResource {
@@ -148,6 +157,37 @@ describe("an EnvoyFilter", () => {
     assert.equal(find(resources, "extra").type, "cluster");
     assert.ok(!resources.some(({ name }) => name === "PassthroughCluster"));
   });
+
+  for (const routeDelivery of ["virtual-hosts", "tables"] as const) {
+    test(`finds virtual hosts under Istio's names and changes, adds and removes them (${routeDelivery})`, () => {
+      const name = "reviews.default.svc.cluster.local:9080";
+      const match = { context: "SIDECAR_OUTBOUND", routeConfiguration: { name: "9080", vhost: { name } } };
+      const changed = tableOf(
+        routeDelivery,
+        { applyTo: "HTTP_ROUTE", match, patch: { operation: "MERGE", value: { route: { timeout: "7s" } } } },
+        {
+          applyTo: "VIRTUAL_HOST",
+          match: { context: "SIDECAR_OUTBOUND", routeConfiguration: { name: "9080" } },
+          patch: { operation: "ADD", value: { name: "extra", domains: ["extra.com"] } },
+        },
+      );
+      assert.deepEqual(
+        changed.map((host) => host["name"]),
+        [name, "allow_any", "extra"],
+      );
+      const [route] = changed[0]?.["routes"] as readonly { readonly route: Message }[];
+      assert.deepEqual(route?.route["timeout"], { seconds: 7 });
+      const removed = tableOf(routeDelivery, {
+        applyTo: "VIRTUAL_HOST",
+        match,
+        patch: { operation: "REMOVE" },
+      });
+      assert.deepEqual(
+        removed.map((host) => host["name"]),
+        ["allow_any"],
+      );
+    });
+  }
 
   test("leaves the bytes of everyone else alone", () => {
     const other = sidecar("other", { app: "x" });

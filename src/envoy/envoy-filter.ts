@@ -11,7 +11,7 @@ import { mergeMessages } from "./merge.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { fromJson, JsonMismatch } from "./proto/json.ts";
 import { messageNameOf, resource, type EnvoyResource, type Origin } from "./resource.ts";
-import { patchRoutes } from "./route-patch.ts";
+import { patchDiscoveredHost, patchRoutes } from "./route-patch.ts";
 
 /** A patch whose value is a message already. */
 export interface ReadyPatch {
@@ -49,15 +49,16 @@ export function patchedResource(
   base: EnvoyResource | undefined,
 ): EnvoyResource | undefined {
   if (base === undefined) return undefined;
-  let message = decodeMessage(messageNameOf(type), base.bytes);
+  let message: Message | undefined = decodeMessage(messageNameOf(type), base.bytes);
   const origins: Origin[] = [];
   for (const { filter, at } of key.patches) {
     const row = read(tables.EnvoyFilter, filter);
     const patch = row?.spec?.configPatches?.[at];
     const ready = patch === undefined ? undefined : readyPatch(patch);
     if (row === undefined || ready === undefined || "text" in ready) continue;
-    const before = message;
-    message = applied(type, message, ready);
+    const before: Message = message;
+    message = applied(type, before, ready);
+    if (message === undefined) return undefined;
     if (message !== before) origins.push({ at: "", object: refOf(row), path: `spec.configPatches[${at}]` });
   }
   if (origins.length === 0) return base;
@@ -107,8 +108,8 @@ function readyPatch({
   }
 }
 
-/** The message itself when nothing of it matched. */
-function applied(type: ResourceType, message: Message, patch: ReadyPatch): Message {
+/** The message itself when nothing of it matched, undefined when it is to go. */
+function applied(type: ResourceType, message: Message, patch: ReadyPatch): Message | undefined {
   switch (type) {
     case "cluster":
       return patch.operation.startsWith("MERGE")
@@ -118,6 +119,8 @@ function applied(type: ResourceType, message: Message, patch: ReadyPatch): Messa
       return patchListener(message, patch);
     case "route":
       return patchRoutes(message, patch);
+    case "virtualHost":
+      return patchDiscoveredHost(message, patch);
     default:
       return message;
   }

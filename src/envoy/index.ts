@@ -5,6 +5,7 @@ export { decodeMessage, encodeMessage, typePrefix } from "./proto/api.ts";
 export { httpRbacFilters, tcpRbacFilters } from "./rbac.ts";
 export { resourceOf } from "./resources.ts";
 export type { Snapshot } from "./snapshot.ts";
+export { withHostsInTables } from "./inline-hosts.ts";
 export { snapshotOf } from "./snapshot.ts";
 export type { PatchMismatch } from "./envoy-filter.ts";
 export { envoyFilterMismatches } from "./envoy-filter.ts";

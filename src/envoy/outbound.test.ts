@@ -8,6 +8,7 @@ import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { messageNameOf, type EnvoyResource } from "./resource.ts";
 import { resourceOf } from "./resources.ts";
+import { withHostsInTables } from "./inline-hosts.ts";
 import { snapshotOf, type Snapshot } from "./snapshot.ts";
 
 const client: ProxyClass = {
@@ -109,31 +110,38 @@ describe("the outbound side of a sidecar", () => {
     assert.ok(settled);
   });
 
-  test("a change inside one virtual host runs that host and its table, and no plan", () => {
-    const rule = (timeout: string): KubeObject =>
-      virtualService("reviews", {
-        hosts: ["reviews"],
-        http: [{ timeout, route: [{ destination: { host: "reviews" } }] }],
-      });
-    const many = Array.from({ length: 50 }, (_, at) =>
-      service(`other-${at}`, 9080, { clusterIP: `10.97.0.${at}` }),
-    );
-    const { engine } = watched([...bookinfo(), ...many, rule("1s")]);
-    const before = engine.computedTotal;
-    engine.apply(objectChange(rule("2s")));
-    const { changed } = engine.settle();
-    assert.deepEqual(
-      changed.map(({ query }) => query.name),
-      ["resource.route"],
-    );
-    assert.ok(engine.computedTotal - before < 20, `${engine.computedTotal - before} queries ran`);
-  });
+  for (const [routeDelivery, changedAlone] of [
+    ["virtual-hosts", "resource.virtualHost"],
+    ["tables", "resource.route"],
+  ] as const)
+    test(`a change inside one virtual host runs no plan and sends one ${changedAlone} (${routeDelivery})`, () => {
+      const rule = (timeout: string): KubeObject =>
+        virtualService("reviews", {
+          hosts: ["reviews"],
+          http: [{ timeout, route: [{ destination: { host: "reviews" } }] }],
+        });
+      const many = Array.from({ length: 50 }, (_, at) =>
+        service(`other-${at}`, 9080, { clusterIP: `10.97.0.${at}` }),
+      );
+      const { engine } = watched([...bookinfo(), ...many, rule("1s")], { routeDelivery });
+      const before = engine.computedTotal;
+      engine.apply(objectChange(rule("2s")));
+      const { changed } = engine.settle();
+      assert.deepEqual(
+        changed.map(({ query }) => query.name),
+        [changedAlone],
+      );
+      assert.ok(engine.computedTotal - before < 20, `${engine.computedTotal - before} queries ran`);
+    });
 });
 
 /** Watches a proxy's plans and resources as the xDS server does. */
-function watched(objects: readonly KubeObject[]): { engine: Engine; settled: boolean } {
+function watched(
+  objects: readonly KubeObject[],
+  options: Parameters<typeof worldChanges>[1] = {},
+): { engine: Engine; settled: boolean } {
   const engine = new Engine();
-  engine.apply(worldChanges(objects));
+  engine.apply(worldChanges(objects, options));
   for (const view of engine.watch(viewsOf, client)) {
     const plan = engine.watch(planOf, view);
     for (const [type, chunks] of Object.entries(plan)) {
@@ -179,7 +187,8 @@ interface DecodedHost {
 }
 
 function virtualHosts(world: Snapshot, table: string): readonly DecodedHost[] {
-  return decoded(world, "route", table)["virtualHosts"] as readonly DecodedHost[];
+  const route = withHostsInTables(Object.values(world).flat()).filter(({ type }) => type === "route");
+  return decoded({ ...world, route }, "route", table)["virtualHosts"] as readonly DecodedHost[];
 }
 
 function decoded(world: Snapshot, type: "route" | "endpoint" | "cluster", name: string): Message {

@@ -1,5 +1,6 @@
 // Patches of route tables: the table, its virtual hosts and their routes.
 
+import { partsOfDiscovered } from "#plan";
 import type { ReadyPatch } from "./envoy-filter.ts";
 import { listOf, patchList } from "./list-patch.ts";
 import { mergeMessages } from "./merge.ts";
@@ -20,6 +21,17 @@ export function patchRoutes(table: Message, patch: ReadyPatch): Message {
     default:
       return table;
   }
+}
+
+/**
+ * Patches a virtual host that is a resource of its own as if it stood in its table, under Istio's name.
+ * Undefined when the patch removes it.
+ */
+export function patchDiscoveredHost(host: Message, patch: ReadyPatch): Message | undefined {
+  const name = String(host["name"]);
+  const familiar = { ...host, name: partsOfDiscovered(name).host };
+  const [patched] = listOf<Message>(patchRoutes({ virtualHosts: [familiar] }, patch), "virtualHosts");
+  return patched === familiar ? host : patched && { ...patched, name };
 }
 
 function changeHosts(

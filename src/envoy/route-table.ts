@@ -2,8 +2,8 @@
 
 import type { Read } from "#engine";
 import { virtualHostsOf, type OutboundRouteKey, type OutboundVirtualHostKey } from "#plan";
-import { encodeMessage, wrapped } from "./proto/api.ts";
-import { resourceOfBytes, type EnvoyResource, type Origin } from "./resource.ts";
+import { durationOf, encodeMessage, wrapped, type Message } from "./proto/api.ts";
+import { resource, resourceOfBytes, type EnvoyResource, type Origin } from "./resource.ts";
 import { catchAllVirtualHost } from "./virtual-host.ts";
 
 /** Body of a direct response that Istio allows: Envoy's own limit is 4 KiB. */
@@ -19,6 +19,7 @@ export function outboundRouteTable(
   hostOf: (host: OutboundVirtualHostKey) => EnvoyResource | undefined,
 ): EnvoyResource {
   const name = key.host === "" ? String(key.port) : `${key.host}:${key.port}`;
+  if (key.discovers === true) return discoveringTable(name, key.unknownTo);
   const hosts = read(virtualHostsOf, key).flatMap((host) => hostOf(host) ?? []);
   const encoded = hosts.map(({ bytes }) => bytes);
   if (key.host === "")
@@ -32,6 +33,26 @@ export function outboundRouteTable(
   );
 }
 
+/** A table that holds the catch-all alone; Envoy asks for the rest. */
+function discoveringTable(name: string, unknownTo: string): EnvoyResource {
+  return resource("route", name, {
+    ...tableSettings(name),
+    virtualHosts: [catchAllVirtualHost(unknownTo)],
+    // Without its virtual hosts a table sends everything to the catch-all: a new listener waits for them.
+    vhds: { configSource: { ads: {}, initialFetchTimeout: durationOf(0), resourceApiVersion: "V3" } },
+  });
+}
+
+function tableSettings(name: string): Message {
+  return {
+    name,
+    // Clusters may come after the routes to them; a missing one answers 503 instead of refusing the table.
+    validateClusters: wrapped(false),
+    ignorePortInHostMatching: true,
+    maxDirectResponseBodySizeBytes: wrapped(directResponseBytesMax),
+  };
+}
+
 /** A RouteConfiguration of virtual hosts that are encoded already. */
 export function routeTable(
   name: string,
@@ -39,13 +60,7 @@ export function routeTable(
   origins: readonly Origin[],
 ): EnvoyResource {
   // Protobuf lets the fields of a message be written in pieces.
-  const head = encodeMessage("envoy.config.route.v3.RouteConfiguration", {
-    name,
-    // Clusters may come after the routes to them; a missing one answers 503 instead of refusing the table.
-    validateClusters: wrapped(false),
-    ignorePortInHostMatching: true,
-    maxDirectResponseBodySizeBytes: wrapped(directResponseBytesMax),
-  });
+  const head = encodeMessage("envoy.config.route.v3.RouteConfiguration", tableSettings(name));
   const parts: Uint8Array[] = [head];
   for (const bytes of virtualHosts) parts.push(lengthPrefix(virtualHostsTag, bytes.length), bytes);
   return resourceOfBytes("route", name, Buffer.concat(parts), origins);

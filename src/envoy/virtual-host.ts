@@ -13,7 +13,13 @@ import {
   servicesOfHost,
   type MeshService,
 } from "#model";
-import { outboundClusterName, virtualHostName, type ClientFacts, type OutboundVirtualHostKey } from "#plan";
+import {
+  discoveredName,
+  outboundClusterName,
+  virtualHostName,
+  type ClientFacts,
+  type OutboundVirtualHostKey,
+} from "#plan";
 import type { ConsistentHash, Destination, HTTPMatchRequest } from "#objects";
 import { meshHttpAlpnOn } from "./filters.ts";
 import { hashPolicy, httpRoutes, type RouteContext } from "./http-route.ts";
@@ -28,7 +34,8 @@ export function outboundVirtualHost(read: Read, key: OutboundVirtualHostKey): En
   const routed = ruledRoutes(read, key, service);
   const routes = routed?.routes ?? (service === undefined ? undefined : defaultRoutes(read, key, service));
   if (routes === undefined) return undefined;
-  const name = virtualHostName(key);
+  const familiar = virtualHostName(key);
+  const name = key.discovered === true ? discoveredName(String(key.port), familiar) : familiar;
   const message: Message = {
     name,
     domains: key.domains,

@@ -1,7 +1,7 @@
 // What would this Envoy do with this call? Read from the very resources that are pushed (or from a config_dump), not
 // from the Istio objects: so it is a second witness of the translation.
 
-import { decodeMessage, type EnvoyResource } from "#envoy";
+import { decodeMessage, withHostsInTables, type EnvoyResource } from "#envoy";
 import { callOf, type Call } from "./call.ts";
 import { findFilterChain, findListener, inspect } from "./listener.ts";
 import { rbacVerdict } from "./rbac.ts";
@@ -61,7 +61,7 @@ export interface Trace {
 export function configurationOf(resources: Iterable<EnvoyResource>): ProxyConfiguration {
   const listeners: Listener[] = [];
   const routes = new Map<string, RouteConfiguration>();
-  for (const resource of resources) {
+  for (const resource of withHostsInTables(resources)) {
     if (resource.type === "listener") {
       listeners.push(
         decodeMessage("envoy.config.listener.v3.Listener", resource.bytes) as unknown as Listener,

@@ -17,7 +17,7 @@ export {
   ingressSidecarOf,
 } from "./inbound.ts";
 export { instanceAddresses, instanceAddressesField } from "./workload.ts";
-export type { Environment, TableKind } from "./tables.ts";
+export type { Environment, RouteDelivery, TableKind } from "./tables.ts";
 export {
   defaultEnvironment,
   environmentRow,

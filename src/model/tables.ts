@@ -2,21 +2,32 @@
 // A row is the object as the API has it. Indexes are what keeps work proportional to a change.
 
 import { defineTable, type Table } from "#engine";
-import type {
-  AuthorizationPolicy,
-  DestinationRule,
-  EnvoyFilter,
-  Gateway,
-  KubeObject,
-  MeshConfig,
-  PeerAuthentication,
-  ProxyConfig,
-  RequestAuthentication,
-  ServiceEntry,
-  Sidecar,
-  Telemetry,
-  VirtualService,
-  WorkloadEntry,
+import {
+  groupOf,
+  type AuthorizationPolicy,
+  type BackendTLSPolicy,
+  type DestinationRule,
+  type EnvoyFilter,
+  type Gateway,
+  type GatewayClass,
+  type GRPCRoute,
+  type HTTPRoute,
+  type KubeGateway,
+  type KubeObject,
+  type ListenerSet,
+  type MeshConfig,
+  type PeerAuthentication,
+  type ProxyConfig,
+  type ReferenceGrant,
+  type RequestAuthentication,
+  type ServiceEntry,
+  type Sidecar,
+  type TCPRoute,
+  type Telemetry,
+  type TLSRoute,
+  type VirtualService,
+  type WorkloadEntry,
+  type XBackend,
 } from "#objects";
 import {
   namespaceOf,
@@ -28,6 +39,7 @@ import {
   type Secret,
   type Service,
 } from "./core-kinds.ts";
+import { backendGroups, gatewayApiGroup, meshGroup, parentGroups, policyGroups } from "./gateway-api/references.ts";
 import { hostGroup } from "./hosts.ts";
 
 const namespace = (row: KubeObject): readonly string[] => [namespaceOf(row)];
@@ -102,7 +114,34 @@ export const tables = {
   }),
   Telemetry: defineTable<Telemetry, "namespace">("Telemetry", { namespace }),
   ProxyConfig: defineTable<ProxyConfig, "namespace">("ProxyConfig", { namespace }),
+  GatewayClass: defineTable<GatewayClass, "all">("GatewayClass", { all: () => [everything] }),
+  /** Gateway API's Gateway: Istio's has the name. */
+  KubeGateway: defineTable<KubeGateway, "all">("KubeGateway", { all: () => [everything] }),
+  ListenerSet: defineTable<ListenerSet, "parent" | "all">("ListenerSet", {
+    parent: (row) => parentGroups([row.spec?.parentRef], namespaceOf(row)),
+    all: () => [everything],
+  }),
+  HTTPRoute: routeTable<HTTPRoute>("HTTPRoute"),
+  GRPCRoute: routeTable<GRPCRoute>("GRPCRoute"),
+  TLSRoute: routeTable<TLSRoute>("TLSRoute"),
+  TCPRoute: routeTable<TCPRoute>("TCPRoute"),
+  ReferenceGrant: defineTable<ReferenceGrant, "namespace">("ReferenceGrant", { namespace }),
+  BackendTLSPolicy: defineTable<BackendTLSPolicy, "target" | "all">("BackendTLSPolicy", {
+    target: (row) => policyGroups(row.spec?.targetRefs, namespaceOf(row)),
+    all: () => [everything],
+  }),
+  XBackend: defineTable<XBackend, "all">("XBackend", { all: () => [everything] }),
 } as const;
+
+/** A table of routes: by the parents and the backends that they name, and those with a parent in the mesh together. */
+function routeTable<Route extends HTTPRoute | GRPCRoute | TLSRoute | TCPRoute>(kind: string) {
+  return defineTable<Route, "parent" | "mesh" | "backend" | "all">(kind, {
+    parent: (row) => parentGroups(row.spec?.parentRefs, namespaceOf(row)),
+    mesh: (row) => meshGroup(row.spec?.parentRefs),
+    backend: (row) => backendGroups(row.spec?.rules, namespaceOf(row)),
+    all: () => [everything],
+  });
+}
 
 export type TableKind = keyof typeof tables;
 
@@ -119,23 +158,33 @@ export interface Environment {
   readonly clusterId: string;
   /** The network of workloads that name none; "" when networks do not matter. */
   readonly network: string;
+  /** How sidecars that can take either get the virtual hosts of their route tables. */
+  readonly routeDelivery: RouteDelivery;
 }
+
+/**
+ * `virtual-hosts`: each virtual host is a resource of its own (VHDS), so that a change costs the bytes of one.
+ * `tables`: a route table is one resource, as in Istio.
+ */
+export type RouteDelivery = "virtual-hosts" | "tables";
 
 export const defaultEnvironment: Environment = {
   rootNamespace: "istio-d",
   clusterDomain: "cluster.local",
   clusterId: "Kubernetes",
   network: "",
+  routeDelivery: "virtual-hosts",
 };
 
 /** One row, `environmentRow`. */
 export const environmentTable = defineTable<Environment>("Environment");
 export const environmentRow = "environment";
 
-/** The table of a kind, for those who feed objects; undefined for kinds that the mesh does not read. */
-export function tableOf(kind: string): Table<KubeObject> | undefined {
-  return Object.hasOwn(tables, kind)
-    ? (tables[kind as TableKind] as unknown as Table<KubeObject>)
+/** The table of an object's kind, for those who feed objects; undefined for kinds that the mesh does not read. */
+export function tableOf({ kind, apiVersion }: Pick<KubeObject, "kind" | "apiVersion">): Table<KubeObject> | undefined {
+  const name = kind === "Gateway" && groupOf(apiVersion) === gatewayApiGroup ? "KubeGateway" : kind;
+  return Object.hasOwn(tables, name)
+    ? (tables[name as TableKind] as unknown as Table<KubeObject>)
     : undefined;
 }
 

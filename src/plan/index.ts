@@ -21,6 +21,7 @@ export type {
   WellKnownClusterKey,
 } from "./keys.ts";
 export { keyText, outboundClusterName, stableText } from "./keys.ts";
+export { discoveredName, discoversHosts, partsOfDiscovered } from "./discovered-tables.ts";
 export { virtualHostName, virtualHostsOf } from "./virtual-hosts.ts";
 export type {
   InboundClusterKey,

@@ -103,6 +103,8 @@ export interface OutboundRouteKey {
   readonly host: string;
   /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster or an egress proxy. */
   readonly unknownTo: string;
+  /** Its virtual hosts are resources of their own; absent where they stand in the table. */
+  readonly discovers?: true;
 }
 
 export type RouteKey = OutboundRouteKey | GatewayRouteKey;
@@ -121,6 +123,8 @@ export interface OutboundVirtualHostKey {
   readonly rules: readonly string[];
   /** Only where VirtualServices route: without, clients of all namespaces share the bytes. */
   readonly client?: ClientFacts;
+  /** A resource of its own, whose name says which table it belongs to; absent where it stands in its table. */
+  readonly discovered?: true;
 }
 
 export type VirtualHostKey = OutboundVirtualHostKey;

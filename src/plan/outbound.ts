@@ -29,7 +29,9 @@ import {
   type WellKnownClusterKey,
 } from "./keys.ts";
 import { outboundPortChunks, unknownCluster } from "./outbound-ports.ts";
+import { discoveredTables, type TableChunks } from "./discovered-tables.ts";
 import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
+import type { OutboundView } from "./views.ts";
 
 /** Clusters, and the endpoints of those that Envoy asks endpoints for. */
 interface ClusterChunks {
@@ -37,19 +39,23 @@ interface ClusterChunks {
   readonly endpoint: Chunk;
 }
 
-export function planOutbound(read: Read, scope: OutboundScope): Plan {
+export function planOutbound(read: Read, { scope, delivery }: OutboundView): Plan {
   const any = { scope, port: anyOutlet };
   const clusters = read(visibleNamespaces, any).map((namespace) =>
     read(namespaceClusters, { scope, namespace }),
   );
   if (scope.sidecar !== "") clusters.push(read(impliedClusters, scope));
-  const ports = read(scopePorts, scope).map((port) => read(outboundPortChunks, { scope, port }));
+  const numbers = read(scopePorts, scope);
+  const ports = numbers.map((port) => read(outboundPortChunks, { scope, port }));
+  const tables: readonly TableChunks[] =
+    delivery === "tables" ? ports : numbers.map((port) => read(discoveredTables, { scope, port }));
   return {
     ...emptyPlan,
     cluster: [wellKnownClusters, ...clusters.map(({ cluster }) => cluster)].filter(hasEntries),
     endpoint: clusters.map(({ endpoint }) => endpoint).filter(hasEntries),
     listener: [read(virtualOutbound, scope), ...ports.map(({ listener }) => listener)].filter(hasEntries),
-    route: ports.map(({ route }) => route).filter(hasEntries),
+    route: tables.map(({ route }) => route).filter(hasEntries),
+    virtualHost: tables.flatMap(({ virtualHost }) => virtualHost ?? []).filter(hasEntries),
   };
 }
 

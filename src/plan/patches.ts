@@ -4,6 +4,7 @@
 import type { Read } from "#engine";
 import type { EnvoyFilterEnvoyConfigObjectMatch, EnvoyFilterEnvoyConfigObjectPatch } from "#objects";
 import { envoyFiltersOf, tables, workloadOf } from "#model";
+import { partsOfDiscovered } from "./discovered-tables.ts";
 import { stableText } from "./keys.ts";
 import type { Chunk, Plan, Planned, ResourceType } from "./plan.ts";
 import type { View } from "./views.ts";
@@ -45,6 +46,9 @@ const typeOf: Readonly<Record<string, ResourceType>> = {
   VIRTUAL_HOST: "route",
   HTTP_ROUTE: "route",
 };
+
+/** What applies to virtual hosts of a table applies to those that are resources; only new ones go into the table. */
+const ofVirtualHosts = new Set(["VIRTUAL_HOST", "HTTP_ROUTE"]);
 
 /** What applies to route tables applies to the tables inside of inbound listeners as well. */
 const ofRoutes = new Set(["ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE"]);
@@ -93,10 +97,12 @@ function patchedChunks(
 }
 
 function concernsType(
-  { applyTo = "INVALID" }: EnvoyFilterEnvoyConfigObjectPatch,
+  { applyTo = "INVALID", patch }: EnvoyFilterEnvoyConfigObjectPatch,
   type: ResourceType,
   context: PatchContext,
 ): boolean {
+  if (type === "virtualHost")
+    return ofVirtualHosts.has(applyTo) && !(applyTo === "VIRTUAL_HOST" && patch?.operation === "ADD");
   return (
     typeOf[applyTo] === type ||
     (type === "listener" && context === "SIDECAR_INBOUND" && ofRoutes.has(applyTo))
@@ -178,6 +184,11 @@ function concernsName(
 ): boolean {
   if (type === "cluster") return clusterMatches(name, match?.cluster);
   if (type === "route") return routeMatches(name, match?.routeConfiguration);
+  if (type === "virtualHost") {
+    const { table, host } = partsOfDiscovered(name);
+    const wanted = match?.routeConfiguration?.vhost?.name ?? "";
+    return (wanted === "" || wanted === host) && routeMatches(table, match?.routeConfiguration);
+  }
   const listener = match?.listener;
   if (listener === undefined) return true;
   if (listener.name !== undefined && listener.name !== "" && listener.name !== name) return false;

@@ -19,7 +19,7 @@ export const planOf = defineKeyedQuery<View, Plan>(
 function unpatched(read: Read, view: View): Plan {
   switch (view.kind) {
     case "outbound":
-      return planOutbound(read, view.scope);
+      return planOutbound(read, view);
     case "inbound":
       return planInbound(read, view);
     case "gateway":

@@ -2,12 +2,20 @@
 // key, and nothing else, so that as many proxies as possible share one.
 
 import { defineKeyedQuery, sameData } from "#engine";
-import { outboundScopeOf, proxyClassText, type OutboundScope, type ProxyClass } from "#model";
+import {
+  environmentOf,
+  outboundScopeOf,
+  proxyClassText,
+  type OutboundScope,
+  type ProxyClass,
+  type RouteDelivery,
+} from "#model";
 import { stableText } from "./keys.ts";
 
 export interface OutboundView {
   readonly kind: "outbound";
   readonly scope: OutboundScope;
+  readonly delivery: RouteDelivery;
 }
 
 /** The inbound side of a workload: shared by its replicas. */
@@ -35,8 +43,23 @@ export const viewsOf = defineKeyedQuery<ProxyClass, readonly View[]>(
     proxy.kind === "router"
       ? [{ kind: "gateway", proxy }]
       : [
-          { kind: "outbound", scope: read(outboundScopeOf, proxy) },
+          {
+            kind: "outbound",
+            scope: read(outboundScopeOf, proxy),
+            delivery: takesVirtualHosts(proxy) ? read(environmentOf, "").routeDelivery : "tables",
+          },
           { kind: "inbound", proxy },
         ],
   sameData,
 );
+
+/** The first Envoy with which virtual hosts over ADS were tried. Before, Envoy refuses them (envoyproxy/envoy#34122). */
+const virtualHostsSince = { major: 1, minor: 40 } as const;
+
+/** A client that names no version is no Envoy: gRPC without proxies knows route tables only. */
+function takesVirtualHosts({ envoyVersion }: ProxyClass): boolean {
+  const [major = 0, minor = 0] = envoyVersion.split(".").map(Number);
+  return (
+    major > virtualHostsSince.major || (major === virtualHostsSince.major && minor >= virtualHostsSince.minor)
+  );
+}

@@ -181,7 +181,8 @@ function domainOfAddress(address: string): string {
 /** Envoy refuses a table with a domain in two virtual hosts: the first keeps it, and a full name goes before a short form. */
 function withoutDuplicates(hosts: readonly HostAndAlternates[]): OutboundVirtualHostKey[] {
   const full = new Set(hosts.map(({ virtualHost }) => virtualHost.host));
-  const taken = new Set<string>();
+  // The table's own catch-all has every name that is left.
+  const taken = new Set<string>(["*"]);
   const names = new Set<string>();
   return hosts.flatMap(({ virtualHost, alternates }) => {
     if (names.has(virtualHost.host)) return [];

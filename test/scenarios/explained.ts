@@ -4,7 +4,7 @@
 import { Engine } from "#engine";
 import { decodeMessage, snapshotOf, type EnvoyResource } from "#envoy";
 import { configurationOf, simulate, type Call, type Outcome, type ProxyConfiguration } from "#explain";
-import { worldChanges, type ProxyClass } from "#model";
+import { worldChanges, type ProxyClass, type RouteDelivery } from "#model";
 import type { KubeObject } from "#objects";
 import {
   scenarioPorts,
@@ -29,14 +29,20 @@ export class ExplainedWorld {
   readonly #workloads: readonly Workload[];
   readonly #held = new Map<string, Held>();
 
-  constructor(scenario: Scenario, workloads: readonly Workload[]) {
+  constructor(
+    scenario: Scenario,
+    workloads: readonly Workload[],
+    routeDelivery: RouteDelivery = "virtual-hosts",
+  ) {
     this.#workloads = workloads;
     const objects = [
       ...workloads.flatMap((workload, at) => podAndAccount(workload, at)),
       ...services(workloads),
       ...scenario.objects,
     ];
-    this.#engine.apply(worldChanges(objects, { rootNamespace: "istio-d", clusterDomain: "cluster.local" }));
+    this.#engine.apply(
+      worldChanges(objects, { rootNamespace: "istio-d", clusterDomain: "cluster.local", routeDelivery }),
+    );
   }
 
   /** All resources of a workload's sidecar. */

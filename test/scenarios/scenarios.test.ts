@@ -7,13 +7,14 @@ const all = scenarios();
 const workloads = workloadsOf(all);
 
 for (const scenario of all) {
-  test(`explained: ${scenario.name}`, () => {
-    const world = new ExplainedWorld(scenario, workloads);
-    for (const request of scenario.requests) {
-      const line = `${request.send.method} ${request.send.url.href} from ${request.from.name} (${request.because})`;
-      assert.deepEqual(plain(world.ask(request)), plain(request.gets), line);
-    }
-  });
+  for (const routeDelivery of ["virtual-hosts", "tables"] as const)
+    test(`explained: ${scenario.name} (${routeDelivery})`, () => {
+      const world = new ExplainedWorld(scenario, workloads, routeDelivery);
+      for (const request of scenario.requests) {
+        const line = `${request.send.method} ${request.send.url.href} from ${request.from.name} (${request.because})`;
+        assert.deepEqual(plain(world.ask(request)), plain(request.gets), line);
+      }
+    });
 }
 
 /** Both sides in one comparable form; shares rounded, as thirds do not add up. */

@@ -5,7 +5,14 @@ import { writeFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { decodeMessage, encodeMessage, messageNameOf, type EnvoyResource, type Message } from "#envoy";
+import {
+  decodeMessage,
+  encodeMessage,
+  messageNameOf,
+  withHostsInTables,
+  type EnvoyResource,
+  type Message,
+} from "#envoy";
 import { envoyPath } from "./envoy.ts";
 
 export interface StaticResources {
@@ -47,7 +54,8 @@ export async function startEnvoy(
 }
 
 /** What a proxy gets over ADS, as static resources: tables and endpoints stand where they are named. */
-export function staticForm(resources: readonly EnvoyResource[]): StaticResources {
+export function staticForm(given: readonly EnvoyResource[]): StaticResources {
+  const resources = withHostsInTables(given);
   const messages = (type: EnvoyResource["type"]): Message[] =>
     resources
       .filter((resource) => resource.type === type)

@@ -4,7 +4,14 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { decodeMessage, encodeMessage, messageNameOf, type EnvoyResource, type Message } from "#envoy";
+import {
+  decodeMessage,
+  encodeMessage,
+  messageNameOf,
+  withHostsInTables,
+  type EnvoyResource,
+  type Message,
+} from "#envoy";
 
 export const envoyPath = process.env["MIZZEN_ENVOY"] ?? join(import.meta.dirname, "../../.cache/bin/envoy");
 
@@ -39,7 +46,8 @@ export function envoyComplaint(resources: readonly EnvoyResource[]): string {
   }
 }
 
-function bootstrapOf(resources: readonly EnvoyResource[]): Message {
+function bootstrapOf(given: readonly EnvoyResource[]): Message {
+  const resources = withHostsInTables(given);
   const messages = (type: EnvoyResource["type"]): Message[] =>
     resources
       .filter((resource) => resource.type === type)

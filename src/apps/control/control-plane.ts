@@ -128,6 +128,7 @@ export class ControlPlane {
       clusterDomain: settings.clusterDomain,
       clusterId: settings.clusterId,
       network: settings.network,
+      routeDelivery: settings.routeDelivery,
     };
     this.#batcher.add([environmentChange({ rootNamespace, ...environment })]);
     const synced = this.#startSource();

@@ -2,6 +2,7 @@
 
 import { parseArgs } from "node:util";
 import { ports } from "#base";
+import type { RouteDelivery } from "#model";
 
 export interface Settings {
   /** The namespace of the control plane: its own objects, and the policies of the whole mesh. */
@@ -11,6 +12,8 @@ export interface Settings {
   readonly clusterId: string;
   readonly clusterDomain: string;
   readonly network: string;
+  /** How sidecars get the virtual hosts of their route tables. */
+  readonly routeDelivery: RouteDelivery;
   readonly logLevel: string;
   readonly host: string;
   readonly ports: { readonly xds: number; readonly monitoring: number; readonly webhook: number };
@@ -39,7 +42,8 @@ export const usage = `usage: discovery [flags]
   --drain-ms MS              how long proxies are spread over when the program ends (2000)
   --log-level LEVEL          debug, info, warn or error (info)
 
-Environment: POD_NAME, POD_NAMESPACE, REVISION, CLUSTER_ID, CLUSTER_DOMAIN, NETWORK, KUBECONFIG.
+Environment: POD_NAME, POD_NAMESPACE, REVISION, CLUSTER_ID, CLUSTER_DOMAIN, NETWORK, KUBECONFIG; ROUTE_DELIVERY: virtual-hosts
+(sidecars get each virtual host as a resource of its own; clients that cannot get whole tables) or tables (everyone does).
 
 Example: discovery --kubeconfig ~/.kube/config --plaintext 127.0.0.1:15010`;
 
@@ -62,6 +66,7 @@ export function parseSettings(
     clusterId: env["CLUSTER_ID"] ?? "Kubernetes",
     clusterDomain: env["CLUSTER_DOMAIN"] ?? "cluster.local",
     network,
+    routeDelivery: routeDeliveryOf(env["ROUTE_DELIVERY"]),
     logLevel: values["log-level"] ?? "info",
     host: values.host ?? "0.0.0.0",
     ports: {
@@ -73,6 +78,12 @@ export function parseSettings(
     source: sourceOf(values, env),
     drainMs: numberOf("--drain-ms", values["drain-ms"], 2_000),
   };
+}
+
+function routeDeliveryOf(text = ""): RouteDelivery {
+  if (text === "virtual-hosts") return text;
+  if (text === "" || text === "tables") return "tables";
+  throw new UsageError(`ROUTE_DELIVERY is virtual-hosts or tables, not ${text}`);
 }
 
 const flags = {
