@@ -28,6 +28,8 @@ export interface EchoApp {
   readonly labels?: Readonly<Record<string, string>>;
   readonly headless?: boolean;
   readonly replicas?: number;
+  /** What the pod gets to end; little without, so that tests need not wait. */
+  readonly graceSeconds?: number;
 }
 
 /** The manifest of one echo: ServiceAccount, Service and Deployment. */
@@ -87,7 +89,7 @@ export function echoManifest(app: EchoApp): string {
           },
           spec: {
             serviceAccountName: name,
-            terminationGracePeriodSeconds: 2,
+            terminationGracePeriodSeconds: app.graceSeconds ?? 2,
             containers: [
               {
                 name: "echo",

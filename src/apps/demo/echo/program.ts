@@ -3,7 +3,8 @@
 import { createServer, type ServerResponse } from "node:http";
 import { parseArgs } from "node:util";
 import { forward, type Order } from "./forward.ts";
-import { startEcho, type EchoPort } from "./server.ts";
+import { lingerMs } from "../web.ts";
+import { startEcho, type Activity, type EchoPort } from "./server.ts";
 
 export const echoHelp = `echo [--service NAME] [--version v1] [--http PORTS] [--http-localhost PORTS] [--tcp PORTS] [--tcp-server-first PORTS]
      [--https PORTS --key-file FILE --cert-file FILE] [--forward PORT] [--pod-ip IP --http-pod-ip PORTS]
@@ -46,14 +47,23 @@ export async function runEcho(args: readonly string[]): Promise<void> {
     ),
   ];
   const certificate = await certificateIn(values["key-file"], values["cert-file"]);
+  const activity: Activity = { openRequests: 0 };
   await startEcho({
     service: values.service,
     version: values.version,
     ports,
+    activity,
     ...(certificate && { certificate }),
   });
   for (const port of numbers(values.forward)) startForwarder(port);
-  process.on("SIGTERM", () => process.exit(0));
+  process.once("SIGTERM", () => setTimeout(() => endWhenIdle(activity), lingerMs));
+}
+
+const idlePollMs = 50;
+
+function endWhenIdle(activity: Activity): void {
+  if (activity.openRequests === 0) process.exit(0);
+  setTimeout(() => endWhenIdle(activity), idlePollMs);
 }
 
 async function certificateIn(

@@ -11,7 +11,7 @@ import {
 } from "node:http2";
 import { createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { hostname } from "node:os";
-import type { Readable } from "node:stream";
+import type { Readable, Writable } from "node:stream";
 import type { TLSSocket } from "node:tls";
 
 export type EchoPort =
@@ -25,6 +25,12 @@ export interface EchoOptions {
   readonly ports: readonly EchoPort[];
   /** For `https` ports. */
   readonly certificate?: Pick<SecureServerOptions, "key" | "cert">;
+  /** Kept up to date, for whoever wants to end when nothing is open. */
+  readonly activity?: Activity;
+}
+
+export interface Activity {
+  openRequests: number;
 }
 
 /** What the server saw: the JSON body of every answer. */
@@ -97,6 +103,12 @@ function plainServer(onRequest: (request: Request, response: Response) => void):
 }
 
 function answer(options: EchoOptions, request: Request, response: Response): void {
+  const { activity } = options;
+  if (activity !== undefined) {
+    activity.openRequests++;
+    const stream: Writable = response;
+    stream.once("close", () => activity.openRequests--);
+  }
   let received = 0;
   const body: Readable = request;
   body.on("data", (chunk: Buffer) => {
