@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ResourceType } from "#plan";
 import { newcomerWaitMs } from "./limits.ts";
-import { World, type FakeProxy, type Row } from "./testing.ts";
+import { rowChange, rowRemoval, World, type FakeProxy, type Row } from "./testing.ts";
 
 const proxiesTotal = 20;
 const batchSize = 10;
@@ -107,4 +107,29 @@ test("a proxy that comes to another replica keeps the cluster that its old route
   after.settle();
   assert.notEqual(proxy.held.get("route")!.get("l"), route);
   assert.deepEqual([...proxy.held.get("cluster")!.keys()], ["new"]);
+});
+
+test("a cluster that goes with the route away from it keeps its endpoints until the route has moved", () => {
+  const world = new World();
+  const common = [row("cluster", "new", "1"), row("endpoint", "new", "1"), row("listener", "l", "1")];
+  world.put(...common, row("cluster", "old", "1"), row("endpoint", "old", "1"), row("route", "l", "to old"));
+  const proxies = [world.connect("p0", "v"), world.connect("p1", "v")];
+  world.settle();
+  for (const proxy of proxies) proxy.received.length = 0;
+  world.mesh.publish([
+    rowChange(row("route", "l", "to new")),
+    rowRemoval(row("cluster", "old", "")),
+    rowRemoval(row("endpoint", "old", "")),
+  ]);
+  world.settle();
+  for (const { received, held } of proxies) {
+    const said = received.map(({ type, resources, removed }) => [
+      type,
+      resources.map(({ name }) => name),
+      removed,
+    ]);
+    assert.deepEqual(said[0], ["route", ["l"], []]);
+    assert.deepEqual(said[1], ["cluster", [], ["old"]]);
+    assert.deepEqual([...held.get("cluster")!.keys()], ["new"]);
+  }
 });

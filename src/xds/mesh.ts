@@ -304,8 +304,10 @@ export class Mesh<C, V> {
       }
     }
     for (const planned of removed.values()) {
+      // From here on the view hears nothing of it: what is served until it may go is its last value in the plan, and not
+      // what is left of it (endpoints of a service that is gone are none).
+      const left = this.#unlink(view, type, planned);
       this.#removals.push(() => {
-        const left = this.#unlink(view, type, planned);
         view.remove(type, planned.name);
         if (left !== undefined) this.#dropUnused(left);
       });

@@ -9,12 +9,13 @@
 // again warms it anew and asks for no endpoints, so these follow each cluster unasked.
 
 import { typeUrlOf, type EnvoyResource } from "#envoy";
-import { resourceTypes, type ResourceType } from "#plan";
+import { partsOfDiscovered, resourceTypes, type ResourceType } from "#plan";
 import type { LiveView, Rejection, Target } from "./view.ts";
 import { namedBy } from "./view.ts";
 import { newcomerWaitMs, orderWaitMs, responseBytesMax, stuckAfterMs, subscribedNamesMax } from "./limits.ts";
 import { culpritsOf, halves, reasonFor, renderRejection } from "./rejection.ts";
-import { Subscription, toldAbsent, uncertain, type SentResource } from "./subscription.ts";
+import { Subscription, toldAbsent, uncertain, type InFlight, type SentResource } from "./subscription.ts";
+import { isOfUnaskedTable, noHostsOf, TableHosts } from "./table-hosts.ts";
 import { renderResponse, type DeltaRequest } from "./wire.ts";
 
 /** Why a session ended a stream, with gRPC's code. */
@@ -86,6 +87,7 @@ export class AdsSession {
   #nonce = 0;
   /** Clusters sent before the stream's first request for endpoints, which will claim to hold theirs. */
   readonly #endpointsDue = new Set<string>();
+  readonly #tableHosts = new TableHosts();
   #wokenAtMs: number | undefined;
 
   constructor(options: SessionOptions) {
@@ -108,7 +110,8 @@ export class AdsSession {
   }
 
   wants(type: ResourceType, name: string): boolean {
-    return this.#subscriptions.get(type)?.wants(name) ?? false;
+    if (this.#subscriptions.get(type)?.wants(name) !== true) return false;
+    return type !== "virtualHost" || !isOfUnaskedTable(name, this.#subscriptions.get("route"));
   }
 
   wake(): void {
@@ -175,6 +178,7 @@ export class AdsSession {
       this.#subscriptions.set(type, subscription);
       this.#firstRequest(request, type, subscription);
     }
+    const hosts = this.#subscriptions.get("virtualHost");
     for (const name of request.subscribe) {
       if (name === "*") {
         this.#wildcard(subscription);
@@ -184,9 +188,12 @@ export class AdsSession {
       subscription.recheck.add(name);
       // A name that is asked for again is to be sent again; what a new stream says it holds is not.
       const isDue = type === "endpoint" && this.#endpointsDue.delete(name);
-      if (isDue || !request.initialVersions.has(name)) subscription.held.delete(name);
+      const isHeld = request.initialVersions.has(name);
+      if (isDue || !isHeld) subscription.held.delete(name);
+      if (type === "route") this.#tableHosts.tableAsked(name, isHeld, hosts, this.#options.nowMs());
     }
     for (const name of request.unsubscribe) {
+      if (type === "route") this.#tableHosts.tableLeft(name, hosts);
       if (name === "*") subscription.wildcard = false;
       subscription.names.delete(name);
       if (!subscription.wildcard) subscription.held.delete(name);
@@ -198,9 +205,12 @@ export class AdsSession {
     const nowMs = this.#options.nowMs();
     // As in the first versions of xDS, a first request without names asks for everything.
     if (request.subscribe.length === 0) this.#wildcard(subscription);
-    if (request.initialVersions.size === 0 && (subscription.wildcard || request.subscribe.includes("*")))
+    const asksForAll = subscription.wildcard || request.subscribe.includes("*");
+    // Envoy waits for the virtual hosts of each table, and not for an answer to this request.
+    if (request.initialVersions.size === 0 && asksForAll && type !== "virtualHost")
       subscription.mustAnswerSinceMs = nowMs;
     for (const [name, version] of request.initialVersions) {
+      if (type === "virtualHost" && !this.#tableHosts.mayHold(name)) continue;
       subscription.held.set(name, version);
       subscription.recheck.add(name);
       for (const view of this.#views) view.accept(type, name, version, undefined, nowMs);
@@ -243,12 +253,13 @@ export class AdsSession {
     for (const [name, versionBefore] of inFlight.resources.size > 0 ? inFlight.removed : []) {
       if (versionBefore !== undefined) subscription.held.set(name, uncertain);
       subscription.recheck.add(name);
+      if (type === "virtualHost") this.#postponeHosts(name);
     }
     const culprits = culpritsOf(inFlight.resources, reason);
     subscription.lastRejection = renderRejection(culprits, inFlight.resources, reason);
     for (const name of culprits)
       this.#refuse(type, subscription, name, inFlight.resources.get(name)!, reasonFor(name, reason));
-    if (culprits.length === 0) subscription.trialGroups.unshift(...halves(inFlight.resources));
+    if (culprits.length === 0) subscription.trialGroups.unshift(...groupsOf(type, inFlight));
     else if (group !== undefined) subscription.trialGroups.unshift(group);
     this.#options.reports.rejected(type, culprits, reason);
   }
@@ -299,6 +310,8 @@ export class AdsSession {
     const names = subscription.trialGroups[0] ?? this.#namesToCompare(type, subscription);
     const draft: Draft = { resources: new Map(), removed: new Map(), bytes: 0, waits: false };
     for (const name of names) this.#compare(type, subscription, name, draft);
+    if (type === "virtualHost" && subscription.trialGroups.length === 0)
+      this.#compareDueTables(subscription, draft);
     const nothing = draft.resources.size === 0 && draft.removed.size === 0;
     if (nothing && subscription.trialGroups.length > 0) {
       // What the group held has changed or gone meanwhile.
@@ -341,6 +354,7 @@ export class AdsSession {
 
   #compare(type: ResourceType, subscription: Subscription, name: string, draft: Draft): void {
     const held = subscription.held.get(name);
+    if (type === "virtualHost" && this.#isNotNow(name)) return;
     if (!subscription.wants(name)) {
       subscription.held.delete(name);
       return;
@@ -378,12 +392,63 @@ export class AdsSession {
       subscription.recheck.add(name);
       return;
     }
+    if (type === "virtualHost" && !this.#plansTable(name)) {
+      // While an old listener still serves the table, it answers as before; with the table the virtual hosts go.
+      this.#tableHosts.postpone(name, this.#options.nowMs());
+      return;
+    }
     if (type === "endpoint" && held !== undefined && !this.#holdsCluster(name)) {
       // Its cluster went before it, and with that Envoy's interest in the name: there is nobody to tell.
       subscription.held.set(name, toldAbsent);
       return;
     }
     draft.removed.set(name, held);
+  }
+
+  /** Sends all that there is of tables that the proxy has just taken, each whole or not at all. */
+  #compareDueTables(subscription: Subscription, draft: Draft): void {
+    const ready = this.#tableHosts.ready(this.#subscriptions.get("route"));
+    if (ready.size === 0) return;
+    const names = new Map([...ready.keys()].map((table) => [table, new Set<string>()]));
+    for (const view of this.#views) {
+      for (const name of view.names("virtualHost")) names.get(partsOfDiscovered(name).table)?.add(name);
+    }
+    for (const name of subscription.held.keys()) names.get(partsOfDiscovered(name).table)?.add(name);
+    for (const [table, sinceMs] of ready) {
+      const ofTable = names.get(table)!;
+      const waitedMs = this.#options.nowMs() - sinceMs;
+      if (!this.#plansTable(noHostsOf(table))) continue;
+      if (waitedMs < newcomerWaitMs && ofTable.values().some((name) => this.#isHeldBack(name))) continue;
+      this.#tableHosts.settled(table);
+      for (const name of ofTable) this.#compare("virtualHost", subscription, name, draft);
+      const isEmpty = !ofTable.values().some((name) => draft.resources.has(name) || this.#holds(name));
+      if (isEmpty) draft.removed.set(noHostsOf(table), undefined);
+    }
+  }
+
+  #isHeldBack(host: string): boolean {
+    return this.#target("virtualHost", host).kind === "hold";
+  }
+
+  #holds(host: string): boolean {
+    const held = this.#subscriptions.get("virtualHost")?.held.get(host);
+    return held !== undefined && held !== toldAbsent;
+  }
+
+  /** Virtual hosts of a table that the proxy has not (yet): never sent, and what it says of them is kept in mind. */
+  #isNotNow(host: string): boolean {
+    return this.#tableHosts.isPostponed(host) || isOfUnaskedTable(host, this.#subscriptions.get("route"));
+  }
+
+  #plansTable(host: string): boolean {
+    const { table } = partsOfDiscovered(host);
+    return table === "" || this.#views.some((view) => view.entry("route", table) !== undefined);
+  }
+
+  /** A rejected response has said nothing about a table that has none, either. */
+  #postponeHosts(name: string): void {
+    if (name === noHostsOf(partsOfDiscovered(name).table))
+      this.#tableHosts.postpone(name, this.#options.nowMs());
   }
 
   #holdsCluster(name: string): boolean {
@@ -468,4 +533,13 @@ export class AdsSession {
       endpoints.recheck.add(name);
     }
   }
+}
+
+/**
+ * The groups that a rejected response is sent again in. A virtual host's domain may come from one that the response
+ * removes: each group says so again.
+ */
+function groupsOf(type: ResourceType, { resources, removed }: InFlight): string[][] {
+  const groups = halves(resources);
+  return type === "virtualHost" ? groups.map((names) => [...removed.keys(), ...names]) : groups;
 }

@@ -26,7 +26,11 @@ const resourceQuery = (type: ResourceType) =>
     (key) => key,
     (read, key) => {
       const row = read(rowTable, key);
-      if (row === undefined) return undefined;
+      // As endpoints really are: without anything to make them from, none is left, and that is an answer.
+      if (row === undefined)
+        return type === "endpoint"
+          ? resource(type, nameOf(key), { clusterName: `${nameOf(key)}~` })
+          : undefined;
       return resource(type, row.name, textMessage(type, row));
     },
     sameResource,
@@ -65,6 +69,8 @@ function textMessage(type: ResourceType, { name, text }: Row): Record<string, un
   if (type === "virtualHost") return { name, domains: [text] };
   return { name: `${name}~${text}` };
 }
+
+const nameOf = (key: string): string => key.split("/")[2] ?? "";
 
 export function rowChange(row: Row): Change {
   return { table: rowTable as never, key: `${row.view}/${row.type}/${row.name}`, value: row };

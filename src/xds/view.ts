@@ -11,7 +11,7 @@
 // until no listener or route of the view is on trial or rejected, since until then someone is served an old one.
 
 import type { EnvoyResource, Origin } from "#envoy";
-import { resourceTypes, type ResourceType } from "#plan";
+import { partsOfDiscovered, resourceTypes, type ResourceType } from "#plan";
 import { ChangeLog } from "./change-log.ts";
 import { canaryTriesMax, canaryWaitMs, rejectedRetryMs } from "./limits.ts";
 
@@ -83,7 +83,8 @@ const withoutTrial: ReadonlySet<ResourceType> = new Set<ResourceType>(["endpoint
 export const namedBy: Readonly<Record<ResourceType, readonly ResourceType[]>> = {
   listener: [],
   route: ["listener"],
-  virtualHost: ["listener"],
+  // Two that share a domain exclude each other: an old one must not stay for longer than its table is planned.
+  virtualHost: [],
   cluster: ["listener", "route", "virtualHost"],
   endpoint: ["listener", "route", "virtualHost"],
   secret: ["listener"],
@@ -178,7 +179,8 @@ export class LiveView {
     state.rejected.delete(name);
     entry.rejection = undefined;
     entry.current = undefined;
-    if (entry.good !== undefined && this.mayBeNamed(type)) state.leaving.add(name);
+    if (entry.good !== undefined && (this.mayBeNamed(type) || this.#isOfLeavingTable(type, name)))
+      state.leaving.add(name);
     else state.entries.delete(name);
     this.#touch(type, name);
     this.#releaseLeaving();
@@ -337,15 +339,21 @@ export class LiveView {
     );
   }
 
+  /** A table that is served for the sake of old listeners is served with its virtual hosts. */
+  #isOfLeavingTable(type: ResourceType, name: string): boolean {
+    return type === "virtualHost" && this.#types.route.leaving.has(partsOfDiscovered(name).table);
+  }
+
   #releaseLeaving(): void {
     for (const type of resourceTypes) {
       const state = this.#types[type];
       if (state.leaving.size === 0 || this.mayBeNamed(type)) continue;
       for (const name of state.leaving) {
+        if (this.#isOfLeavingTable(type, name)) continue;
+        state.leaving.delete(name);
         state.entries.delete(name);
         this.#touch(type, name);
       }
-      state.leaving.clear();
     }
   }
 
