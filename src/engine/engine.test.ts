@@ -133,6 +133,39 @@ test("20,000 random changes: incremental values equal those of a new engine", ()
   }
 });
 
+test("keys of equal answer share a run, and part when what made them equal changes", () => {
+  const { rows, total, engine } = world();
+  const sizeFor = defineKeyedQuery<{ owner: string; asker: string }, string>(
+    "sizeFor",
+    (key) => `${key.owner} ${key.asker}`,
+    (read, key) => `${key.asker === key.owner ? "own " : ""}${read(total, key.owner)}`,
+    Object.is,
+    (read, key) => (read(total, key.owner) > 10 ? key : { ...key, asker: "" }),
+  );
+  const asked = defineQuery<string>("asked", (read, asker) => read(sizeFor, { owner: "o", asker }));
+  engine.set(rows, "a", { owner: "o", size: 1 });
+  const askers = ["o", "p", "q"];
+  for (const asker of askers) engine.watch(asked, asker);
+  engine.settle();
+  // Three that ask, the total, and one answer for all.
+  assert.equal(engine.computedTotal, 5);
+  engine.set(rows, "a", { owner: "o", size: 20 });
+  assert.deepEqual(
+    engine.settle().changed.map(({ keyText, value }) => [keyText, value]),
+    [
+      ["o", "own 20"],
+      ["p", "20"],
+      ["q", "20"],
+    ],
+  );
+  engine.set(rows, "a", { owner: "o", size: 2 });
+  engine.settle();
+  assert.deepEqual(
+    askers.map((asker) => engine.get(asked, asker)),
+    ["2", "2", "2"],
+  );
+});
+
 /** mulberry32: a small seeded generator, so that a failure can be run again. */
 function seeded(seed: number): () => number {
   let state = seed;

@@ -27,13 +27,19 @@ interface Node {
   changedAt: number;
   /** The revision at which the value was last known to be right. */
   verifiedAt: number;
-  reads: Set<Node>;
-  readonly readers: Set<Node>;
+  /** In the order of reading; one may stand there twice. */
+  reads: Node[];
+  readers: Readers;
   watches: number;
   /** The `changedAt` that `settle` last reported. */
   reportedAt: number;
   running: boolean;
+  /** The run of a query that last read it, or looked whether it was read: spares each run a Set. */
+  readMark: number;
 }
+
+/** There are several hundred thousand nodes, and most have one reader or none: a Set only for those with more. */
+type Readers = Node | Set<Node> | undefined;
 
 /** One row set (value) or removed (undefined). */
 export interface Change<V = unknown> {
@@ -79,6 +85,10 @@ export class Engine {
   #failures: Failure[] = [];
   #reader: Node | undefined;
   #computed = 0;
+  /** The number of the run of `#reader`. */
+  #run = 0;
+  /** Marks that are no run's count down. */
+  #lastMark = 0;
 
   /** How many times a query has run since the start: the measure of "work proportional to the change". */
   get computedTotal(): number {
@@ -197,7 +207,7 @@ export class Engine {
     node.value = value;
     node.changedAt = this.#revision;
     node.verifiedAt = this.#revision;
-    for (const reader of node.readers) this.#colour(reader, "dirty");
+    eachReader(node, (reader) => this.#colour(reader, "dirty"));
   }
 
   #colour(first: Node, colour: "dirty" | "check"): void {
@@ -210,17 +220,20 @@ export class Engine {
     };
     paint(first, colour);
     for (let node = stack.pop(); node !== undefined; node = stack.pop()) {
-      for (const reader of node.readers) paint(reader, "check");
+      eachReader(node, (reader) => paint(reader, "check"));
     }
   }
 
-  #read<K, V>(source: Source<K, V>, key: K): V {
+  #read<K, V>(source: Source<K, V>, asked: K): V {
+    const { shared } = source as { readonly shared?: Query<K, V>["shared"] };
+    const key = shared === undefined ? asked : (shared(this.#readAsQuery, asked) as K);
     const node = this.#nodeFor(source, key);
-    this.#ensure(node);
+    if (node.colour !== "clean") this.#ensure(node);
     const reader = this.#reader;
-    if (reader !== undefined) {
-      reader.reads.add(node);
-      node.readers.add(reader);
+    if (reader !== undefined && node.readMark !== this.#run) {
+      node.readMark = this.#run;
+      reader.reads.push(node);
+      addReader(node, reader);
     }
     return valueOf(node) as V;
   }
@@ -251,10 +264,11 @@ export class Engine {
     const query = node.source as unknown as Query<unknown, unknown>;
     const before = node.reads;
     const suspended = this.#reader;
-    node.reads = new Set();
+    const suspendedRun = this.#run;
+    node.reads = [];
     node.running = true;
     this.#reader = node;
-    this.#computed++;
+    this.#run = ++this.#computed;
     try {
       const value = query.compute(this.#readAsQuery, node.key);
       if (!node.hasValue || !query.same(node.value, value)) {
@@ -268,12 +282,20 @@ export class Engine {
       this.#failures.push({ query: query.name, keyText: node.text, error });
     } finally {
       this.#reader = suspended;
+      this.#run = suspendedRun;
       node.running = false;
     }
+    if (before.length > 0) this.#leaveUnread(node, before);
+  }
+
+  /** What a query read before and reads no longer is not to wake it, and may be unused now. */
+  #leaveUnread(node: Node, before: readonly Node[]): void {
+    const mark = --this.#lastMark;
+    for (const read of node.reads) read.readMark = mark;
     for (const read of before) {
-      if (node.reads.has(read)) continue;
-      read.readers.delete(node);
-      if (read.readers.size === 0 && read.watches === 0) this.#orphans.add(read);
+      if (read.readMark === mark) continue;
+      removeReader(read, node);
+      if (read.readers === undefined && read.watches === 0) this.#orphans.add(read);
     }
   }
 
@@ -303,11 +325,12 @@ export class Engine {
       colour: isQuery ? "dirty" : "clean",
       changedAt: isQuery ? 0 : this.#revision,
       verifiedAt: this.#revision,
-      reads: new Set(),
-      readers: new Set(),
+      reads: [],
+      readers: undefined,
       watches: 0,
       reportedAt: 0,
       running: false,
+      readMark: 0,
     };
   }
 
@@ -347,15 +370,15 @@ export class Engine {
     const orphans = this.#orphans;
     this.#orphans = new Set();
     for (const node of orphans) {
-      if (node.watches > 0 || node.readers.size > 0) continue;
+      if (node.watches > 0 || node.readers !== undefined) continue;
       const nodes = this.#nodes.get(node.source.id);
       if (nodes?.get(node.text) === node) nodes.delete(node.text);
       for (const read of node.reads) {
-        read.readers.delete(node);
+        removeReader(read, node);
         // Sets visit what is added while they are iterated, so a whole orphaned chain goes in one sweep.
-        if (read.readers.size === 0 && read.watches === 0) orphans.add(read);
+        if (read.readers === undefined && read.watches === 0) orphans.add(read);
       }
-      node.reads.clear();
+      node.reads = [];
     }
   }
 }
@@ -363,6 +386,25 @@ export class Engine {
 function valueOf(node: Node): unknown {
   if (node.hasValue) return node.value;
   throw new Error(`${node.source.name}(${node.text}) has no value`, { cause: node.failure });
+}
+
+function addReader(node: Node, reader: Node): void {
+  const { readers } = node;
+  if (readers === undefined) node.readers = reader;
+  else if (readers instanceof Set) readers.add(reader);
+  else if (readers !== reader) node.readers = new Set([readers, reader]);
+}
+
+function removeReader(node: Node, reader: Node): void {
+  const { readers } = node;
+  if (readers === reader) node.readers = undefined;
+  else if (readers instanceof Set && readers.delete(reader) && readers.size === 0) node.readers = undefined;
+}
+
+function eachReader({ readers }: Node, visit: (reader: Node) => void): void {
+  if (readers === undefined) return;
+  if (readers instanceof Set) for (const reader of readers) visit(reader);
+  else visit(readers);
 }
 
 function byText(a: string, b: string): number {

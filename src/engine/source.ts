@@ -39,6 +39,11 @@ export interface Query<K, V> extends Source<K, V> {
   readonly compute: (read: Read, key: K) => V;
   /** When true, a recomputed value counts as unchanged and nothing behind it is recomputed. */
   readonly same: (before: V, after: V) => boolean;
+  /**
+   * The key that is asked in place of this one, for many keys of equal answer. Whether they are equal may depend on what
+   * is read here: the asker depends on that as if it had read it. (Watched keys are taken as they are.) Gives a K.
+   */
+  readonly shared?: ((read: Read, key: K) => unknown) | undefined;
 }
 
 let nextId = 0;
@@ -81,14 +86,16 @@ export function defineQuery<V>(
 /**
  * Defines a query whose key is a structure.
  * @param keyText must tell apart every two keys that the computation tells apart
+ * @param shared the key to ask in place of this one: see `Query`
  */
 export function defineKeyedQuery<K, V>(
   name: string,
   keyText: (key: K) => string,
   compute: (read: Read, key: K) => V,
   same: (before: V, after: V) => boolean = Object.is,
+  shared?: (read: Read, key: K) => K,
 ): Query<K, V> {
-  return { kind: "query", id: nextId++, name, keyText, compute, same };
+  return { kind: "query", id: nextId++, name, keyText, compute, same, shared };
 }
 
 /** Equality by content for plain data (JSON-like, Maps and Sets excluded). */

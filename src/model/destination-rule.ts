@@ -25,7 +25,8 @@ export interface RuleQuestion {
  */
 export const rulesFor = defineKeyedQuery<RuleQuestion, readonly string[]>(
   "rulesFor",
-  ({ client, labels, host, serviceNamespace }) => JSON.stringify([client, host, serviceNamespace, labels]),
+  ({ client, labels, host, serviceNamespace }) =>
+    `${host} ${serviceNamespace} ${client} ${Object.keys(labels).length === 0 ? "" : JSON.stringify(labels)}`,
   (read, { client, labels, host, serviceNamespace }) => {
     const { clusterDomain, rootNamespace } = read(environmentOf, "");
     const byDefault = readMesh(read, "defaultDestinationRuleExportTo") ?? ["*"];
@@ -43,6 +44,28 @@ export const rulesFor = defineKeyedQuery<RuleQuestion, readonly string[]>(
       }
     }
     return [];
+  },
+  sameData,
+  (read, key) =>
+    read(namespacesWithRules, key.host).includes(key.client) ? key : { ...key, client: "", labels: {} },
+);
+
+/**
+ * The client namespaces for which other rules than everyone's may apply to a host: those that have a rule for it, and
+ * those that a rule is exported to by name.
+ */
+export const namespacesWithRules = defineQuery<readonly string[]>(
+  "namespacesWithRules",
+  (read, host) => {
+    const { clusterDomain } = read(environmentOf, "");
+    const byDefault = readMesh(read, "defaultDestinationRuleExportTo") ?? ["*"];
+    const groups = [...hostGroups(host, clusterDomain), ...wildcardsOf(host)];
+    const rules = groups.flatMap((group) => read(tables.DestinationRule.by.host, group));
+    const namespaces = rules.flatMap((rule) => {
+      const given = rule.spec?.exportTo ?? [];
+      return [namespaceOf(rule), ...(given.length === 0 ? byDefault : given)];
+    });
+    return [...new Set(namespaces)].toSorted();
   },
   sameData,
 );

@@ -78,10 +78,14 @@ export type { Endpoint } from "./endpoints.ts";
 export { addressesOf, endpointsOf, podFacts, serviceAccountsOf } from "./endpoints.ts";
 export type { Egress, Import, OutboundScope, Outlet, UnknownTraffic } from "./scope.ts";
 export {
+  anyClient,
   anyOutlet,
   egressAt,
   egressOf,
+  importsAll,
   isImported,
+  isPublicMesh,
+  isPublicNamespace,
   outboundScopeOf,
   outletText,
   scopeText,
@@ -91,11 +95,19 @@ export {
   visibleServices,
 } from "./scope.ts";
 export type { MergedRule, RuleQuestion } from "./destination-rule.ts";
-export { asksForLocality, mergedRule, noRule, rulesFor, subsetNames } from "./destination-rule.ts";
+export {
+  asksForLocality,
+  mergedRule,
+  namespacesWithRules,
+  noRule,
+  rulesFor,
+  subsetNames,
+} from "./destination-rule.ts";
 export type { RouteFacts, StreamRoutes } from "./virtual-service.ts";
 export {
   destinationsOf,
   httpRoutesOf,
+  namespacesWithRoutes,
   routeFacts,
   routesFor,
   streamRoutesFor,

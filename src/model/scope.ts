@@ -171,6 +171,44 @@ export function outletText({ scope, port }: Outlet): string {
   return `${port} ${scopeText(scope)}`;
 }
 
+/**
+ * The scope in whose place any client without a Sidecar may ask where its namespace makes no difference. A thousand
+ * services seen from twenty namespaces are a thousand answers then, and not twenty thousand.
+ */
+export const anyClient: OutboundScope = {
+  namespace: "",
+  sidecar: "",
+  labels: {},
+  locality: "",
+  network: "",
+  unintercepted: false,
+};
+
+const anyClientOutlet: Outlet = { scope: anyClient, port: 0 };
+
+/** Whether an outlet lets in everything that is exported to its namespace. */
+export function importsAll({ scope, port }: Outlet): boolean {
+  return scope.sidecar === "" && (port === 0 || port === anyOutlet);
+}
+
+/** Whether a host means the same service to clients of every namespace. */
+const isPublicHost = defineQuery<boolean>("isPublicHost", (read, host) => {
+  const [key, ...others] = read(servicesOfHost, host);
+  if (key === undefined) return true;
+  const exportTo = read(serviceOf, key)?.exportTo ?? [];
+  return others.length === 0 && exportTo.includes("*") && !exportTo.includes("~");
+});
+
+/** Whether clients of every namespace see the same services of this one. */
+export const isPublicNamespace = defineQuery<boolean>("isPublicNamespace", (read, namespace) =>
+  read(servicesOfNamespace, namespace).every((key) => read(isPublicHost, key.slice(namespace.length + 1))),
+);
+
+/** Whether clients of every namespace see the same services. */
+export const isPublicMesh = defineQuery<boolean>("isPublicMesh", (read) =>
+  read(serviceNamespaces, "").every((namespace) => read(isPublicNamespace, namespace)),
+);
+
 export const egressAt = defineKeyedQuery<Outlet, Egress | undefined>(
   "egressAt",
   outletText,
@@ -202,6 +240,9 @@ export const visibleService = defineKeyedQuery<
     });
     return (candidates.find(({ namespace }) => namespace === client) ?? candidates[0])?.key;
   },
+  Object.is,
+  (read, key) =>
+    importsAll(key.outlet) && read(isPublicHost, key.host) ? { ...key, outlet: anyClientOutlet } : key,
 );
 
 /** Services of one namespace that an outlet sees, oldest first. */
@@ -220,6 +261,10 @@ export const visibleServices = defineKeyedQuery<
     );
   },
   sameData,
+  (read, key) =>
+    importsAll(key.outlet) && read(isPublicNamespace, key.namespace)
+      ? { ...key, outlet: anyClientOutlet }
+      : key,
 );
 
 /** Namespaces that an outlet may see services of. A Sidecar that names them keeps the others' changes away. */

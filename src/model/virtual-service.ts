@@ -12,7 +12,15 @@ import type {
 import { namespaceOf } from "./core-kinds.ts";
 import { fullHost, hostGroups, wildcardsOf } from "./hosts.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
-import { egressAt, isRuleImported, outletText, type Import, type Outlet } from "./scope.ts";
+import {
+  anyClient,
+  egressAt,
+  importsAll,
+  isRuleImported,
+  outletText,
+  type Import,
+  type Outlet,
+} from "./scope.ts";
 import { isExportedTo } from "./services.ts";
 import { everything, tables } from "./tables.ts";
 
@@ -102,6 +110,20 @@ export const routesFor = defineKeyedQuery<
     return [];
   },
   sameData,
+  sharedByClients,
+);
+
+/** The namespaces that some VirtualService for a host is exported to by name; all others see the same of them. */
+export const namespacesWithRoutes = defineQuery<readonly string[]>(
+  "namespacesWithRoutes",
+  (read, host) => {
+    const { clusterDomain } = read(environmentOf, "");
+    const namespaces = [...hostGroups(host, clusterDomain), ...wildcardsOf(host)]
+      .flatMap((group) => read(tables.VirtualService.by.host.members, group))
+      .flatMap((key) => read(routeFacts, key)?.exportTo ?? []);
+    return [...new Set(namespaces)].toSorted();
+  },
+  sameData,
 );
 
 /** Row keys of every VirtualService with TCP or TLS routes whose hosts cover this host, in order. */
@@ -122,6 +144,7 @@ export const streamRoutesFor = defineKeyedQuery<
     return [...new Set(found.map(({ key }) => key))];
   },
   sameData,
+  sharedByClients,
 );
 
 /** The HTTP routes of a VirtualService by row key, delegates put in place. */
@@ -184,6 +207,17 @@ export const destinationsOf = defineQuery<readonly string[]>(
   },
   sameData,
 );
+
+interface HostQuestion {
+  readonly outlet: Outlet;
+  readonly host: string;
+}
+
+function sharedByClients(read: Read, key: HostQuestion): HostQuestion {
+  const { outlet, host } = key;
+  const special = !importsAll(outlet) || read(namespacesWithRoutes, host).includes(outlet.scope.namespace);
+  return special ? key : { host, outlet: { scope: anyClient, port: 0 } };
+}
 
 function isVisible(route: RouteFacts, imports: readonly Import[], client: string): boolean {
   return (

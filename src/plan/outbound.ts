@@ -3,15 +3,20 @@
 
 import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
 import {
+  anyClient,
   anyOutlet,
   asksForLocality,
   destinationsOf,
   egressOf,
   isExportedTo,
+  isPublicMesh,
+  isPublicNamespace,
+  namespacesWithRules,
   rulesFor,
   scopeText,
   serviceOf,
   servicesOfHost,
+  servicesOfNamespace,
   subsetNames,
   unknownTrafficOf,
   visibleNamespaces,
@@ -92,6 +97,25 @@ const namespaceClusters = defineKeyedQuery<
       ),
     ),
   sameData,
+  (read, { scope, namespace }) => ({
+    namespace,
+    scope:
+      scope.sidecar === "" &&
+      read(isPublicNamespace, namespace) &&
+      !read(namespacesWithRulesOf, namespace).includes(scope.namespace)
+        ? { ...anyClient, locality: scope.locality, unintercepted: scope.unintercepted }
+        : scope,
+  }),
+);
+
+/** The client namespaces for which the clusters of a namespace may be others than everyone's. */
+const namespacesWithRulesOf = defineQuery<readonly string[]>(
+  "namespacesWithRulesOf",
+  (read, namespace) => {
+    const hosts = read(servicesOfNamespace, namespace).map((key) => key.slice(namespace.length + 1));
+    return [...new Set(hosts.flatMap((host) => read(namespacesWithRules, host)))].toSorted();
+  },
+  sameData,
 );
 
 /** A Sidecar that imports a VirtualService gets the clusters of its destinations as well, and its egress proxy's. */
@@ -158,7 +182,8 @@ const noClusters: ServiceClusters = { entries: [], byEndpoints: false };
 /** The clusters of one service: each port as a whole, and in each subset. */
 const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
   "serviceClusters",
-  stableText,
+  ({ service, namespace, labels, locality, unintercepted }) =>
+    `${service} ${namespace} ${unintercepted} ${locality} ${stableText(labels)}`,
   (read, { service: key, namespace, labels, locality, unintercepted }) => {
     const service = read(serviceOf, key);
     if (service === undefined || service.resolution === "alias") return noClusters;
@@ -182,7 +207,13 @@ const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
     return { entries, byEndpoints };
   },
   sameData,
+  (read, key) =>
+    read(namespacesWithRules, key.service.slice(key.service.indexOf("/") + 1)).includes(key.namespace)
+      ? key
+      : { ...key, namespace: "", labels: noLabels },
 );
+
+const noLabels: Labels = {};
 
 function chunksOf(id: string, services: readonly ServiceClusters[]): ClusterChunks {
   return {
@@ -204,6 +235,7 @@ const scopePorts = defineKeyedQuery<OutboundScope, readonly number[]>(
     return [...new Set([...named, ...ofServices])].toSorted((a, b) => a - b);
   },
   sameData,
+  (read, scope) => (scope.sidecar === "" && read(isPublicMesh, "") ? anyClient : scope),
 );
 
 const portsOfService = defineQuery<readonly number[]>(
