@@ -1,0 +1,227 @@
+// A control plane fed from files and a real Envoy without capture on loopback: what a client sees while the
+// configuration changes. No root needed.
+
+import { spawn, type ChildProcess } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import http from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { silentLog, type Clock } from "#base";
+import { ControlPlane } from "../../src/apps/control/control-plane.ts";
+import { parseSettings } from "../../src/apps/control/settings.ts";
+import { envoyPath } from "./envoy.ts";
+import { freePorts } from "./envoy-process.ts";
+
+/** Timers that do not keep the test process. */
+const clock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  after(delayMs, callback) {
+    const timer = setTimeout(callback, delayMs).unref();
+    return () => clearTimeout(timer);
+  },
+};
+
+export interface Answer {
+  /** 0 when nobody listens or the connection broke. */
+  readonly status: number;
+  /** The header `x-route` that routes of the test set. */
+  readonly route: string;
+}
+
+export class DiscoveryBench {
+  readonly directory = mkdtempSync(join(tmpdir(), "mizzen-discovery-"));
+  readonly #objects = join(this.directory, "objects");
+  readonly #environment: Readonly<Record<string, string>>;
+  #adminPort = 0;
+  #xdsPort = 0;
+  #controlPlane: ControlPlane | undefined;
+  #envoy: ChildProcess | undefined;
+  #backend: http.Server | undefined;
+  backendPort = 0;
+
+  constructor(environment: Readonly<Record<string, string>> = {}) {
+    this.#environment = environment;
+    mkdirSync(this.#objects);
+  }
+
+  /** @param objects the world, once the backend's port is known */
+  async start(objects: (backendPort: number) => string): Promise<void> {
+    [this.#adminPort = 0, this.#xdsPort = 0, this.backendPort = 0] = await freePorts(3);
+    const backend = http.createServer((_request, response) => response.end("ok"));
+    this.#backend = backend;
+    await new Promise<void>((resolve) => backend.listen(this.backendPort, "127.0.0.1", resolve));
+    this.write("world.yaml", objects(this.backendPort));
+    await this.startControlPlane();
+    this.startEnvoy();
+  }
+
+  write(file: string, text: string): void {
+    writeFileSync(join(this.#objects, file), text);
+  }
+
+  async startControlPlane(): Promise<void> {
+    const settings = parseSettings(
+      [
+        ...[
+          "--config-dir",
+          this.#objects,
+          "--host",
+          "127.0.0.1",
+          "--plaintext",
+          `127.0.0.1:${this.#xdsPort}`,
+        ],
+        ...["--monitoring-port", "0", "--webhook-port", "0", "--xds-port", "0", "--drain-ms", "0"],
+      ],
+      this.#environment,
+    );
+    this.#controlPlane = new ControlPlane({
+      settings,
+      version: "test",
+      clock,
+      random: () => 0.5,
+      log: silentLog,
+    });
+    await this.#controlPlane.start();
+  }
+
+  async stopControlPlane(): Promise<void> {
+    await this.#controlPlane?.stop();
+    this.#controlPlane = undefined;
+  }
+
+  startEnvoy(): void {
+    const file = join(this.directory, "bootstrap.json");
+    writeFileSync(file, JSON.stringify(bootstrap(this.#xdsPort, this.#adminPort)));
+    const flags = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "off"];
+    this.#envoy = spawn(envoyPath, ["-c", file, ...flags], { stdio: "ignore" });
+  }
+
+  async close(): Promise<void> {
+    const envoy = this.#envoy;
+    if (envoy !== undefined && envoy.exitCode === null) {
+      const gone = new Promise((resolve) => envoy.once("exit", resolve));
+      envoy.kill("SIGKILL");
+      await gone;
+    }
+    await this.stopControlPlane();
+    this.#backend?.closeAllConnections();
+    this.#backend?.close();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  /** One request to the sidecar's listener of a port. */
+  ask(port: number, host: string): Promise<Answer> {
+    return new Promise((resolve) => {
+      const options = { host: "127.0.0.1", port, headers: { host }, agent: false, timeout: 5_000 };
+      const request = http.get(options, (response) => {
+        response.resume();
+        response.on("end", () =>
+          resolve({ status: response.statusCode ?? 0, route: String(response.headers["x-route"] ?? "") }),
+        );
+      });
+      request.on("timeout", () => request.destroy());
+      request.on("error", () => resolve({ status: 0, route: "" }));
+    });
+  }
+
+  /** Asks until somebody listens: the very first answer. */
+  async firstAnswer(port: number, host: string): Promise<Answer> {
+    const untilMs = performance.now() + 20_000;
+    for (;;) {
+      const answer = await this.ask(port, host);
+      if (answer.status !== 0 || performance.now() > untilMs) return answer;
+      await pause(2);
+    }
+  }
+
+  /** Asks until the answer comes by this route; returns the milliseconds that it took, and throws when it never does. */
+  async untilRoute(port: number, host: string, route: string): Promise<number> {
+    const startedMs = performance.now();
+    let answer: Answer = { status: 0, route: "" };
+    while (performance.now() - startedMs < 20_000) {
+      answer = await this.ask(port, host);
+      if (answer.route === route) return performance.now() - startedMs;
+      await pause(2);
+    }
+    throw new Error(`${host} at ${port} is never served by route '${route}', but ${JSON.stringify(answer)}`);
+  }
+
+  debug<T>(path: string): Promise<T> {
+    const url = `http://127.0.0.1:${this.#controlPlane?.ports.monitoring}${path}`;
+    return fetch(url).then((answer) => answer.json() as Promise<T>);
+  }
+
+  /** Sums a metric of the control plane over the label sets whose text holds `labels`. */
+  async metric(name: string, labels = ""): Promise<number> {
+    const url = `http://127.0.0.1:${this.#controlPlane?.ports.monitoring}/metrics`;
+    const text = await (await fetch(url)).text();
+    return text
+      .split("\n")
+      .filter((line) => (line.startsWith(`${name}{`) || line.startsWith(`${name} `)) && line.includes(labels))
+      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" "))), 0);
+  }
+
+  /** One counter or gauge of Envoy. */
+  async envoyStat(name: string): Promise<number> {
+    const answer = await fetch(`http://127.0.0.1:${this.#adminPort}/stats?filter=^${name}$`);
+    return Number((await answer.text()).split(": ")[1] ?? 0);
+  }
+
+  /** Bytes that the control plane has sent to Envoy. */
+  receivedBytes(): Promise<number> {
+    return this.envoyStat("cluster.xds-grpc.upstream_cx_rx_bytes_total");
+  }
+}
+
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function bootstrap(xdsPort: number, adminPort: number): object {
+  const socket = (port: number): object => ({
+    socket_address: { address: "127.0.0.1", port_value: port },
+  });
+  const http2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+  return {
+    node: { id: "sidecar~127.0.0.1~sleep-1.default~default.svc.cluster.local", cluster: "sleep" },
+    admin: { address: socket(adminPort) },
+    stats_eviction_interval: "1800s",
+    stats_flush_interval: "10s",
+    dynamic_resources: {
+      ads_config: {
+        api_type: "DELTA_GRPC",
+        transport_api_version: "V3",
+        set_node_on_first_message_only: true,
+        grpc_services: [
+          {
+            envoy_grpc: {
+              cluster_name: "xds-grpc",
+              retry_policy: { retry_back_off: { base_interval: "0.1s", max_interval: "0.2s" } },
+            },
+          },
+        ],
+      },
+      cds_config: { ads: {}, resource_api_version: "V3" },
+      lds_config: { ads: {}, resource_api_version: "V3" },
+    },
+    static_resources: {
+      clusters: [
+        {
+          name: "xds-grpc",
+          type: "STATIC",
+          load_assignment: {
+            cluster_name: "xds-grpc",
+            endpoints: [{ lb_endpoints: [{ endpoint: { address: socket(xdsPort) } }] }],
+          },
+          typed_extension_protocol_options: {
+            [http2]: {
+              "@type": `type.googleapis.com/${http2}`,
+              explicit_http_config: { http2_protocol_options: {} },
+            },
+          },
+        },
+      ],
+    },
+  };
+}
