@@ -191,7 +191,7 @@ function bootstrap(port: number): object {
 }
 
 const isSynced = (status: Status | undefined): boolean =>
-  ["cluster", "endpoint", "listener", "route"].every((wanted) =>
+  ["cluster", "endpoint", "listener", "route", "virtualHost"].every((wanted) =>
     status?.types.some(({ type, state, held }) => type === wanted && state === "SYNCED" && held > 0),
   );
 
@@ -223,7 +223,7 @@ test(
     assert.equal(
       await bench.metric("pilot_xds_resources_sent"),
       1,
-      "one changed route table, and nothing else",
+      "one changed virtual host, and nothing else",
     );
   },
 );
@@ -238,12 +238,12 @@ test(
       "the rejection is seen",
       (now) => now?.types.some(({ state }) => state === "ERROR") ?? false,
     );
-    assert.match(status.types.find(({ type }) => type === "route")?.rejection ?? "", /./);
+    assert.match(status.types.find(({ type }) => type === "virtualHost")?.rejection ?? "", /./);
     const [rejection] =
       await bench.get<{ name: string; origins: { object: { kind: string; name: string } }[] }[]>(
         "/debug/rejectz",
       );
-    assert.equal(rejection?.name, "9080");
+    assert.equal(rejection?.name, "9080/reviews.default.svc.cluster.local:9080");
     assert.ok(
       rejection.origins.some(({ object }) => object.kind === "VirtualService" && object.name === "reviews"),
     );

@@ -81,8 +81,8 @@ export function parseSettings(
 }
 
 function routeDeliveryOf(text = ""): RouteDelivery {
-  if (text === "virtual-hosts") return text;
-  if (text === "" || text === "tables") return "tables";
+  if (text === "" || text === "virtual-hosts") return "virtual-hosts";
+  if (text === "tables") return text;
   throw new UsageError(`ROUTE_DELIVERY is virtual-hosts or tables, not ${text}`);
 }
 

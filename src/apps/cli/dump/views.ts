@@ -138,7 +138,7 @@ export function routesView({ routes }: ConfigDump): View {
         const config = textOf(at(route, "metadata", "filter_metadata", "istio", "config"));
         const match = routeMatch(plain(route["match"]));
         return {
-          cells: [name, textOf(host["name"]), shown, match, shortConfig(config)],
+          cells: [name, familiarHost(name, textOf(host["name"])), shown, match, shortConfig(config)],
           facts,
           resource: table,
         };
@@ -150,6 +150,11 @@ export function routesView({ routes }: ConfigDump): View {
     rows: unique(sorted(rows)),
     raw: routes,
   };
+}
+
+/** A virtual host that came as a resource of its own carries its table's name before Istio's. */
+function familiarHost(table: string, host: string): string {
+  return host.startsWith(`${table}/`) ? host.slice(table.length + 1) : host;
 }
 
 function routeMatch(match: Plain): string {
