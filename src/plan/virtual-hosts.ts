@@ -1,18 +1,25 @@
 // The virtual hosts of an outbound route table: one for each service that speaks HTTP at the port, and one for each
 // host that only VirtualServices know. Their contents are another matter: each is a query of its own.
 
-import { defineKeyedQuery, sameData } from "#engine";
+import { defineKeyedQuery, defineQuery, sameData } from "#engine";
 import {
   aliasesOf,
+  anyClient,
   bySpecificity,
+  destinationsOf,
   environmentOf,
   hostCovers,
+  httpRoutesOf,
+  importsAll,
   isWildcard,
   listenerProtocol,
+  namespacesWithRoutes,
+  namespacesWithRules,
   outletText,
   routesFor,
   rulesFor,
   serviceOf,
+  servicesOfHost,
   servicesOfPort,
   visibleNamespaces,
   visibleRoutes,
@@ -108,6 +115,45 @@ const serviceHost = defineKeyedQuery<
     };
   },
   sameData,
+  (read, key) => {
+    const special = read(clientsOfHost, key.service);
+    const isShared = importsAll(key.outlet) && special?.includes(key.outlet.scope.namespace) === false;
+    return isShared ? { ...key, outlet: anyOutletOfAll } : key;
+  },
+);
+
+const anyOutletOfAll: Outlet = { scope: anyClient, port: 0 };
+
+/**
+ * The client namespaces for which the virtual host of a service (`namespace/host`) may be another than everyone's, or
+ * undefined if its routes look at the client.
+ */
+const clientsOfHost = defineQuery<readonly string[] | undefined>(
+  "clientsOfHost",
+  (read, key) => {
+    const service = read(serviceOf, key);
+    if (service === undefined) return undefined;
+    const { host, namespace } = service;
+    const rows = read(routesFor, { outlet: anyOutletOfAll, host });
+    if (rows.some((row) => read(looksAtClient, row))) return undefined;
+    const destinations = rows.flatMap((row) => read(destinationsOf, row));
+    // Names without a namespace work in a service's own, and in that of an alias.
+    const aliases = read(aliasesOf, host).flatMap((alias) =>
+      read(servicesOfHost, alias).map((one) => one.slice(0, one.indexOf("/"))),
+    );
+    const ruled = [host, ...destinations].flatMap((one) => read(namespacesWithRules, one));
+    return [...new Set([namespace, ...aliases, ...read(namespacesWithRoutes, host), ...ruled])].toSorted();
+  },
+  sameData,
+);
+
+const looksAtClient = defineQuery<boolean>("looksAtClient", (read, row) =>
+  read(httpRoutesOf, row).some(({ match }) =>
+    (match ?? []).some(
+      ({ sourceLabels, sourceNamespace }) =>
+        Object.keys(sourceLabels ?? {}).length > 0 || (sourceNamespace ?? "") !== "",
+    ),
+  ),
 );
 
 /** Hosts that VirtualServices route and that no service of the table has. */
