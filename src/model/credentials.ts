@@ -87,3 +87,19 @@ function pemComplaint(text: string, label: string): string | undefined {
   if (block === null) return `holds no ${label} in PEM`;
   return /^[A-Za-z0-9+/=\s:,-]*$/.test(block[2] ?? "") ? undefined : `holds a ${label} that is not PEM`;
 }
+
+/** The CA in a ConfigMap's `ca.crt`, by row key: where Gateway API looks for it. */
+export const configuredCaOf = defineQuery<Credential<TrustedCa>>(
+  "configuredCaOf",
+  (read, key) => {
+    const map = read(tables.ConfigMap, key);
+    if (map === undefined) return unusable(`ConfigMap ${key} does not exist`);
+    const certificate = map.data?.["ca.crt"] ?? map.data?.["cacert"] ?? "";
+    if (certificate === "") return unusable(`ConfigMap ${key} has no ca.crt`);
+    const wrong = pemComplaint(certificate, "CERTIFICATE");
+    if (wrong !== undefined) return unusable(`ConfigMap ${key}: ${wrong}`);
+    const part = { certificate, revocations: map.data?.["ca.crl"] ?? "" };
+    return { kind: "found", part, secret: key };
+  },
+  sameData,
+);

@@ -130,3 +130,4 @@ export type { GatewayBinding } from "./gateway-routes.ts";
 export { boundRoutes, gatewayServices } from "./gateway-routes.ts";
 export { envoyFiltersOf } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
+export * from "./gateway-api/index.ts";

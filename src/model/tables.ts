@@ -39,7 +39,13 @@ import {
   type Secret,
   type Service,
 } from "./core-kinds.ts";
-import { backendGroups, gatewayApiGroup, meshGroup, parentGroups, policyGroups } from "./gateway-api/references.ts";
+import {
+  backendGroups,
+  gatewayApiGroup,
+  meshGroup,
+  parentGroups,
+  policyGroups,
+} from "./gateway-api/references.ts";
 import { hostGroup } from "./hosts.ts";
 
 const namespace = (row: KubeObject): readonly string[] => [namespaceOf(row)];
@@ -181,7 +187,10 @@ export const environmentTable = defineTable<Environment>("Environment");
 export const environmentRow = "environment";
 
 /** The table of an object's kind, for those who feed objects; undefined for kinds that the mesh does not read. */
-export function tableOf({ kind, apiVersion }: Pick<KubeObject, "kind" | "apiVersion">): Table<KubeObject> | undefined {
+export function tableOf({
+  kind,
+  apiVersion,
+}: Pick<KubeObject, "kind" | "apiVersion">): Table<KubeObject> | undefined {
   const name = kind === "Gateway" && groupOf(apiVersion) === gatewayApiGroup ? "KubeGateway" : kind;
   return Object.hasOwn(tables, name)
     ? (tables[name as TableKind] as unknown as Table<KubeObject>)

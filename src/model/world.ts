@@ -38,14 +38,14 @@ export function worldChanges(objects: readonly KubeObject[], options: WorldOptio
 
 /** The change that one added or changed object makes; none for a kind that the mesh does not read. */
 export function objectChange(given: KubeObject): Change[] {
-  const table = tableOf(given.kind);
+  const table = tableOf(given);
   const object = inNamespace(given);
   return table === undefined ? [] : [change(table, objectKey(object), object)];
 }
 
 /** The change that one removed object makes. */
 export function removalChange(object: KubeObject): Change[] {
-  const table = tableOf(object.kind);
+  const table = tableOf(object);
   return table === undefined ? [] : [change(table, objectKey(inNamespace(object)), undefined)];
 }
 
@@ -63,7 +63,7 @@ export function environmentChange(environment: Environment): Change {
   return change(environmentTable, environmentRow, environment);
 }
 
-const clusterScoped: ReadonlySet<string> = new Set(["Namespace", "Node"]);
+const clusterScoped: ReadonlySet<string> = new Set(["Namespace", "Node", "GatewayClass"]);
 
 /** An object that names no namespace is in "default", as kubectl puts it. */
 function inNamespace(object: KubeObject): KubeObject {

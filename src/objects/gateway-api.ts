@@ -50,10 +50,7 @@ export interface KubeGatewayListener {
     readonly options?: Readonly<Record<string, string>>;
   };
   readonly allowedRoutes?: {
-    readonly namespaces?: {
-      readonly from?: "All" | "Selector" | "Same" | "None";
-      readonly selector?: LabelSelectorObject;
-    };
+    readonly namespaces?: NamespaceChoice;
     readonly kinds?: readonly { readonly group?: string; readonly kind: string }[];
   };
 }
@@ -77,7 +74,47 @@ export interface KubeGatewaySpec {
     readonly annotations?: Readonly<Record<string, string>>;
     readonly parametersRef?: { readonly group: string; readonly kind: string; readonly name: string };
   };
+  readonly tls?: {
+    readonly frontend?: {
+      readonly default?: KubeGatewayFrontendTls;
+      readonly perPort?: readonly { readonly port: number; readonly tls: KubeGatewayFrontendTls }[];
+    };
+    readonly backend?: { readonly clientCertificateRef?: SecretObjectReference };
+  };
+  /** Which namespaces' ListenerSets may add listeners; none when absent. */
+  readonly allowedListeners?: { readonly namespaces?: NamespaceChoice };
 }
+
+/** Which namespaces may attach. */
+export interface NamespaceChoice {
+  readonly from?: "All" | "Selector" | "Same" | "None";
+  readonly selector?: LabelSelectorObject;
+}
+
+/** How clients' certificates are checked. */
+export interface KubeGatewayFrontendTls {
+  readonly validation?: {
+    readonly mode?: "AllowValidOnly" | "AllowInsecureFallback";
+    readonly caCertificateRefs?: readonly {
+      readonly group: string;
+      readonly kind: string;
+      readonly name: string;
+      readonly namespace?: string;
+    }[];
+  };
+}
+
+export interface ListenerSetSpec {
+  readonly parentRef: {
+    readonly group?: string;
+    readonly kind?: string;
+    readonly namespace?: string;
+    readonly name: string;
+  };
+  readonly listeners: readonly (Omit<KubeGatewayListener, "port"> & { readonly port?: number })[];
+}
+
+export type ListenerSet = KubeObject<ListenerSetSpec>;
 
 export type KubeGateway = KubeObject<KubeGatewaySpec>;
 
@@ -246,3 +283,16 @@ export interface BackendTLSPolicySpec {
 }
 
 export type BackendTLSPolicy = KubeObject<BackendTLSPolicySpec>;
+
+/** A host outside of the cluster as a backend (experimental). */
+export interface XBackendSpec {
+  readonly type: string;
+  readonly externalHostname?: { readonly hostname: string };
+  readonly port: { readonly port: number; readonly protocol?: string };
+  readonly tls?: {
+    readonly mode: string;
+    readonly validation?: Partial<BackendTLSPolicySpec["validation"]>;
+  };
+}
+
+export type XBackend = KubeObject<XBackendSpec>;

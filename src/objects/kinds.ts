@@ -67,7 +67,9 @@ const gatewayApi: Readonly<Record<string, readonly Row[]>> = {
     ["TCPRoute", "tcproutes", "v1 v1alpha2", ""],
     ["ReferenceGrant", "referencegrants", "v1beta1 v1", "refgrant"],
     ["BackendTLSPolicy", "backendtlspolicies", "v1 v1alpha3", "btlspolicy"],
+    ["ListenerSet", "listenersets", "v1", "lset"],
   ],
+  "gateway.networking.x-k8s.io": [["XBackend", "xbackends", "v1alpha1", "xbackend"]],
 };
 
 export const kinds: readonly KindInfo[] = [

@@ -15,6 +15,7 @@ const floors: Readonly<Record<string, number>> = {
   samples: 100,
   "authz-builder": 100,
   "xds-simulation": 85,
+  "gateway-api": 100,
 };
 
 for (const [folder, floor] of Object.entries(floors)) {

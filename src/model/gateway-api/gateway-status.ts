@@ -1,0 +1,211 @@
+// The status of GatewayClasses, Gateways and ListenerSets.
+
+import { defineQuery, sameData, type Read } from "#engine";
+import type { KubeGatewaySpec } from "#objects";
+import { isIP } from "node:net";
+import { tables } from "../tables.ts";
+import { instancesOf, type Instances } from "./addresses.ts";
+import { clientCertificateMistake } from "./certificates.ts";
+import { gatewayClassOf, type GatewayClassFacts } from "./classes.ts";
+import { bad, good, judged, type Finding, type Findings, type Mistake } from "./findings.ts";
+import {
+  attachedSetsOf,
+  gatewayFactsOf,
+  isReachable,
+  ownListenersOf,
+  setListenersOf,
+  setParentOf,
+  type GatewayFacts,
+  type ListenerFacts,
+} from "./listeners.ts";
+import { allListenersOf, attachedRoutesOf } from "./parents.ts";
+import type { Parent, RouteKind } from "./references.ts";
+
+export interface ListenerStatus {
+  readonly name: string;
+  readonly supportedKinds: readonly RouteKind[];
+  readonly attachedRoutes: number;
+  readonly conditions: Findings;
+}
+
+export interface GatewayStatus {
+  readonly conditions: Findings;
+  /** Absent: what was reported before stays. */
+  readonly addresses?: readonly { readonly type: string; readonly value: string }[];
+  readonly listeners: readonly ListenerStatus[];
+  readonly attachedListenerSets: number;
+}
+
+/** By name; undefined for a class of another controller. */
+export const classStatusOf = defineQuery<Findings | undefined>(
+  "gatewayClassStatus",
+  (read, name) =>
+    read(tables.GatewayClass, name) === undefined || read(gatewayClassOf, name) === undefined
+      ? undefined
+      : { Accepted: good("Accepted", "this mesh takes care of it") },
+  sameData,
+);
+
+/** By row key; undefined for a Gateway of another controller. */
+export const gatewayStatusOf = defineQuery<GatewayStatus | undefined>(
+  "gatewayStatus",
+  (read, key) => {
+    const row = read(tables.KubeGateway, key);
+    const facts = read(gatewayFactsOf, key);
+    if (row?.spec === undefined || facts === undefined) return undefined;
+    if (facts.gatewayClass.role === "remote") return remoteStatus(row.spec);
+    const own = read(ownListenersOf, key);
+    const all = read(allListenersOf, key);
+    const namespace = key.slice(0, key.indexOf("/"));
+    const instances = instancesFor(read, namespace, facts, all);
+    const mistake = facts.services.mistake ?? parametersMistake(read, namespace, row.spec);
+    const backend = clientCertificateMistake(
+      read,
+      { kind: "Gateway", namespace },
+      row.spec.tls?.backend?.clientCertificateRef,
+    );
+    const insecure = insecureFinding(row.spec);
+    const addresses = addressesOf(instances, facts.gatewayClass, row.metadata.annotations?.[addressType]);
+    return {
+      conditions: {
+        Accepted: isReachable(facts) ? acceptedFinding(mistake, own) : bad(facts.services.mistake!),
+        Programmed: programmedFinding(facts, instances),
+        ResolvedRefs: judged(backend, "ResolvedRefs", "every reference leads to something"),
+        ...(insecure === undefined ? {} : { InsecureFrontendValidationMode: insecure }),
+      },
+      ...(addresses.length === 0 ? {} : { addresses }),
+      listeners: own.map((listener) => listenerStatus(read, { kind: "Gateway", key }, listener)),
+      attachedListenerSets: read(attachedSetsOf, key).filter((set) =>
+        read(setListenersOf, set).some(({ valid }) => valid),
+      ).length,
+    };
+  },
+  sameData,
+);
+
+/** By row key; undefined for a ListenerSet whose Gateway is not ours. */
+export const listenerSetStatusOf = defineQuery<Omit<GatewayStatus, "attachedListenerSets"> | undefined>(
+  "listenerSetStatus",
+  (read, key) => {
+    const parent = read(setParentOf, key);
+    if (parent === undefined) return undefined;
+    if (parent.refused !== undefined) {
+      const refused = bad(parent.refused);
+      return { conditions: { Accepted: refused, Programmed: refused }, listeners: [] };
+    }
+    const listeners = read(setListenersOf, key);
+    const { facts, gateway } = parent;
+    const instances = instancesFor(read, gateway.slice(0, gateway.indexOf("/")), facts, listeners);
+    const unreachable = facts.services.mistake;
+    const message = "none of its listeners can be served";
+    const invalid = listeners.some(({ valid }) => valid)
+      ? undefined
+      : { reason: "ListenersNotValid", message };
+    const accepted = unreachable ?? invalid;
+    const noListeners = isReachable(facts) ? invalid : undefined;
+    return {
+      conditions: {
+        Accepted: judged(accepted, "Accepted", "it is taken"),
+        Programmed: noListeners === undefined ? programmedFinding(facts, instances) : bad(noListeners),
+      },
+      listeners: listeners.map((listener) => listenerStatus(read, { kind: "ListenerSet", key }, listener)),
+    };
+  },
+  sameData,
+);
+
+const addressType = "networking.istio.io/address-type";
+
+/** A Gateway that runs elsewhere: its status says what its spec says. */
+function remoteStatus({ addresses = [] }: KubeGatewaySpec): GatewayStatus {
+  return {
+    conditions: {
+      Accepted: good("Accepted", "it is taken"),
+      Programmed: good("Programmed", "it runs in another cluster, which programs it"),
+    },
+    addresses: addresses.map(({ type = "IPAddress", value = "" }) => ({ type, value })),
+    listeners: [],
+    attachedListenerSets: 0,
+  };
+}
+
+function instancesFor(
+  read: Read,
+  namespace: string,
+  { services }: GatewayFacts,
+  listeners: readonly ListenerFacts[],
+): Instances {
+  const ports = listeners.flatMap(({ server, port }) => (server === undefined ? [] : [port]));
+  return instancesOf(read, namespace, services.hosts, [...new Set(ports)]);
+}
+
+function parametersMistake(
+  read: Read,
+  namespace: string,
+  { infrastructure }: KubeGatewaySpec,
+): Mistake | undefined {
+  const reference = infrastructure?.parametersRef;
+  if (reference === undefined) return undefined;
+  const { group, kind, name } = reference;
+  if (group !== "" || kind !== "ConfigMap")
+    return { reason: "InvalidParameters", message: `parametersRef ${kind} ${name} is no ConfigMap` };
+  return read(tables.ConfigMap, `${namespace}/${name}`) === undefined
+    ? { reason: "InvalidParameters", message: `ConfigMap ${namespace}/${name} does not exist` }
+    : undefined;
+}
+
+/** A Gateway stands as long as one of its listeners does. */
+function acceptedFinding(mistake: Mistake | undefined, listeners: readonly ListenerFacts[]): Finding {
+  if (mistake !== undefined) return bad(mistake);
+  const valid = listeners.filter((listener) => listener.valid).length;
+  if (valid === listeners.length) return good("Accepted", "it is taken");
+  return valid === 0
+    ? bad({ reason: "ListenersNotValid", message: "none of its listeners can be served" })
+    : good("ListenersNotValid", "some of its listeners cannot be served");
+}
+
+function programmedFinding({ services }: GatewayFacts, instances: Instances): Finding {
+  const { internal, warnings, usable } = instances;
+  if (services.hosts.length === 0)
+    return bad({ reason: "UnsupportedAddress", message: "none of the requested addresses can be used" });
+  if (warnings.length > 0)
+    return bad({ reason: usable ? "AddressNotAssigned" : "AddressNotUsable", message: warnings.join("; ") });
+  return good(
+    "Programmed",
+    internal.length === 0 ? "it is served" : `it is served at ${internal.join(", ")}`,
+  );
+}
+
+function insecureFinding({ tls }: KubeGatewaySpec): Finding | undefined {
+  const frontend = tls?.frontend;
+  const all = [frontend?.default, ...(frontend?.perPort ?? []).map((one) => one.tls)];
+  return all.some((one) => one?.validation?.mode === "AllowInsecureFallback")
+    ? good("ConfigurationChanged", "clients are let in whose certificate cannot be verified")
+    : undefined;
+}
+
+/** External addresses; without any the internal ones, of the type that the class or an annotation wants. */
+function addressesOf(
+  { internal, internalAddresses, external, pending }: Instances,
+  { role }: GatewayClassFacts,
+  override: string | undefined,
+): NonNullable<GatewayStatus["addresses"]> {
+  const wanted = override ?? (role === "gateway" ? "Hostname" : "");
+  const hosts = internal
+    .map((one) => one.slice(0, one.lastIndexOf(":")))
+    .filter((host) => !pending.includes(host));
+  const inside = [
+    ...(wanted === "Hostname" ? [] : internalAddresses),
+    ...(wanted === "IPAddress" ? [] : new Set(hosts)),
+  ];
+  return (external.length > 0 ? external : inside).map((value) => ({
+    type: isIP(value) === 0 ? "Hostname" : "IPAddress",
+    value,
+  }));
+}
+
+function listenerStatus(read: Read, owner: Parent, listener: ListenerFacts): ListenerStatus {
+  const { name, supportedKinds, conditions, internalName } = listener;
+  const attachedRoutes = read(attachedRoutesOf, { owner, gateway: internalName }).length;
+  return { name, supportedKinds, attachedRoutes, conditions };
+}
