@@ -37,6 +37,8 @@ class SimulatedSidecar {
     virtualHost: new Map(),
   };
   readonly #wanted: { endpoint: Set<string>; route: Set<string> } = { endpoint: new Set(), route: new Set() };
+  /** A table wanted its virtual hosts as resources: one request a stream asks for those of all tables. */
+  #discovers = false;
   #session: ClientHttp2Session | undefined;
   #stream: ClientHttp2Stream | undefined;
   #buffer: Buffer = Buffer.alloc(0);
@@ -83,6 +85,7 @@ class SimulatedSidecar {
       const names = [...this.#wanted[type]];
       if (names.length > 0) this.#request(type, { resourceNamesSubscribe: names });
     }
+    if (this.#discovers) this.#request("virtualHost", { resourceNamesSubscribe: [] });
   }
 
   get complete(): boolean {
@@ -90,7 +93,8 @@ class SimulatedSidecar {
       this.#held.cluster.size > 0 &&
       this.#held.listener.size > 0 &&
       [...this.#wanted.endpoint].every((name) => this.#held.endpoint.has(name)) &&
-      [...this.#wanted.route].every((name) => this.#held.route.has(name))
+      [...this.#wanted.route].every((name) => this.#held.route.has(name)) &&
+      (!this.#discovers || this.#held.virtualHost.size > 0)
     );
   }
 
@@ -145,6 +149,10 @@ class SimulatedSidecar {
     this.#request(type, { responseNonce: response.nonce });
     if (type === "cluster") this.#follow("endpoint", response, endpointsOf);
     if (type === "listener") this.#follow("route", response, routesOf);
+    if (type === "route" && !this.#discovers && response.resources.some(discovers)) {
+      this.#discovers = true;
+      this.#request("virtualHost", { resourceNamesSubscribe: [] });
+    }
     if (this.completedAtMs === 0 && this.complete) this.completedAtMs = sharedNowMs();
   }
 
@@ -237,6 +245,11 @@ function endpointsOf(resource: ParsedResource): readonly string[] {
     const cluster = decodeMessage("envoy.config.cluster.v3.Cluster", resource.value) as { type?: string };
     return cluster.type === "EDS" ? [resource.name] : [];
   });
+}
+
+/** Whether a route table wants its virtual hosts as resources. */
+function discovers({ value }: ParsedResource): boolean {
+  return "vhds" in decodeMessage("envoy.config.route.v3.RouteConfiguration", value);
 }
 
 function routesOf(resource: ParsedResource): readonly string[] {
