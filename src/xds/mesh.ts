@@ -344,7 +344,8 @@ export class Mesh<C, V> {
   }
 
   #dropUnused(cell: Cell): void {
-    if (cell.uses.size > 0) return;
+    // Several views may have let go of it in one batch: the first of them drops it.
+    if (cell.uses.size > 0 || this.#cells[cell.type].get(cell.text) !== cell) return;
     this.#cells[cell.type].delete(cell.text);
     this.#engine.unwatch(this.#options.translation.resourceOf[cell.type], cell.key as never);
   }
