@@ -202,7 +202,7 @@ export class AdsServer<C, V> {
     const session = new AdsSession({
       id: admitted.id,
       nowMs,
-      send: (bytes) => connection.stream.send(bytes),
+      send: (pieces) => connection.stream.send(...pieces),
       close: (closing) => this.#end(connection, closing),
       reject: (rejection, views) => mesh.reject(rejection, views),
       flush: () => mesh.flush(),

@@ -13,6 +13,8 @@ import { partsOfDiscovered, resourceTypes, type ResourceType } from "#plan";
 import type { LiveView, Rejection, Target } from "./view.ts";
 import { namedBy } from "./view.ts";
 import { newcomerWaitMs, orderWaitMs, responseBytesMax, stuckAfterMs, subscribedNamesMax } from "./limits.ts";
+import type { Fill } from "./fill.ts";
+import { LayeredMap } from "./layered-map.ts";
 import { culpritsOf, halves, reasonFor, renderRejection } from "./rejection.ts";
 import { Subscription, toldAbsent, uncertain, type InFlight, type SentResource } from "./subscription.ts";
 import { isOfUnaskedTable, noHostsOf, TableHosts } from "./table-hosts.ts";
@@ -37,7 +39,8 @@ export interface SessionReports {
 export interface SessionOptions {
   readonly id: string;
   readonly nowMs: () => number;
-  readonly send: (bytes: Uint8Array) => void;
+  /** Takes one response in pieces. */
+  readonly send: (pieces: readonly Uint8Array[]) => void;
   readonly close: (closing: Closing) => void;
   /** Tells the mesh of a rejection. */
   readonly reject: (rejection: Rejection, views: readonly LiveView[]) => boolean;
@@ -58,6 +61,8 @@ export interface TypeStatus {
 }
 
 interface Draft {
+  /** What all newcomers of the view get, besides `resources`. */
+  readonly fill: Fill | undefined;
   readonly resources: Map<string, SentResource>;
   readonly removed: Map<string, string | undefined>;
   bytes: number;
@@ -86,7 +91,7 @@ export class AdsSession {
   #views: readonly LiveView[] = [];
   #nonce = 0;
   /** Clusters sent before the stream's first request for endpoints, which will claim to hold theirs. */
-  readonly #endpointsDue = new Set<string>();
+  readonly #endpointsDue: { has(name: string): boolean }[] = [];
   readonly #tableHosts = new TableHosts();
   #wokenAtMs: number | undefined;
 
@@ -187,11 +192,13 @@ export class AdsSession {
       subscription.names.add(name);
       subscription.recheck.add(name);
       // A name that is asked for again is to be sent again; what a new stream says it holds is not.
-      const isDue = type === "endpoint" && this.#endpointsDue.delete(name);
       const isHeld = request.initialVersions.has(name);
+      const isDue = type === "endpoint" && isHeld && this.#endpointsDue.some((due) => due.has(name));
       if (isDue || !isHeld) subscription.held.delete(name);
       if (type === "route") this.#tableHosts.tableAsked(name, isHeld, hosts, this.#options.nowMs());
     }
+    // Only the first request says what is held.
+    if (type === "endpoint") this.#endpointsDue.length = 0;
     for (const name of request.unsubscribe) {
       if (type === "route") this.#tableHosts.tableLeft(name, hosts);
       if (name === "*") subscription.wildcard = false;
@@ -231,9 +238,11 @@ export class AdsSession {
     subscription.ackedNonce = inFlight.nonce;
     subscription.lastAckedMs = nowMs;
     subscription.trialGroups.shift();
-    for (const [name, { resource, trial }] of inFlight.resources) {
+    const awaiting = this.#views.filter((view) => view.awaitsVerdict(type));
+    const matters = awaiting.length > 0 || subscription.refused.size > 0;
+    for (const [name, { resource, trial }] of matters ? inFlight.resources : []) {
       subscription.refused.delete(name);
-      for (const view of this.#views) view.accept(type, name, resource, trial, nowMs);
+      for (const view of awaiting) view.accept(type, name, resource, trial, nowMs);
     }
     if (subscription.refused.size === 0) subscription.lastRejection = undefined;
     this.#options.reports.acknowledged(type, nowMs - (this.#wokenAtMs ?? inFlight.sentAtMs));
@@ -307,12 +316,17 @@ export class AdsSession {
   }
 
   #sendWhatDiffers(type: ResourceType, subscription: Subscription): void {
+    if (this.#waitsForOthers(type, subscription)) return;
     const names = subscription.trialGroups[0] ?? this.#namesToCompare(type, subscription);
-    const draft: Draft = { resources: new Map(), removed: new Map(), bytes: 0, waits: false };
-    for (const name of names) this.#compare(type, subscription, name, draft);
+    const fill = this.#fillFor(type, subscription);
+    const bytes = fill?.body.length ?? 0;
+    const draft: Draft = { fill, resources: new Map(), removed: new Map(), bytes, waits: false };
+    for (const name of names) {
+      if (fill === undefined || !fill.resources.has(name)) this.#compare(type, subscription, name, draft);
+    }
     if (type === "virtualHost" && subscription.trialGroups.length === 0)
       this.#compareDueTables(subscription, draft);
-    const nothing = draft.resources.size === 0 && draft.removed.size === 0;
+    const nothing = draft.fill === undefined && draft.resources.size === 0 && draft.removed.size === 0;
     if (nothing && subscription.trialGroups.length > 0) {
       // What the group held has changed or gone meanwhile.
       subscription.trialGroups.shift();
@@ -325,8 +339,41 @@ export class AdsSession {
         subscription.recheckAll = true;
         return;
       }
-    } else if (nothing) return;
+    } else if (nothing) {
+      this.#share(type, subscription);
+      return;
+    }
     this.#send(type, subscription, draft);
+    this.#share(type, subscription);
+  }
+
+  /** Whether a newcomer's first answer waits for what another tries out; asked anew at each verdict, so it is cheap. */
+  #waitsForOthers(type: ResourceType, subscription: Subscription): boolean {
+    const sinceMs = subscription.mustAnswerSinceMs;
+    if (sinceMs === undefined || this.#options.nowMs() - sinceMs >= newcomerWaitMs) return false;
+    if (!this.#views.some((view) => view.holdsBack(type, this))) return false;
+    subscription.recheckAll = true;
+    return true;
+  }
+
+  /** The first answer that the proxy has in common with others of its first view. */
+  #fillFor(type: ResourceType, subscription: Subscription): Fill | undefined {
+    const [view] = this.#views;
+    // Virtual hosts go table by table.
+    if (view === undefined || type === "virtualHost") return undefined;
+    const { held, refused, trialGroups, names } = subscription;
+    if (held.size > 0 || refused.size > 0 || trialGroups.length > 0) return undefined;
+    if (!subscription.wildcard && names.size === 0) return undefined;
+    const fill = view.fill(type);
+    if (fill === undefined || subscription.wildcard) return fill;
+    if (names.size < fill.versions.size) return undefined;
+    for (const name of fill.versions.keys()) if (!names.has(name)) return undefined;
+    return fill;
+  }
+
+  #share(type: ResourceType, subscription: Subscription): void {
+    const [view] = this.#views;
+    if (view !== undefined) subscription.share(() => view.versions(type));
   }
 
   /** The names of the views' logs since the last look that the proxy asked for, and those noted besides. */
@@ -494,45 +541,60 @@ export class AdsSession {
   #send(type: ResourceType, subscription: Subscription, draft: Draft): void {
     const nowMs = this.#options.nowMs();
     const nonce = String(++this.#nonce);
+    const { fill, removed } = draft;
     const resources: EnvoyResource[] = [];
+    if (fill !== undefined) subscription.held.adopt(fill.versions);
     for (const [name, { resource }] of draft.resources) {
       subscription.held.set(name, resource.version);
       resources.push(resource);
     }
-    for (const name of draft.removed.keys()) {
+    for (const name of removed.keys()) {
       if (subscription.names.has(name)) subscription.held.set(name, toldAbsent);
       else subscription.held.delete(name);
     }
-    subscription.inFlight = { nonce, sentAtMs: nowMs, resources: draft.resources, removed: draft.removed };
+    const sent = withFill(draft);
+    subscription.inFlight = { nonce, sentAtMs: nowMs, resources: sent, removed };
     subscription.sentNonce = nonce;
     subscription.lastSentMs = nowMs;
     subscription.mustAnswerSinceMs = undefined;
-    const bytes = renderResponse({
+    const pieces = renderResponse({
       typeUrl: typeUrlOf(type),
       nonce,
       // Not a version of anything, since each resource has its own; shown by Envoy's config dump.
       systemVersion: resources[0]?.version ?? "",
       resources,
-      removed: [...draft.removed.keys()],
+      body: fill?.body,
+      removed: [...removed.keys()],
     });
-    if (type === "cluster") this.#resendEndpoints(draft.resources.keys());
-    this.#options.reports.sent(type, resources.length, bytes.length);
-    this.#options.send(bytes);
+    if (type === "cluster") this.#resendEndpoints(sent);
+    const bytes = pieces.reduce((sum, { length }) => sum + length, 0);
+    this.#options.reports.sent(type, sent.size, bytes);
+    this.#options.send(pieces);
   }
 
   /** An EDS cluster's endpoints have its name. */
-  #resendEndpoints(clusters: Iterable<string>): void {
+  #resendEndpoints(clusters: ReadonlyMap<string, unknown>): void {
     const endpoints = this.#subscriptions.get("endpoint");
-    for (const name of clusters) {
-      if (endpoints === undefined) {
-        this.#endpointsDue.add(name);
-        continue;
-      }
+    if (endpoints === undefined) {
+      this.#endpointsDue.push(clusters);
+      return;
+    }
+    for (const name of clusters.keys()) {
       if (!endpoints.names.has(name)) continue;
       endpoints.held.delete(name);
       endpoints.recheck.add(name);
     }
   }
+}
+
+/** All that a draft sends. */
+function withFill({ fill, resources }: Draft): ReadonlyMap<string, SentResource> {
+  if (fill === undefined) return resources;
+  if (resources.size === 0) return fill.resources;
+  const all = new LayeredMap<SentResource>();
+  all.adopt(fill.resources);
+  for (const [name, sent] of resources) all.set(name, sent);
+  return all;
 }
 
 /**

@@ -1,6 +1,7 @@
 // What one proxy has asked for of one type, what it holds, and what it has not yet answered for.
 
 import type { EnvoyResource } from "#envoy";
+import { LayeredMap, LayeredNames } from "./layered-map.ts";
 import type { LiveView } from "./view.ts";
 
 /** One resource of an unacknowledged response. */
@@ -26,11 +27,14 @@ export const toldAbsent = "";
 /** A name of which the proxy may hold either of two versions. */
 export const uncertain = "?";
 
+/** Names and versions of its own that a subscription may have before it looks what it can share. */
+const looseMin = 16;
+
 export class Subscription {
   wildcard = false;
-  readonly names = new Set<string>();
+  readonly names = new LayeredNames();
   /** Name to version, as the proxy will hold it once it has acknowledged what is in flight. */
-  readonly held = new Map<string, string>();
+  readonly held = new LayeredMap<string>();
   /** Name to the version that this proxy rejected: not offered to it again. */
   readonly refused = new Map<string, string>();
   /** Names to look at besides those in the views' logs. */
@@ -49,6 +53,20 @@ export class Subscription {
   lastSentMs = 0;
   lastAckedMs = 0;
   lastRejection: string | undefined;
+
+  #looseMax = looseMin;
+
+  /** Lets go of what its proxy has in common with all others of the view; content stays. */
+  share(served: () => ReadonlyMap<string, string>): void {
+    const loose = this.held.ownSize + this.names.ownSize;
+    // Looking costs as much as the map is long: it pays after as many changes as are a good part of it.
+    if (loose < this.#looseMax || loose < this.held.size / 4) return;
+    const base = served();
+    this.held.rebase(base);
+    if (!this.wildcard) this.names.rebase(base);
+    // A proxy of which little is shared is not looked at again and again.
+    this.#looseMax = looseMin + 2 * (this.held.ownSize + this.names.ownSize);
+  }
 
   wants(name: string): boolean {
     return this.wildcard || this.names.has(name);

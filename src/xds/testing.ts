@@ -182,8 +182,8 @@ export class FakeProxy {
     const session = new AdsSession({
       id: this.id,
       nowMs: () => this.#world.nowMs,
-      send: (bytes) => {
-        const response = parseResponse(bytes);
+      send: (pieces) => {
+        const response = parseResponse(Buffer.concat(pieces));
         this.inbox.push(response);
         this.received.push(response);
       },

@@ -13,6 +13,7 @@
 import type { EnvoyResource, Origin } from "#envoy";
 import { partsOfDiscovered, resourceTypes, type ResourceType } from "#plan";
 import { ChangeLog } from "./change-log.ts";
+import { Fills, type Fill } from "./fill.ts";
 import { canaryTriesMax, canaryWaitMs, rejectedRetryMs } from "./limits.ts";
 
 /** A proxy's session as its views see it. */
@@ -71,6 +72,9 @@ interface TypeState {
   readonly rejected: Set<string>;
   /** Names that have left the plan and are served until nothing can name them. */
   readonly leaving: Set<string>;
+  /** Names that are served although no proxy has taken them yet. */
+  readonly unconfirmed: Set<string>;
+  readonly fills: Fills;
 }
 
 const absent: Target = { kind: "absent" };
@@ -116,6 +120,39 @@ export class LiveView {
 
   entry(type: ResourceType, name: string): Entry | undefined {
     return this.#types[type].entries.get(name);
+  }
+
+  /** Name to version of what all proxies of the view are served; shared, and made anew when it changes. */
+  versions(type: ResourceType): ReadonlyMap<string, string> {
+    const { fills, log } = this.#types[type];
+    return fills.versions(log.head, () => this.#served(type));
+  }
+
+  /** What everyone gets who holds nothing; undefined if that is little, or while proxies differ. */
+  fill(type: ResourceType): Fill | undefined {
+    const { fills, log, onTrial } = this.#types[type];
+    return onTrial.size > 0 ? undefined : fills.fill(log.head, () => this.#served(type));
+  }
+
+  /** Whether it makes a difference to the view what proxies take. */
+  awaitsVerdict(type: ResourceType): boolean {
+    const { onTrial, unconfirmed } = this.#types[type];
+    return onTrial.size > 0 || unconfirmed.size > 0;
+  }
+
+  /** Whether a newcomer is to wait for another's verdict. */
+  holdsBack(type: ResourceType, subscriber: Subscriber): boolean {
+    if (this.#canary === subscriber) return false;
+    const { onTrial, entries } = this.#types[type];
+    for (const name of onTrial) {
+      const entry = entries.get(name);
+      if (entry?.good === undefined && entry?.rejection === undefined) return true;
+    }
+    return false;
+  }
+
+  *#served(type: ResourceType): Generator<readonly [string, EnvoyResource]> {
+    for (const [name, { good }] of this.#types[type].entries) if (good !== undefined) yield [name, good];
   }
 
   log(type: ResourceType): ChangeLog {
@@ -177,6 +214,7 @@ export class LiveView {
     if (entry === undefined) return;
     state.onTrial.delete(name);
     state.rejected.delete(name);
+    state.unconfirmed.delete(name);
     entry.rejection = undefined;
     entry.current = undefined;
     if (entry.good !== undefined && (this.mayBeNamed(type) || this.#isOfLeavingTable(type, name)))
@@ -214,7 +252,10 @@ export class LiveView {
     const entry = this.#types[type].entries.get(name);
     if (entry === undefined) return;
     const version = typeof resource === "string" ? resource : resource.version;
-    if (entry.good?.version === version) entry.unconfirmed = undefined;
+    if (entry.good?.version === version) {
+      entry.unconfirmed = undefined;
+      this.#types[type].unconfirmed.delete(name);
+    }
     if (!this.#types[type].onTrial.has(name)) return;
     if (entry.current?.version === version) {
       this.#makeGood(type, name, entry, entry.current);
@@ -254,6 +295,7 @@ export class LiveView {
 
   /** Called now and then while something is on trial: asks another proxy, or lets go, when the canary keeps silent. */
   checkTrial(nowMs: number): void {
+    for (const type of resourceTypes) this.#types[type].fills.forget();
     this.#tryRejectedAgain(nowMs);
     if (!this.onTrial || this.subscribers.size === 0) return;
     if (nowMs - this.#trialSinceMs < canaryWaitMs) return;
@@ -321,6 +363,7 @@ export class LiveView {
     entry.good = resource;
     entry.goodRevision = entry.revision;
     entry.unconfirmed = undefined;
+    this.#types[type].unconfirmed.delete(name);
     entry.rejection = undefined;
     this.#types[type].onTrial.delete(name);
     this.#types[type].rejected.delete(name);
@@ -330,6 +373,7 @@ export class LiveView {
     const before = entry.unconfirmed === undefined ? entry.good : entry.unconfirmed.before;
     this.#makeGood(type, name, entry, resource);
     entry.unconfirmed = { before };
+    this.#types[type].unconfirmed.add(name);
   }
 
   /** Whether proxies may be served a listener or route other than the wanted one, which names what is to go. */
@@ -373,6 +417,8 @@ function emptyState(): TypeState {
     onTrial: new Set(),
     rejected: new Set(),
     leaving: new Set(),
+    unconfirmed: new Set(),
+    fills: new Fills(),
   };
 }
 

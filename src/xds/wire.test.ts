@@ -5,14 +5,14 @@ import { parseRequest, renderResponse } from "./wire.ts";
 
 test("a response put together from frames is the message that Envoy's API describes", () => {
   const cluster = resource("cluster", "a", { name: "a", altStatName: "b" });
-  const bytes = renderResponse({
+  const pieces = renderResponse({
     typeUrl: cluster.typeUrl,
     nonce: "7",
     systemVersion: "s",
     resources: [cluster, cluster],
     removed: ["gone"],
   });
-  const decoded = decodeMessage("envoy.service.discovery.v3.DeltaDiscoveryResponse", bytes);
+  const decoded = decodeMessage("envoy.service.discovery.v3.DeltaDiscoveryResponse", Buffer.concat(pieces));
   const expected = {
     version: cluster.version,
     name: "a",

@@ -26,8 +26,13 @@ export interface DeltaResponse {
   readonly nonce: string;
   readonly systemVersion: string;
   readonly resources: readonly EnvoyResource[];
+  /** Resources that are framed already, besides. */
+  readonly body?: Uint8Array | undefined;
   readonly removed: readonly string[];
 }
+
+/** Frames that a response passes on one by one. */
+const piecesMax = 8;
 
 const field = (number: number): number => (number << 3) | 2;
 
@@ -41,7 +46,7 @@ export function frameOf(resource: EnvoyResource): Uint8Array {
 }
 
 // Resource { version = 1; Any resource = 2 { type_url = 1; value = 2 }; name = 3 } within resources = 2.
-function frameResource({ name, version, typeUrl, bytes }: EnvoyResource): Uint8Array {
+export function frameResource({ name, version, typeUrl, bytes }: EnvoyResource): Uint8Array {
   return protobuf.Writer.create()
     .uint32(field(2))
     .fork()
@@ -60,8 +65,11 @@ function frameResource({ name, version, typeUrl, bytes }: EnvoyResource): Uint8A
     .finish();
 }
 
-/** Renders a DeltaDiscoveryResponse: system_version_info 1, resources 2, type_url 4, nonce 5, removed_resources 6. */
-export function renderResponse(response: DeltaResponse): Uint8Array {
+/**
+ * Renders a DeltaDiscoveryResponse: system_version_info 1, resources 2, type_url 4, nonce 5, removed_resources 6. In
+ * pieces, since most of it is shared by many responses and not to be copied for each.
+ */
+export function renderResponse(response: DeltaResponse): Uint8Array[] {
   const tail = protobuf.Writer.create()
     .uint32(field(1))
     .string(response.systemVersion)
@@ -70,7 +78,10 @@ export function renderResponse(response: DeltaResponse): Uint8Array {
     .uint32(field(5))
     .string(response.nonce);
   for (const name of response.removed) tail.uint32(field(6)).string(name);
-  return Buffer.concat([...response.resources.map(frameOf), tail.finish()]);
+  const frames = response.resources.map(frameOf);
+  // Each piece has its price on the way to the socket: many small ones are dearer than their copy.
+  const pieces = frames.length > piecesMax ? [Buffer.concat(frames)] : frames;
+  return [...(response.body === undefined ? [] : [response.body]), ...pieces, tail.finish()];
 }
 
 /** Parses a DeltaDiscoveryRequest. Throws on bytes that are none. */

@@ -1,0 +1,72 @@
+// What newcomers get. Proxies of one view that hold nothing get the same first answer, of thousands of resources: it is
+// put together once, and they share its bytes and the map of its versions. While resources are on trial there is none,
+// since what a proxy then gets depends on which one it is.
+
+import type { EnvoyResource } from "#envoy";
+import { responseBytesMax } from "./limits.ts";
+import type { SentResource } from "./subscription.ts";
+import { frameResource } from "./wire.ts";
+
+export interface Fill {
+  readonly versions: ReadonlyMap<string, string>;
+  readonly resources: ReadonlyMap<string, SentResource>;
+  /** The resources as they stand in a response. */
+  readonly body: Uint8Array;
+}
+
+/** A name with what is served of it. */
+type Served = readonly [string, EnvoyResource];
+
+/** With fewer resources than this there is nothing to gain. */
+const fillLengthMin = 2;
+
+/** What a view serves of one type; built when asked for, and kept until the view's log has moved on or nobody asks. */
+export class Fills {
+  #versions: ReadonlyMap<string, string> | undefined;
+  #versionsAt = -1;
+  #fill: Fill | undefined;
+  #fillAt = -1;
+  #isUsed = false;
+
+  /** Name to version of what is served. @param head the log's head: what was built for another is outdated */
+  versions(head: number, served: () => Iterable<Served>): ReadonlyMap<string, string> {
+    if (this.#versions === undefined || this.#versionsAt !== head) {
+      this.#versions = new Map([...served()].map(([name, { version }]) => [name, version]));
+      this.#versionsAt = head;
+    }
+    return this.#versions;
+  }
+
+  /** Undefined where a first answer is small, or too large for one response. */
+  fill(head: number, served: () => Iterable<Served>): Fill | undefined {
+    this.#isUsed = true;
+    if (this.#fillAt !== head) {
+      this.#fillAt = head;
+      this.#fill = this.#build(head, [...served()]);
+    }
+    return this.#fill;
+  }
+
+  /** To be called now and then: gives up what nobody asked for since the last time. */
+  forget(): void {
+    if (!this.#isUsed) {
+      this.#fill = undefined;
+      this.#fillAt = -1;
+    }
+    this.#isUsed = false;
+  }
+
+  #build(head: number, served: readonly Served[]): Fill | undefined {
+    const bytes = served.reduce((sum, [, resource]) => sum + resource.bytes.length, 0);
+    if (served.length < fillLengthMin || bytes > responseBytesMax) return undefined;
+    const resources = served.map(([name, resource]): [string, SentResource] => [
+      name,
+      { resource, trial: undefined, versionBefore: undefined },
+    ]);
+    return {
+      versions: this.versions(head, () => served),
+      resources: new Map(resources),
+      body: Buffer.concat(served.map(([, resource]) => frameResource(resource))),
+    };
+  }
+}

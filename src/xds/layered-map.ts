@@ -1,0 +1,139 @@
+// A map over a map that others share: it holds only in what it differs. Most proxies of a view hold the same thousands
+// of versions, so each keeps a pointer to one map of them, and a proxy that is behind keeps a few entries of its own.
+
+/** The layer below is never written to, by anyone. */
+export class LayeredMap<V> implements ReadonlyMap<string, V> {
+  #base: ReadonlyMap<string, V> = new Map();
+  /** `gone` hides an entry of the base. */
+  readonly #own = new Map<string, V | typeof gone>();
+  #size = 0;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** How many entries are its own cost. */
+  get ownSize(): number {
+    return this.#own.size;
+  }
+
+  get(name: string): V | undefined {
+    const own = this.#own.get(name);
+    if (own === undefined) return this.#base.get(name);
+    return own === gone ? undefined : own;
+  }
+
+  has(name: string): boolean {
+    return this.get(name) !== undefined;
+  }
+
+  set(name: string, value: V): this {
+    if (!this.has(name)) this.#size++;
+    if (this.#base.get(name) === value) this.#own.delete(name);
+    else this.#own.set(name, value);
+    return this;
+  }
+
+  delete(name: string): boolean {
+    if (!this.has(name)) return false;
+    this.#size--;
+    if (this.#base.has(name)) this.#own.set(name, gone);
+    else this.#own.delete(name);
+    return true;
+  }
+
+  /** Forgets what it has and is as the base. */
+  adopt(base: ReadonlyMap<string, V>): void {
+    this.#own.clear();
+    this.#base = base;
+    this.#size = base.size;
+  }
+
+  /** Stands on another layer from now on if that saves entries of its own; the content stays. */
+  rebase(base: ReadonlyMap<string, V>): void {
+    if (base === this.#base) return;
+    let own = 0;
+    for (const [name, value] of base) if (this.get(name) !== value) own++;
+    for (const name of this.keys()) if (!base.has(name)) own++;
+    if (own >= this.#own.size) return;
+    const hidden = [...base.keys()].filter((name) => !this.has(name));
+    const other = [...this].filter(([name, value]) => base.get(name) !== value);
+    this.adopt(base);
+    for (const name of hidden) this.delete(name);
+    for (const [name, value] of other) this.set(name, value);
+  }
+
+  *entries(): MapIterator<[string, V]> {
+    for (const entry of this.#base) if (!this.#own.has(entry[0])) yield entry;
+    for (const [name, value] of this.#own) if (value !== gone) yield [name, value];
+  }
+
+  *keys(): MapIterator<string> {
+    for (const [name] of this.entries()) yield name;
+  }
+
+  *values(): MapIterator<V> {
+    for (const [, value] of this.entries()) yield value;
+  }
+
+  [Symbol.iterator](): MapIterator<[string, V]> {
+    return this.entries();
+  }
+
+  forEach(visit: (value: V, name: string, map: ReadonlyMap<string, V>) => void): void {
+    for (const [name, value] of this.entries()) visit(value, name, this);
+  }
+}
+
+const gone = Symbol("gone");
+
+/** A set of names over the names of a map that others share. */
+export class LayeredNames {
+  #base: ReadonlyMap<string, unknown> = new Map();
+  /** True for a name besides the base's, false for one of the base that is not in the set. */
+  readonly #own = new Map<string, boolean>();
+  #size = 0;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  get ownSize(): number {
+    return this.#own.size;
+  }
+
+  has(name: string): boolean {
+    return this.#own.get(name) ?? this.#base.has(name);
+  }
+
+  add(name: string): void {
+    if (this.has(name)) return;
+    this.#size++;
+    if (this.#base.has(name)) this.#own.delete(name);
+    else this.#own.set(name, true);
+  }
+
+  delete(name: string): void {
+    if (!this.has(name)) return;
+    this.#size--;
+    if (this.#base.has(name)) this.#own.set(name, false);
+    else this.#own.delete(name);
+  }
+
+  /** Stands on other names from now on if that saves entries of its own; the content stays. */
+  rebase(base: ReadonlyMap<string, unknown>): void {
+    if (base === this.#base) return;
+    const hidden = [...base.keys()].filter((name) => !this.has(name));
+    const other = [...this].filter((name) => !base.has(name));
+    if (hidden.length + other.length >= this.#own.size) return;
+    this.#own.clear();
+    this.#base = base;
+    for (const name of hidden) this.#own.set(name, false);
+    for (const name of other) this.#own.set(name, true);
+  }
+
+  *[Symbol.iterator](): Generator<string> {
+    for (const name of this.#base.keys()) if (!this.#own.has(name)) yield name;
+    for (const [name, isIn] of this.#own) if (isIn) yield name;
+  }
+}
