@@ -1,0 +1,76 @@
+// A shop behind the ingress gateway: what the tests of the control plane's resilience put under load.
+
+import { stringify } from "yaml";
+import { deployEchoes, type EchoApp } from "./echoes.ts";
+import { startLoad, type LoadReport } from "./load.ts";
+import { curl, eventually, type Mesh } from "./mesh.ts";
+
+export const httpPort = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
+
+const gateway = {
+  apiVersion: "networking.istio.io/v1",
+  kind: "Gateway",
+  metadata: { name: "shop", namespace: "shop" },
+  spec: {
+    selector: { istio: "ingressgateway" },
+    servers: [{ port: { number: 80, name: "http", protocol: "HTTP" }, hosts: ["*"] }],
+  },
+};
+
+/** Sends a host of the gateway to a destination. */
+export function shopRoute(name: string, host: string, http: readonly object[]): object {
+  return {
+    apiVersion: "networking.istio.io/v1",
+    kind: "VirtualService",
+    metadata: { name, namespace: "shop" },
+    spec: { hosts: [host], gateways: ["shop"], http },
+  };
+}
+
+/** Makes the namespace, its gateway and the apps, and waits until `host` is answered. */
+export async function openShop(
+  mesh: Mesh,
+  apps: readonly EchoApp[],
+  routes: readonly object[],
+  host: string,
+): Promise<void> {
+  await mesh.kubectl(["create", "namespace", "shop"]);
+  await mesh.kubectl(["label", "namespace", "shop", "istio-injection=enabled"]);
+  await deployEchoes(mesh, apps);
+  await mesh.kubectl(["apply", "-f", "-"], [gateway, ...routes].map((one) => stringify(one)).join("---\n"));
+  await eventually(`${host} answers`, async () =>
+    (await curl([`${mesh.gatewayUrl}/`, "-H", `Host: ${host}`])).status === 200 ? true : undefined,
+  );
+}
+
+/** Does something under a steady load of requests, and says how these fared. */
+export async function underLoad(
+  mesh: Mesh,
+  host: string,
+  perSecond: number,
+  work: () => Promise<void>,
+): Promise<LoadReport> {
+  const load = startLoad(`${mesh.gatewayUrl}/`, perSecond, { host });
+  try {
+    await work();
+  } catch (error) {
+    await load.stop();
+    throw error;
+  }
+  return load.stop();
+}
+
+/** The gateway's own words about requests that it answered with 503: its access log, the last lines first. */
+export async function refusals(mesh: Mesh): Promise<string> {
+  const log = await mesh.kubectl([
+    "logs",
+    "-n",
+    "sm-gateways",
+    "deployment/istio-ingressgateway",
+    "--tail=5000",
+  ]);
+  const lines = log.split("\n").filter((line) => line.includes(" 503 "));
+  return lines.slice(-refusalsShown).toReversed().join("\n");
+}
+
+const refusalsShown = 8;
