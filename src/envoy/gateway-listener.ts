@@ -147,7 +147,7 @@ function tcpChains(edge: Edge, server: MergedServer): Chain[] {
     const filters = streamFilters(edge, server, facts, route, server.kind === "tls-terminating");
     // Only a TLS hello names a server.
     const hosts = server.kind === "tcp" ? [] : serverNamesOf(server);
-    return [chain(edge, server, filters, hosts, [server.object, refOfRoute(facts)])];
+    return [chain(edge, server, filters, hosts, [server.object, ...facts.origins])];
   }
   return [];
 }
@@ -160,7 +160,7 @@ function passthroughChains(edge: Edge, server: MergedServer): Chain[] {
         if (route.length === 0) return [];
         const hosts = sniHosts.map((host) => host.toLowerCase());
         const filters = streamFilters(edge, server, facts, route, false);
-        return [chain(edge, server, filters, hosts, [server.object, refOfRoute(facts)])];
+        return [chain(edge, server, filters, hosts, [server.object, ...facts.origins])];
       }),
     ),
   );
@@ -232,9 +232,4 @@ function isFor(server: MergedServer): (match: Pick<L4MatchAttributes, "port" | "
 
 function serverNamesOf({ hosts }: MergedServer): readonly string[] {
   return hosts.map((host) => host.slice(host.indexOf("/") + 1));
-}
-
-function refOfRoute({ key }: RouteFacts): Origin["object"] {
-  const [namespace = "", name = ""] = key.split("/");
-  return { kind: "VirtualService", namespace, name };
 }

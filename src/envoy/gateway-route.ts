@@ -72,7 +72,7 @@ function addServer(read: Read, scope: GatewayScope, server: MergedServer, hosts:
       const host = hostOf(hosts, name, server);
       host.routes.push(...routes);
       host.sources.push(`${facts.key} ${server.gateway} ${server.number}`);
-      host.objects.push(refOfKey("VirtualService", facts.key));
+      host.objects.push(...facts.origins);
       host.redirects ||= redirects;
     }
   }
@@ -198,9 +198,4 @@ function virtualHost({ name, domains, routes, redirects }: Host): Message {
 /** A server without a VirtualService answers 404 to everything. */
 function nothingHere({ number }: MergedServer): Message {
   return { name: `blackhole:${number}`, domains: ["*"] };
-}
-
-function refOfKey(kind: string, key: string): Origin["object"] {
-  const [namespace = "", name = ""] = key.split("/");
-  return { kind, namespace, name };
 }

@@ -9,6 +9,7 @@ import type {
   HTTPRouteDestination,
   VirtualServiceHttpRoute,
 } from "#objects";
+import { isGenerated } from "#model";
 import { corsPolicy, faultFilter } from "./route-filters.ts";
 import { durationMsOf } from "./duration.ts";
 import { objectPath } from "./object-path.ts";
@@ -64,7 +65,7 @@ function httpRoute(
   }
   const suffix = condition?.name ?? "";
   const name = suffix === "" ? (route.name ?? "") : `${route.name ?? ""}.${suffix}`;
-  const action = actionOf(route, context);
+  const action = actionOf(route, condition, context);
   if (action === undefined) return undefined;
   const filters = {
     ...(route.fault === undefined ? {} : faultFilter(route.fault)),
@@ -73,7 +74,7 @@ function httpRoute(
   const statPrefix = condition?.statPrefix ?? "";
   return {
     ...(name === "" ? {} : { name }),
-    match: routeMatch(condition),
+    match: routeMatch(condition, isGenerated(context.virtualService)),
     ...action,
     metadata: { filterMetadata: routeMetadata(route, context) },
     ...(statPrefix === "" ? {} : { statPrefix }),
@@ -82,10 +83,14 @@ function httpRoute(
 }
 
 /** The action and the headers of a route; headers of its only destination are the route's as well. */
-function actionOf(route: VirtualServiceHttpRoute, context: RouteContext): Message | undefined {
+function actionOf(
+  route: VirtualServiceHttpRoute,
+  condition: HTTPMatchRequest | undefined,
+  context: RouteContext,
+): Message | undefined {
   const headers = headerOperations(route.headers);
   if (route.redirect !== undefined) {
-    const redirect = redirectAction(route.redirect, context);
+    const redirect = redirectAction(route.redirect, condition, context);
     return redirect === undefined ? undefined : { redirect, ...headers.message };
   }
   if (route.directResponse !== undefined) {
@@ -99,11 +104,12 @@ function actionOf(route: VirtualServiceHttpRoute, context: RouteContext): Messag
       ...headers.message,
     };
   }
-  return forwardAction(route, context, headers);
+  return forwardAction(route, condition, context, headers);
 }
 
 function forwardAction(
   route: VirtualServiceHttpRoute,
+  condition: HTTPMatchRequest | undefined,
   context: RouteContext,
   headers: HeaderOperations,
 ): Message | undefined {
@@ -125,7 +131,11 @@ function forwardAction(
       timeout: durationOf(timeoutMs),
       // Without it the caller's grpc-timeout header would count beside the route's own limit.
       maxGrpcTimeout: durationOf(timeoutMs),
-      ...rewriteFields(route),
+      ...rewriteFields(route, condition, context),
+      // Gateway API wants 500 where a backend does not exist; Envoy's own answer is 503.
+      ...(isGenerated(context.virtualService)
+        ? { clusterNotFoundResponseCode: "INTERNAL_SERVICE_ERROR" }
+        : {}),
       ...(authority === "" ? {} : { hostRewriteLiteral: authority }),
       ...mirrors(route, context),
       ...retryPolicy(route.retries ?? context.retries, targets.length === 1 && hashed.length > 0),
@@ -147,7 +157,11 @@ function weightedClusters(targets: readonly HTTPRouteDestination[], context: Rou
   });
 }
 
-function rewriteFields({ rewrite }: VirtualServiceHttpRoute): Message {
+function rewriteFields(
+  { rewrite }: VirtualServiceHttpRoute,
+  condition: HTTPMatchRequest | undefined,
+  { virtualService }: RouteContext,
+): Message {
   if (rewrite === undefined) return {};
   // Whoever rewrites the host still wants the application to know the one that was asked for.
   const forwarded = { appendXForwardedHost: true };
@@ -160,7 +174,30 @@ function rewriteFields({ rewrite }: VirtualServiceHttpRoute): Message {
   }
   return rewrite.uri === undefined || rewrite.uri === ""
     ? forwarded
-    : { ...forwarded, prefixRewrite: rewrite.uri };
+    : { ...forwarded, ...prefixRewrite(rewrite.uri, condition, virtualService) };
+}
+
+/**
+ * Envoy puts the replacement where the prefix was, letter by letter. Gateway API means segments: "/a" to "/" makes "/b" of
+ * "/a/b", not "//b"; and "/" to "/a" makes "/a/b" of "/b".
+ */
+function prefixRewrite(
+  replacement: string,
+  condition: HTTPMatchRequest | undefined,
+  virtualService: string,
+): Message {
+  const prefix = condition?.uri?.prefix ?? "/";
+  if (!isGenerated(virtualService)) return { prefixRewrite: replacement };
+  if (prefix === "/") return { prefixRewrite: replacement.endsWith("/") ? replacement : `${replacement}/` };
+  if (!replacement.endsWith("/")) return { prefixRewrite: replacement };
+  const quoted = prefix.replaceAll(/[.+*?^${}()|[\]\\]/g, "\\$&");
+  return {
+    regexRewrite: {
+      pattern: { regex: `^${quoted}/?` },
+      // In a substitution a backslash begins the number of a group.
+      substitution: replacement.replaceAll("\\", "\\\\"),
+    },
+  };
 }
 
 function mirrors(route: VirtualServiceHttpRoute, { clusterOf }: RouteContext): Message {
@@ -197,6 +234,7 @@ const redirectCodes: Readonly<Record<number, string>> = {
 
 function redirectAction(
   redirect: NonNullable<VirtualServiceHttpRoute["redirect"]>,
+  condition: HTTPMatchRequest | undefined,
   context: RouteContext,
 ): Message | undefined {
   const code = redirect.redirectCode ?? 0;
@@ -210,7 +248,7 @@ function redirectAction(
     ...(redirect.authority === undefined ? {} : { hostRedirect: redirect.authority }),
     ...(redirect.prefixRewrite === undefined || redirect.prefixRewrite === ""
       ? { pathRedirect: redirect.uri ?? "" }
-      : { prefixRewrite: redirect.prefixRewrite }),
+      : prefixRewrite(redirect.prefixRewrite, condition, context.virtualService)),
     ...(redirect.scheme === undefined || redirect.scheme === "" ? {} : { schemeRedirect: redirect.scheme }),
     ...(asked === 0 || implied ? {} : { portRedirect: asked }),
     responseCode,

@@ -3,8 +3,11 @@
 import type { HTTPMatchRequest, StringMatch } from "#objects";
 import { wrapped, type Message } from "./proto/api.ts";
 
-/** `match` of a route; undefined conditions match every request. */
-export function routeMatch(match: HTTPMatchRequest | undefined): Message {
+/**
+ * `match` of a route; undefined conditions match every request.
+ * @param bySegments a prefix is whole segments of the path, as Gateway API has it: "/a" is not the beginning of "/ab"
+ */
+export function routeMatch(match: HTTPMatchRequest | undefined, bySegments = false): Message {
   if (match === undefined) return { prefix: "/" };
   const headers: readonly Message[] = [
     ...Object.entries(match.headers ?? {}).map(([name, value]) => headerMatch(name, value)),
@@ -30,7 +33,7 @@ export function routeMatch(match: HTTPMatchRequest | undefined): Message {
       isPresence(value) ? { name, presentMatch: true } : { name, stringMatch: stringMatch(value) },
     );
   return {
-    ...pathMatch(match.uri),
+    ...pathMatch(match.uri, bySegments),
     caseSensitive: wrapped(match.ignoreUriCase !== true),
     ...(all.length === 0 ? {} : { headers: all }),
     ...(parameters.length === 0 ? {} : { queryParameters: parameters }),
@@ -54,8 +57,10 @@ function byName(a: Message, b: Message): number {
   return String(a["name"]) < String(b["name"]) ? -1 : 1;
 }
 
-function pathMatch(uri: StringMatch | undefined): Message {
+function pathMatch(uri: StringMatch | undefined, bySegments: boolean): Message {
   if (uri?.exact !== undefined) return { path: uri.exact };
+  if (bySegments && uri?.prefix !== undefined && !uri.prefix.endsWith("/"))
+    return { pathSeparatedPrefix: uri.prefix };
   if (uri?.prefix !== undefined) return { prefix: uri.prefix };
   if (uri?.regex !== undefined) return { safeRegex: { regex: uri.regex } };
   return { prefix: "/" };

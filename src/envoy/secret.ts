@@ -1,7 +1,7 @@
 // Certificates and keys for gateways, from Secrets.
 
 import type { Read } from "#engine";
-import { keyPairOf, trustedCaOf } from "#model";
+import { configuredCaOf, keyPairOf, trustedCaOf } from "#model";
 import type { CredentialKey } from "#plan";
 import type { Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
@@ -22,19 +22,21 @@ export function credentialSecret(
     };
     return resource("secret", name, { name, tlsCertificate }, originOf(found.secret));
   }
-  const found = read(trustedCaOf, secret);
+  const ofMap = part === "ca-of-config-map";
+  const found = ofMap ? read(configuredCaOf, secret) : read(trustedCaOf, secret);
   if (found.kind === "unusable") return undefined;
   const { certificate, revocations } = found.part;
   const validationContext: Message = {
     trustedCa: inline(certificate),
     ...(revocations === "" ? {} : { crl: inline(revocations) }),
   };
-  return resource("secret", name, { name, validationContext }, originOf(found.secret));
+  const origin = originOf(found.secret, ofMap ? "ConfigMap" : "Secret");
+  return resource("secret", name, { name, validationContext }, origin);
 }
 
-function originOf(row: string): EnvoyResource["origins"] {
+function originOf(row: string, kind = "Secret"): EnvoyResource["origins"] {
   const [namespace = "", name = ""] = row.split("/");
-  return [{ at: "", object: { kind: "Secret", namespace, name } }];
+  return [{ at: "", object: { kind, namespace, name } }];
 }
 
 function inline(text: string): Message {

@@ -7,6 +7,7 @@ import {
   httpRoutesOf,
   mergedRule,
   readMesh,
+  routeFacts,
   rulesFor,
   selects,
   serviceOf,
@@ -43,7 +44,7 @@ export function outboundVirtualHost(read: Read, key: OutboundVirtualHostKey): En
     includeRequestAttemptCount: true,
     ...(isSniffedInMesh(key, service) ? { typedPerFilterConfig: meshHttpAlpnOn } : {}),
   };
-  return resource("virtualHost", name, message, originsOf(service, routed?.row));
+  return resource("virtualHost", name, message, originsOf(read, service, routed?.row));
 }
 
 /** A table's last virtual host: the cluster that takes hosts which the table does not know, or a refusal. */
@@ -181,12 +182,14 @@ function serviceMetadata(cluster: string): Message {
   };
 }
 
-function originsOf(service: MeshService | undefined, row: string | undefined): Origin[] {
-  const [namespace = "", name = ""] = (row ?? "").split("/");
+function originsOf(read: Read, service: MeshService | undefined, row: string | undefined): Origin[] {
+  const routes = row === undefined ? [] : (read(routeFacts, row)?.origins ?? []);
   return [
     ...(service?.objects ?? []).map((object) => ({ at: "", object })),
-    ...(row === undefined
-      ? []
-      : [{ at: "routes", object: { kind: "VirtualService", namespace, name }, path: "spec.http" }]),
+    ...routes.map((object) => ({
+      at: "routes",
+      object,
+      path: object.kind === "VirtualService" ? "spec.http" : "spec.rules",
+    })),
   ];
 }

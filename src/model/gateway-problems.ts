@@ -4,6 +4,7 @@ import type { Problem } from "#base";
 import { defineKeyedQuery, sameData, type Read } from "#engine";
 import { makeProblem } from "#objects";
 import { keyPairOf, trustedCaOf } from "./credentials.ts";
+import { isGenerated } from "./gateway-api/names.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope, type MergedServer } from "./gateway.ts";
 
 export const gatewayProblemsOf = defineKeyedQuery<GatewayScope, readonly Problem[]>(
@@ -22,7 +23,8 @@ export const gatewayProblemsOf = defineKeyedQuery<GatewayScope, readonly Problem
 
 function credentialProblems(read: Read, server: MergedServer, namespace: string): Problem[] {
   const { tls, object, at } = server;
-  if (tls === undefined) return [];
+  // Listeners of Gateway API say what is wrong with their certificates in their status.
+  if (tls === undefined || isGenerated(server.gateway)) return [];
   const several = tls.credentialNames ?? [];
   const names = (several.length > 0 ? several : [tls.credentialName ?? ""]).filter(isSecretName);
   const validates = tls.mode === "MUTUAL" || tls.mode === "OPTIONAL_MUTUAL";

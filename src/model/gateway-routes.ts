@@ -2,6 +2,7 @@
 
 import { defineKeyedQuery, sameData } from "#engine";
 import { extAuthzServicesOf } from "./authorization-policy.ts";
+import { routesOfListener } from "./gateway-api/generated.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope } from "./gateway.ts";
 import { anyOutlet, visibleService } from "./scope.ts";
 import { isExportedTo } from "./services.ts";
@@ -20,7 +21,7 @@ export const boundRoutes = defineKeyedQuery<GatewayBinding, readonly RouteFacts[
   "boundRoutes",
   ({ gateway, namespace }) => `${gateway} ${namespace}`,
   (read, { gateway, namespace }) =>
-    read(tables.VirtualService.by.gateway.members, gateway)
+    [...read(tables.VirtualService.by.gateway.members, gateway), ...read(routesOfListener, gateway)]
       .flatMap((key) => read(routeFacts, key) ?? [])
       .filter((route) => isExportedTo(route.exportTo, route.namespace, namespace))
       .toSorted((a, b) => byPrecedence(a, b, namespace)),

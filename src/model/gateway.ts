@@ -5,7 +5,13 @@
 
 import type { ObjectRef } from "#base";
 import { defineKeyedQuery, sameData } from "#engine";
-import { refOf, type Gateway, type GatewayServer, type ServerTLSSettings } from "#objects";
+import type { Gateway, GatewayServer, ServerTLSSettings } from "#objects";
+import {
+  gatewayRef,
+  gatewayServiceAnnotation,
+  generatedGateways,
+  parentNamespaceAnnotation,
+} from "./gateway-api/generated.ts";
 import { inboundTargetsOf, type InboundTarget } from "./inbound.ts";
 import { isHttp, parseProtocol, type Protocol } from "./protocol.ts";
 import type { ProxyClass } from "./proxy.ts";
@@ -82,8 +88,6 @@ export function gatewayScopeText(scope: GatewayScope): string {
   return `${workloadText(scope)} ${scope.addresses.join()} ${scopeText(scope.outbound)}`;
 }
 
-/** A Service port is named in a Gateway, its target port is what the proxy listens on. */
-const servicesAnnotation = "internal.istio.io/gateway-service";
 /** On a Service: Gateways name the proxy's own ports, not this Service's. */
 const noTranslationLabel = "experimental.istio.io/disable-gateway-port-translation";
 
@@ -95,7 +99,7 @@ export const mergedGatewayOf = defineKeyedQuery<GatewayScope, MergedGateway>(
     const targets = read(inboundTargetsOf, { ...scope, interception: "NONE" }).filter(
       ({ service }) => read(serviceOf, service)?.labels[noTranslationLabel] === undefined,
     );
-    const chosen = read(tables.Gateway.by.all, everything)
+    const chosen = [...read(tables.Gateway.by.all, everything), ...read(generatedGateways, "")]
       .toSorted(oldestFirst)
       .flatMap((gateway) => portsFor(gateway, scope.labels, targets));
     return merge(chosen);
@@ -110,12 +114,12 @@ interface ChosenGateway {
 
 /** Chosen by its selector, or by naming the Service in front of the proxy; with the proxy's ports for its own. */
 function portsFor(gateway: Gateway, labels: Labels, targets: readonly InboundTarget[]): ChosenGateway[] {
-  const services = gateway.metadata.annotations?.[servicesAnnotation];
+  const services = gateway.metadata.annotations?.[gatewayServiceAnnotation];
   if (services !== undefined) {
     const hosts = services.split(",");
-    const own = targets.filter(
-      ({ host, namespace }) => hosts.includes(host) && namespace === gateway.metadata.namespace,
-    );
+    const place = gateway.metadata.annotations?.[parentNamespaceAnnotation] ?? gateway.metadata.namespace;
+    const own = targets.filter(({ host, namespace }) => hosts.includes(host) && namespace === place);
+    // A Service port is named in such a Gateway; its target port is what the proxy listens on.
     const portsOf = (number: number): number[] => [
       ...new Set(own.filter(({ servicePort }) => servicePort === number).map(({ port }) => port)),
     ];
@@ -172,7 +176,7 @@ function mergedServer(gateway: Gateway, server: GatewayServer, at: number, port:
         : "";
   return {
     gateway: `${namespace}/${gateway.metadata.name}`,
-    object: refOf(gateway),
+    object: gatewayRef(`${namespace}/${gateway.metadata.name}`),
     at,
     name: server.name ?? "",
     number: server.port.number,

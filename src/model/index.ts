@@ -125,7 +125,7 @@ export type {
 } from "./gateway.ts";
 export { gatewayScopeOf, gatewayScopeText, hostsForNamespace, mergedGatewayOf } from "./gateway.ts";
 export type { Credential, KeyPair, TrustedCa } from "./credentials.ts";
-export { keyPairOf, trustedCaOf } from "./credentials.ts";
+export { configuredCaOf, keyPairOf, trustedCaOf } from "./credentials.ts";
 export type { GatewayBinding } from "./gateway-routes.ts";
 export { boundRoutes, gatewayServices } from "./gateway-routes.ts";
 export { envoyFiltersOf } from "./envoy-filter.ts";

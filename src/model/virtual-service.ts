@@ -1,15 +1,24 @@
 // VirtualServices bound to the mesh: which of them route a host for a client, and their routes with delegates in place.
 
+import type { ObjectRef } from "#base";
 import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
-import type {
-  HTTPMatchRequest,
-  StringMatch,
-  VirtualService,
-  VirtualServiceHttpRoute,
-  VirtualServiceTcpRoute,
-  VirtualServiceTlsRoute,
+import {
+  refOf,
+  type HTTPMatchRequest,
+  type StringMatch,
+  type VirtualService,
+  type VirtualServiceHttpRoute,
+  type VirtualServiceTcpRoute,
+  type VirtualServiceTlsRoute,
 } from "#objects";
 import { namespaceOf } from "./core-kinds.ts";
+import {
+  generatedVirtualService,
+  hasMeshRoutes,
+  routesOfMesh,
+  routesOfMeshHost,
+} from "./gateway-api/generated.ts";
+import { isGenerated } from "./gateway-api/names.ts";
 import { fullHost, hostGroups, wildcardsOf } from "./hosts.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import {
@@ -37,12 +46,19 @@ export interface RouteFacts {
   readonly http: boolean;
   readonly tcp: boolean;
   readonly tls: boolean;
+  /** What its routes come from: a VirtualService, or routes of Gateway API. */
+  readonly origins: readonly ObjectRef[];
+}
+
+/** A VirtualService by row key: one that a user wrote, or one that routes of Gateway API come to. */
+function virtualServiceRow(read: Read, key: string): VirtualService | undefined {
+  return isGenerated(key) ? read(generatedVirtualService, key)?.object : read(tables.VirtualService, key);
 }
 
 export const routeFacts = defineQuery<RouteFacts | undefined>(
   "routeFacts",
   (read, key) => {
-    const row = read(tables.VirtualService, key);
+    const row = virtualServiceRow(read, key);
     if (row?.spec === undefined) return undefined;
     const { clusterDomain } = read(environmentOf, "");
     const { spec } = row;
@@ -63,6 +79,7 @@ export const routeFacts = defineQuery<RouteFacts | undefined>(
       http: (spec.http ?? []).length > 0,
       tcp: (spec.tcp ?? []).length > 0,
       tls: (spec.tls ?? []).length > 0,
+      origins: isGenerated(key) ? (read(generatedVirtualService, key)?.origins ?? []) : [refOf(row)],
     };
   },
   sameData,
@@ -74,9 +91,8 @@ export const visibleRoutes = defineKeyedQuery<Outlet, readonly RouteFacts[]>(
   outletText,
   (read, outlet) => {
     const imports = read(egressAt, outlet)?.imports ?? [];
-    const facts = read(tables.VirtualService.by.all.members, everything).flatMap(
-      (key) => read(routeFacts, key) ?? [],
-    );
+    const keys = [...read(tables.VirtualService.by.all.members, everything), ...read(routesOfMesh, "")];
+    const facts = keys.flatMap((key) => read(routeFacts, key) ?? []);
     return facts
       .filter((route) => isVisible(route, imports, outlet.scope.namespace))
       .toSorted((a, b) => byPrecedence(a, b, outlet.scope.namespace));
@@ -101,7 +117,7 @@ export const routesFor = defineKeyedQuery<
     const levels = [hostGroups(host, clusterDomain), ...wildcardsOf(host).map((wildcard) => [wildcard])];
     for (const groups of levels) {
       const found = groups
-        .flatMap((group) => read(tables.VirtualService.by.host.members, group))
+        .flatMap((group) => rowsOfHost(read, group))
         .flatMap((key) => read(routeFacts, key) ?? [])
         .filter((route) => isVisible(route, imports, outlet.scope.namespace))
         .toSorted((a, b) => byPrecedence(a, b, outlet.scope.namespace));
@@ -119,7 +135,7 @@ export const namespacesWithRoutes = defineQuery<readonly string[]>(
   (read, host) => {
     const { clusterDomain } = read(environmentOf, "");
     const namespaces = [...hostGroups(host, clusterDomain), ...wildcardsOf(host)]
-      .flatMap((group) => read(tables.VirtualService.by.host.members, group))
+      .flatMap((group) => rowsOfHost(read, group))
       .flatMap((key) => read(routeFacts, key)?.exportTo ?? []);
     return [...new Set(namespaces)].toSorted();
   },
@@ -137,7 +153,7 @@ export const streamRoutesFor = defineKeyedQuery<
     const { clusterDomain } = read(environmentOf, "");
     const imports = read(egressAt, outlet)?.imports ?? [];
     const found = [...hostGroups(host, clusterDomain), ...wildcardsOf(host)]
-      .flatMap((group) => read(tables.VirtualService.by.host.members, group))
+      .flatMap((group) => rowsOfHost(read, group))
       .flatMap((key) => read(routeFacts, key) ?? [])
       .filter((route) => (route.tcp || route.tls) && isVisible(route, imports, outlet.scope.namespace))
       .toSorted((a, b) => byPrecedence(a, b, outlet.scope.namespace));
@@ -147,11 +163,19 @@ export const streamRoutesFor = defineKeyedQuery<
   sharedByClients,
 );
 
+/** Row keys under a host, or under the short form of one, which nothing generated has. */
+function rowsOfHost(read: Read, group: string): readonly string[] {
+  const written = read(tables.VirtualService.by.host.members, group);
+  return group.includes("/") || !read(hasMeshRoutes, "")
+    ? written
+    : [...written, ...read(routesOfMeshHost, group)];
+}
+
 /** The HTTP routes of a VirtualService by row key, delegates put in place. */
 export const httpRoutesOf = defineQuery<readonly VirtualServiceHttpRoute[]>(
   "httpRoutes",
   (read, key) => {
-    const row = read(tables.VirtualService, key);
+    const row = virtualServiceRow(read, key);
     if (row === undefined) return [];
     const { clusterDomain } = read(environmentOf, "");
     return (row.spec?.http ?? []).flatMap((route) =>
@@ -172,7 +196,7 @@ export interface StreamRoutes {
 export const streamRoutesOf = defineQuery<StreamRoutes>(
   "streamRoutes",
   (read, key) => {
-    const row = read(tables.VirtualService, key);
+    const row = virtualServiceRow(read, key);
     if (row === undefined) return { tcp: [], tls: [] };
     const { clusterDomain } = read(environmentOf, "");
     const full = (host: string): string => fullHost(host, namespaceOf(row), clusterDomain);

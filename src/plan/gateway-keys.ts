@@ -21,7 +21,7 @@ export interface CredentialKey {
   readonly kind: "credential";
   /** The name that Envoy asks for. */
   readonly name: string;
-  /** Row key of the Secret that the credential names. */
+  /** Row key of the Secret, or of the ConfigMap, that the credential names. */
   readonly secret: string;
-  readonly part: "pair" | "ca";
+  readonly part: "pair" | "ca" | "ca-of-config-map";
 }

@@ -6,6 +6,7 @@ import {
   gatewayScopeOf,
   gatewayScopeText,
   gatewayServices,
+  isGenerated,
   mergedGatewayOf,
   type GatewayScope,
   type MergedServer,
@@ -79,18 +80,33 @@ const serverChunks = defineKeyedQuery<
  * that namespace names it: whoever may write a Gateway elsewhere must not get at other people's keys.
  */
 function credentialsOf({ tls, gateway }: MergedServer, namespace: string): CredentialKey[] {
-  if (tls === undefined || !gateway.startsWith(`${namespace}/`)) return [];
+  if (tls === undefined) return [];
+  // What Gateway API's listeners name has been judged already: ReferenceGrants may open other namespaces to them.
+  const judged = isGenerated(gateway);
+  if (!judged && !gateway.startsWith(`${namespace}/`)) return [];
   const given = tls.credentialNames ?? [];
   const names = given.length > 0 ? given : [tls.credentialName ?? ""];
-  const pairs = names.flatMap((credential) => credentialKey(credential, namespace, "pair"));
+  const pairs = names.flatMap((credential) =>
+    judged ? judgedKey(credential, "pair") : credentialKey(credential, namespace, "pair"),
+  );
   const validates = tls.mode === "MUTUAL" || tls.mode === "OPTIONAL_MUTUAL";
   const ca = tls.caCertCredentialName ?? "";
   const authorities = !validates
     ? []
-    : ca !== ""
-      ? credentialKey(ca, namespace, "ca")
-      : credentialKey(names[0] ?? "", namespace, "ca", "-cacert");
+    : judged
+      ? judgedKey(ca, "ca")
+      : ca !== ""
+        ? credentialKey(ca, namespace, "ca")
+        : credentialKey(names[0] ?? "", namespace, "ca", "-cacert");
   return [...pairs, ...authorities];
+}
+
+/** `kubernetes-gateway://namespace/name`; a CA's name ends in `-cacert`, and may be a `configmap://`. */
+function judgedKey(name: string, part: "pair" | "ca"): CredentialKey[] {
+  const [, scheme, path = ""] = /^(kubernetes-gateway|configmap):\/\/(.+)$/.exec(name) ?? [];
+  if (scheme === undefined) return [];
+  const secret = part === "ca" ? path.replace(/-cacert$/, "") : path;
+  return [{ kind: "credential", name, secret, part: scheme === "configmap" ? "ca-of-config-map" : part }];
 }
 
 function credentialKey(

@@ -121,12 +121,12 @@ function redirectOf({
   // Without a port it is that of the scheme, or else the listener's: Istio's own API would leave the request's.
   const derived = scheme === undefined ? "FROM_REQUEST_PORT" : "FROM_PROTOCOL_DEFAULT";
   return {
-    ...(statusCode === undefined ? {} : { redirectCode: statusCode }),
+    redirectCode: statusCode ?? 302,
     ...(hostname === undefined ? {} : { authority: hostname }),
     ...(scheme === undefined ? {} : { scheme }),
     ...(port === undefined ? { derivePort: derived } : { port }),
     ...(path?.type === "ReplaceFullPath" ? { uri: path.replaceFullPath ?? "" } : {}),
-    ...(path?.type === "ReplacePrefixMatch" ? { prefixRewrite: path.replacePrefixMatch ?? "" } : {}),
+    ...(path?.type === "ReplacePrefixMatch" ? { prefixRewrite: path.replacePrefixMatch || "/" } : {}),
   };
 }
 

@@ -49,6 +49,7 @@ export interface RouteParent {
 
 interface RouteHead {
   readonly namespace: string;
+  readonly created: string;
   readonly references: readonly ParentReference[];
   readonly hostnames: readonly string[];
 }
@@ -75,10 +76,13 @@ export const routeHeadOf = defineKeyedQuery<RouteKey, RouteHead | undefined>(
   "routeHead",
   routeText,
   (read, { kind, key }) => {
-    const spec = routeRow(read, { kind, key })?.spec;
-    if (spec === undefined) return undefined;
+    const row = routeRow(read, { kind, key });
+    if (row?.spec === undefined) return undefined;
+    const { spec } = row;
+    const created = row.metadata.creationTimestamp ?? "";
     const hostnames = "hostnames" in spec ? (spec.hostnames ?? []) : [];
-    return { namespace: key.slice(0, key.indexOf("/")), references: spec.parentRefs ?? [], hostnames };
+    const namespace = key.slice(0, key.indexOf("/"));
+    return { namespace, created, references: spec.parentRefs ?? [], hostnames };
   },
   sameData,
 );
