@@ -41,7 +41,10 @@ class SimulatedSidecar {
   #discovers = false;
   #session: ClientHttp2Session | undefined;
   #stream: ClientHttp2Stream | undefined;
-  #buffer: Buffer = Buffer.alloc(0);
+  /** Received and not yet complete: joined only once a message is whole. */
+  #chunks: Buffer[] = [];
+  #chunksBytes = 0;
+  #missingBytes = 5;
   connected = false;
   completedAtMs = 0;
 
@@ -75,7 +78,9 @@ class SimulatedSidecar {
       te: "trailers",
     });
     this.#stream = stream;
-    this.#buffer = Buffer.alloc(0);
+    this.#chunks = [];
+    this.#chunksBytes = 0;
+    this.#missingBytes = 5;
     stream.on("data", (chunk: Buffer) => this.#received(chunk));
     stream.on("error", () => session.close());
     stream.on("close", () => session.close());
@@ -120,14 +125,22 @@ class SimulatedSidecar {
   }
 
   #received(chunk: Buffer): void {
-    this.#buffer = this.#buffer.length === 0 ? chunk : Buffer.concat([this.#buffer, chunk]);
-    while (this.#buffer.length >= 5) {
-      const length = this.#buffer.readUInt32BE(1);
-      if (this.#buffer.length < 5 + length) return;
-      const message = this.#buffer.subarray(5, 5 + length);
-      this.#buffer = this.#buffer.subarray(5 + length);
+    this.#chunks.push(chunk);
+    this.#chunksBytes += chunk.length;
+    if (this.#chunksBytes < this.#missingBytes) return;
+    let buffer = Buffer.concat(this.#chunks);
+    this.#missingBytes = 5;
+    while (buffer.length >= 5) {
+      const length = buffer.readUInt32BE(1);
+      this.#missingBytes = 5 + length;
+      if (buffer.length < 5 + length) break;
+      const message = buffer.subarray(5, 5 + length);
+      buffer = buffer.subarray(5 + length);
+      this.#missingBytes = 5;
       this.#response(message);
     }
+    this.#chunks = [buffer];
+    this.#chunksBytes = buffer.length;
   }
 
   #response(bytes: Uint8Array): void {
