@@ -14,7 +14,7 @@ const floors: Readonly<Record<string, number>> = {
   crds: 100,
   samples: 100,
   "authz-builder": 100,
-  "xds-simulation": 85,
+  "xds-simulation": 98,
   "gateway-api": 100,
 };
 

@@ -24,7 +24,7 @@ export type FoundBackend =
   | { readonly kind: "refused"; readonly mistake: Mistake };
 
 /** A host that no service has: requests to it are answered with 500, connections are closed. */
-export const nowhere = "invalid-backend";
+export const nowhere = "backend.invalid";
 
 const serviceImportGroup = "multicluster.x-k8s.io";
 

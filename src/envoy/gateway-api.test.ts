@@ -1,0 +1,240 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { Engine } from "#engine";
+import { worldChanges, type ProxyClass } from "#model";
+import type { KubeObject } from "#objects";
+import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { decodeMessage } from "./proto/api.ts";
+import { snapshotOf, type Snapshot } from "./snapshot.ts";
+
+const proxy: ProxyClass = {
+  kind: "router",
+  namespace: "edge",
+  labels: { "gateway.networking.k8s.io/gateway-name": "web" },
+  serviceAccount: "web-istio",
+  network: "",
+  locality: "",
+  clusterId: "Kubernetes",
+  dnsDomain: "edge.svc.cluster.local",
+  interception: "NONE",
+  envoyVersion: "1.40.0",
+  metadata: {},
+};
+
+type Spec = Readonly<Record<string, unknown>>;
+
+function object(kind: string, name: string, spec: Spec, namespace = "default"): KubeObject {
+  return { apiVersion: "gateway.networking.k8s.io/v1", kind, metadata: { name, namespace }, spec };
+}
+
+function service(name: string, namespace = "default"): KubeObject {
+  const spec = { clusterIP: "10.0.0.1", ports: [{ name: "http", port: 80 }] };
+  return { apiVersion: "v1", kind: "Service", metadata: { name, namespace }, spec };
+}
+
+/** What the deployment of Gateway `web` brings: a Service whose ports lead to others of the proxy. */
+const edge: KubeObject = {
+  apiVersion: "v1",
+  kind: "Service",
+  metadata: { name: "web-istio", namespace: "edge" },
+  spec: {
+    clusterIP: "10.0.0.9",
+    selector: { "gateway.networking.k8s.io/gateway-name": "web" },
+    ports: [80, 443, 9000].map((port) => ({ name: `p${port}`, port, targetPort: port + 8000 })),
+  } as object,
+};
+
+const all = { namespaces: { from: "All" } };
+
+function gateway(...listeners: readonly Spec[]): KubeObject {
+  return object("Gateway", "web", { gatewayClassName: "istio", listeners }, "edge");
+}
+
+const http = { name: "http", port: 80, protocol: "HTTP", allowedRoutes: all };
+
+function route(name: string, rules: readonly Spec[], more: Spec = {}, kind = "HTTPRoute"): KubeObject {
+  return object(kind, name, { parentRefs: [{ name: "web", namespace: "edge" }], rules, ...more });
+}
+
+function to(name: string, more: Spec = {}): Spec {
+  return { backendRefs: [{ name, port: 80 }], ...more };
+}
+
+function snapshot(...objects: readonly KubeObject[]): Snapshot {
+  const engine = new Engine();
+  engine.apply(worldChanges([edge, service("a"), service("b"), service("far", "other"), ...objects]));
+  return snapshotOf(engine, proxy);
+}
+
+interface BuiltRoute {
+  readonly name?: string;
+  readonly match: Spec;
+  readonly route?: Spec;
+  readonly redirect?: Spec;
+  readonly directResponse?: Spec;
+}
+
+function routesOf({ route: tables }: Snapshot, domain: string, name = "http.8080"): readonly BuiltRoute[] {
+  const table = tables.find((one) => one.name === name);
+  assert.ok(table, `there is no table ${name}`);
+  const { virtualHosts } = decodeMessage("envoy.config.route.v3.RouteConfiguration", table.bytes) as {
+    readonly virtualHosts: readonly {
+      readonly domains: readonly string[];
+      readonly routes?: readonly BuiltRoute[];
+    }[];
+  };
+  return virtualHosts.find(({ domains }) => domains.includes(domain))?.routes ?? [];
+}
+
+function pathOf({ match }: BuiltRoute): unknown {
+  return match["path"] ?? match["pathSeparatedPrefix"] ?? match["prefix"];
+}
+
+describe("Gateway API at a router", () => {
+  test("a listener is served at the port behind its Service", () => {
+    const { listener, cluster } = snapshot(gateway(http), route("r", [to("a")]));
+    assert.deepEqual(
+      listener.map(({ name }) => name),
+      ["0.0.0.0_8080"],
+    );
+    assert.ok(cluster.some(({ name }) => name === "outbound|80||a.default.svc.cluster.local"));
+  });
+
+  test("rules of several routes stand in the order of their matches", () => {
+    const rule = (value: string, type = "PathPrefix"): Spec =>
+      to("a", { matches: [{ path: { type, value } }] });
+    const built = routesOf(
+      snapshot(
+        gateway(http),
+        route("one", [rule("/"), rule("/long/er")]),
+        route("two", [rule("/exact", "Exact"), rule("/long")]),
+      ),
+      "*",
+    );
+    assert.deepEqual(built.map(pathOf), ["/exact", "/long/er", "/long", "/"]);
+  });
+
+  test("a prefix means whole segments, and so does its replacement", () => {
+    const rewrite = (replacePrefixMatch: string): Spec => ({
+      filters: [
+        { type: "URLRewrite", urlRewrite: { path: { type: "ReplacePrefixMatch", replacePrefixMatch } } },
+      ],
+    });
+    const at = (value: string, more: Spec): Spec => to("a", { matches: [{ path: { value } }], ...more });
+    const built = routesOf(
+      snapshot(gateway(http), route("r", [at("/one", rewrite("/two")), at("/three", rewrite("/"))])),
+      "*",
+    );
+    const [three, one] = built;
+    assert.equal(three?.match["pathSeparatedPrefix"], "/three");
+    const { pattern, substitution } = three?.route?.["regexRewrite"] as {
+      readonly pattern: { readonly regex: string };
+      readonly substitution: string;
+    };
+    assert.equal("/three/x".replace(new RegExp(pattern.regex), substitution), "/x");
+    assert.equal("/three".replace(new RegExp(pattern.regex), substitution), "/");
+    assert.equal(one?.route?.["prefixRewrite"], "/two");
+  });
+
+  test("a backend of another namespace needs a ReferenceGrant; without it the answer is 500", () => {
+    const far = route("r", [{ backendRefs: [{ name: "far", namespace: "other", port: 80 }] }]);
+    const grant = object(
+      "ReferenceGrant",
+      "g",
+      {
+        from: [{ group: "gateway.networking.k8s.io", kind: "HTTPRoute", namespace: "default" }],
+        to: [{ group: "", kind: "Service" }],
+      },
+      "other",
+    );
+    const [refused] = routesOf(snapshot(gateway(http), far), "*");
+    assert.equal(refused?.route?.["cluster"], "outbound|65535||backend.invalid");
+    assert.equal(refused?.route?.["clusterNotFoundResponseCode"], "INTERNAL_SERVICE_ERROR");
+    const [granted] = routesOf(snapshot(gateway(http), far, grant), "*");
+    assert.equal(granted?.route?.["cluster"], "outbound|80||far.other.svc.cluster.local");
+  });
+
+  test("a rule without backends answers 500", () => {
+    const [built] = routesOf(snapshot(gateway(http), route("r", [{}])), "*");
+    assert.equal(built?.directResponse?.["status"], 500);
+  });
+
+  test("a host belongs to the listener that names it most exactly", () => {
+    const listeners = [http, { ...http, name: "example", hostname: "*.example.com" }];
+    const hostnames = ["a.example.com", "b.org"];
+    const built = snapshot(
+      gateway(...listeners),
+      object("HTTPRoute", "r", {
+        parentRefs: [{ name: "web", namespace: "edge", sectionName: "http" }],
+        hostnames,
+        rules: [to("a")],
+      }),
+    );
+    assert.equal(routesOf(built, "b.org").length, 1);
+    assert.equal(routesOf(built, "a.example.com").length, 0);
+  });
+
+  test("gRPC methods are paths", () => {
+    const rules = [to("a", { matches: [{ method: { service: "pkg.Svc", method: "Do" } }] })];
+    const [built] = routesOf(snapshot(gateway(http), route("r", rules, {}, "GRPCRoute")), "*");
+    assert.equal(built?.match["path"], "/pkg.Svc/Do");
+  });
+
+  test("a redirect keeps the listener's port unless it names a scheme", () => {
+    const filters = [{ type: "RequestRedirect", requestRedirect: { scheme: "https", hostname: "b.org" } }];
+    const [built] = routesOf(snapshot(gateway(http), route("r", [{ filters }])), "*");
+    assert.equal(built?.redirect?.["responseCode"], "FOUND");
+    assert.equal(built?.redirect?.["schemeRedirect"], "https");
+  });
+
+  test("Envoy takes HTTP with every filter, TLS that passes, and TCP", { skip: withoutEnvoy }, () => {
+    const tls = { name: "tls", port: 443, protocol: "TLS", tls: { mode: "Passthrough" }, allowedRoutes: all };
+    const tcp = { name: "tcp", port: 9000, protocol: "TCP", allowedRoutes: all };
+    const header = {
+      set: [{ name: "X-Set", value: "1" }],
+      add: [{ name: "x-add", value: "2" }],
+      remove: ["x-gone"],
+    };
+    const rules = [
+      to("a", {
+        matches: [
+          {
+            path: { type: "RegularExpression", value: "/v[0-9]+" },
+            headers: [{ name: "X-H", value: "v" }],
+            queryParams: [{ name: "q", value: "v" }],
+            method: "GET",
+          },
+        ],
+        filters: [
+          { type: "RequestHeaderModifier", requestHeaderModifier: header },
+          { type: "ResponseHeaderModifier", responseHeaderModifier: header },
+          { type: "RequestMirror", requestMirror: { backendRef: { name: "b", port: 80 }, percent: 10 } },
+          {
+            type: "CORS",
+            cors: { allowOrigins: ["https://*.example.com", "*"], allowMethods: ["GET"], maxAge: 5 },
+          },
+        ],
+        timeouts: { request: "2s", backendRequest: "1s" },
+        retry: { attempts: 3, codes: [503], backoff: "10ms" },
+      }),
+      {
+        backendRefs: [
+          { name: "a", port: 80, weight: 1 },
+          { name: "b", port: 80, weight: 3 },
+          { name: "gone", port: 80 },
+        ],
+      },
+    ];
+    const built = snapshot(
+      gateway(http, tls, tcp),
+      route("r", rules, { hostnames: ["*.example.com"] }),
+      route("tls", [to("a")], { hostnames: ["db.example.com"] }, "TLSRoute"),
+      route("tcp", [to("b")], {}, "TCPRoute"),
+    );
+    assert.deepEqual(
+      built.listener.map(({ name }) => name),
+      ["0.0.0.0_17000", "0.0.0.0_8080", "0.0.0.0_8443"],
+    );
+    assert.equal(envoyComplaint(Object.values(built).flat()), "");
+  });
+});
