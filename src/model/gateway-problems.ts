@@ -29,10 +29,6 @@ function credentialProblems(read: Read, server: MergedServer, namespace: string)
   const names = (several.length > 0 ? several : [tls.credentialName ?? ""]).filter(isSecretName);
   const validates = tls.mode === "MUTUAL" || tls.mode === "OPTIONAL_MUTUAL";
   const where = { object, path: `spec.servers[${at}].tls.credentialName` };
-  if (names.length > 0 && object.namespace !== namespace) {
-    const text = `The Gateway is in namespace ${object.namespace}, its proxy in ${namespace}: it gets no Secret there.`;
-    return [makeProblem("MZ0402", text, where, `Move the Gateway to namespace ${namespace}.`)];
-  }
   return names.flatMap((name, position) => {
     const row = name.includes("/") ? name : `${namespace}/${name}`;
     const pair = read(keyPairOf, row);

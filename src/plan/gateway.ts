@@ -76,14 +76,13 @@ const serverChunks = defineKeyedQuery<
 );
 
 /**
- * The secrets that a server may have. A Secret is given only to a proxy of its own namespace, and only when a Gateway of
- * that namespace names it: whoever may write a Gateway elsewhere must not get at other people's keys.
+ * The secrets that a server may have. A Secret is given only to a proxy of its own namespace. The Gateway that names it
+ * may be anywhere, as with Istio: teams keep Gateways beside their applications, certificates lie with the proxy.
  */
 function credentialsOf({ tls, gateway }: MergedServer, namespace: string): CredentialKey[] {
   if (tls === undefined) return [];
   // What Gateway API's listeners name has been judged already: ReferenceGrants may open other namespaces to them.
   const judged = isGenerated(gateway);
-  if (!judged && !gateway.startsWith(`${namespace}/`)) return [];
   const given = tls.credentialNames ?? [];
   const names = given.length > 0 ? given : [tls.credentialName ?? ""];
   const pairs = names.flatMap((credential) =>
