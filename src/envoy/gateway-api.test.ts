@@ -149,7 +149,7 @@ describe("Gateway API at a router", () => {
     );
     const [refused] = routesOf(snapshot(gateway(http), far), "*");
     assert.equal(refused?.route?.["cluster"], "outbound|65535||backend.invalid");
-    assert.equal(refused?.route?.["clusterNotFoundResponseCode"], "INTERNAL_SERVICE_ERROR");
+    assert.equal(refused?.route?.["clusterNotFoundResponseCode"], "INTERNAL_SERVER_ERROR");
     const [granted] = routesOf(snapshot(gateway(http), far, grant), "*");
     assert.equal(granted?.route?.["cluster"], "outbound|80||far.other.svc.cluster.local");
   });

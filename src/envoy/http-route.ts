@@ -134,7 +134,7 @@ function forwardAction(
       ...rewriteFields(route, condition, context),
       // Gateway API wants 500 where a backend does not exist; Envoy's own answer is 503.
       ...(isGenerated(context.virtualService)
-        ? { clusterNotFoundResponseCode: "INTERNAL_SERVICE_ERROR" }
+        ? { clusterNotFoundResponseCode: "INTERNAL_SERVER_ERROR" }
         : {}),
       ...(authority === "" ? {} : { hostRewriteLiteral: authority }),
       ...mirrors(route, context),
