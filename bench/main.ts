@@ -1,8 +1,9 @@
-// `npm run bench -- [xds] [--services N --proxies P] [--json FILE]`: figures, never a test.
+// `npm run bench -- [xds|envoy] [--services N --proxies P] [--json FILE]`: figures, never a test.
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { renderTable, type Table } from "./table.ts";
+import { benchEnvoy } from "./envoy/run.ts";
 import { benchXds } from "./xds/run.ts";
 
 const { values, positionals } = parseArgs({
@@ -25,6 +26,12 @@ const benches: Readonly<Record<string, () => Promise<Table>>> = {
       rounds: Number(values.rounds),
       churnSeconds: Number(values["churn-seconds"]),
       idleSeconds: Number(values["idle-seconds"]),
+      log: (line) => console.error(line),
+    }),
+  envoy: () =>
+    benchEnvoy({
+      services: Number(values.services),
+      rounds: Number(values.rounds),
       log: (line) => console.error(line),
     }),
 };
