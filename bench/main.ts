@@ -1,8 +1,9 @@
-// `npm run bench -- [xds|envoy] [--services N --proxies P] [--json FILE]`: figures, never a test.
+// `npm run bench -- [xds|data-plane|envoy] [--services N --proxies P] [--json FILE]`: figures, never a test.
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { renderTable, type Table } from "./table.ts";
+import { benchDataPlane } from "./data-plane/run.ts";
 import { benchEnvoy } from "./envoy/run.ts";
 import { benchXds } from "./xds/run.ts";
 
@@ -14,6 +15,7 @@ const { values, positionals } = parseArgs({
     rounds: { type: "string", default: "10" },
     "churn-seconds": { type: "string", default: "20" },
     "idle-seconds": { type: "string", default: "30" },
+    connections: { type: "string", default: "16" },
     json: { type: "string" },
   },
 });
@@ -26,6 +28,13 @@ const benches: Readonly<Record<string, () => Promise<Table>>> = {
       rounds: Number(values.rounds),
       churnSeconds: Number(values["churn-seconds"]),
       idleSeconds: Number(values["idle-seconds"]),
+      log: (line) => console.error(line),
+    }),
+  "data-plane": () =>
+    benchDataPlane({
+      rounds: Number(values.rounds),
+      connections: Number(values.connections),
+      roundMs: 3_000,
       log: (line) => console.error(line),
     }),
   envoy: () =>
