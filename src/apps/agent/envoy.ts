@@ -94,6 +94,8 @@ const logFormats = {
   json: '{"time":"%Y-%m-%dT%T.%fZ","level":"%l","scope":"envoy %n","msg":"%j"}',
 } as const;
 
+const logFlushMs = 1_000;
+
 /** Envoy's command line; `bootstrapPath` is the rendered JSON, `override` YAML or JSON that Envoy merges over it. */
 export function envoyArgs(config: AgentConfig, bootstrapPath: string, override = ""): string[] {
   return [
@@ -114,6 +116,9 @@ export function envoyArgs(config: AgentConfig, bootstrapPath: string, override =
     config.logLevel,
     "--component-log-level",
     config.componentLogLevel,
+    // Access logs are seen soon; Envoy by itself keeps lines for up to 10 s.
+    "--file-flush-interval-msec",
+    String(logFlushMs),
     "--log-format",
     config.logAsJson ? logFormats.json : logFormats.text,
     ...(override === "" ? [] : ["--config-yaml", override]),
