@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { deployEchoes, order, podIp, type EchoApp } from "./echoes.ts";
 import { startLoad } from "./load.ts";
 import { leftovers } from "./leftovers.ts";
-import { curl, eventually, pause, root, startMesh, type Mesh } from "./mesh.ts";
+import { command, curl, eventually, pause, root, startMesh, type Mesh } from "./mesh.ts";
 
 const gatewayPort = 18_080;
 let mesh: Mesh;
@@ -196,7 +196,33 @@ test("the control plane is killed and away for 30 s under 200 requests/s, and no
   t.diagnostic(`${report.sent} requests, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms`);
   assert.equal(report.failed, 0, report.failures.join("; "));
   assert.ok(report.sent > 5_000);
+  // The new process has sent what differs, its own endpoint, and nothing that the proxies hold already.
+  const { stdout } = await mesh.inNode(["curl", "-s", `http://${await istiodIp()}:15014/metrics`]);
+  assert.match(stdout, /^pilot_xds\{[^}]*\} [1-9]/m);
+  for (const type of ["cds", "lds", "rds", "vhds", "sds"]) {
+    const sent =
+      new RegExp(`^pilot_xds_resources_sent\\{type="${type}"\\} (\\d+)`, "m").exec(stdout)?.[1] ?? "0";
+    assert.equal(sent, "0", `${type}: ${sent} resources were sent again`);
+  }
 });
+
+/** The address of the one istiod that is there to stay. */
+function istiodIp(): Promise<string> {
+  return eventually("one istiod", async () => {
+    const shown = [
+      "get",
+      "pods",
+      "-n",
+      "istio-d",
+      "-l",
+      "app=istiod",
+      "-o",
+      "jsonpath={.items[*].status.podIP}",
+    ];
+    const addresses = (await mesh.kubectl(shown)).trim().split(" ");
+    return addresses.length === 1 ? addresses[0] : undefined;
+  });
+}
 
 test("Envoy is killed and is back within 2 s with the same configuration", async (t) => {
   const front = await podIp(mesh, "shop", "app=front");
@@ -249,6 +275,18 @@ spec:
     const status = await mesh.mizzen(["proxy-status"]);
     return /broken/.test(status.stdout) ? true : undefined;
   });
+  const shown = ["get", "envoyfilter", "broken", "-n", "shop", "-o", "jsonpath={.status.conditions}"];
+  await eventually("the object's status says so", async () =>
+    /"status":"False"/.test(await mesh.kubectl(shown)) ? true : undefined,
+  );
+  await eventually("an event says so", async () =>
+    /EnvoyFilter\/broken|envoyfilter\/broken/.test(await mesh.kubectl(["get", "events", "-n", "shop"]))
+      ? true
+      : undefined,
+  );
+  const { stdout: metrics } = await mesh.inNode(["curl", "-s", `http://${await istiodIp()}:15014/metrics`]);
+  assert.match(metrics, /^pilot_total_xds_rejects\{type="cds"\} [1-9]/m);
+  assert.match(metrics, /^pilot_rejected_objects\{[^}]*name="broken"[^}]*\} 1/m);
   const front = await podIp(mesh, "shop", "app=front");
   assert.equal((await order(mesh, front, { url: "http://back.shop/" }))[0]?.status, 200);
   await mesh.kubectl(["delete", "envoyfilter", "broken", "-n", "shop"]);
@@ -261,7 +299,11 @@ test("a wrong object is refused with the field's path, and wrong YAML with its l
   const wrong =
     "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: w, namespace: shop}\nspec: {hosts: [a], http: [{route: [{destination: {host: back}, weight: -1}]}]}\n";
   await assert.rejects(mesh.kubectl(["apply", "-f", "-"], wrong), /spec\.http\[0\]\.route\[0\]\.weight/);
-  const checked = await mesh.mizzen(["validate", "-f", "test/e2e/manifests/broken.yaml"]);
+  const checked = await command(join(root, "bin/mizzen"), [
+    "validate",
+    "-f",
+    "test/e2e/manifests/broken.yaml",
+  ]);
   assert.equal(checked.code, 1);
   assert.match(checked.stdout + checked.stderr, /broken\.yaml:\d+:\d+/);
 });
