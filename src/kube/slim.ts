@@ -15,6 +15,8 @@ export function slim(object: KubeObject): KubeObject | undefined {
       return slimPod(slimmed);
     case "Secret":
       return isCredential(slimmed) ? slimmed : undefined;
+    case "ConfigMap":
+      return slimConfigMap(slimmed);
     case "Node": {
       const { apiVersion, kind, metadata } = slimmed;
       return { apiVersion, kind, metadata };
@@ -55,6 +57,28 @@ function containersOf(containers: unknown): Fields[] {
 
 function pick(from: Fields, names: readonly string[]): Fields {
   return Object.fromEntries(names.flatMap((name) => (from[name] === undefined ? [] : [[name, from[name]]])));
+}
+
+/** What the mesh reads of ConfigMaps: its own settings, CA bundles, parameters of Gateways. */
+const configMapKeys = [
+  "mesh",
+  "meshNetworks",
+  "values",
+  "ca.crt",
+  "ca.crl",
+  "cacert",
+  "deployment",
+  "service",
+  "serviceAccount",
+  "horizontalPodAutoscaler",
+  "podDisruptionBudget",
+];
+
+/** Others are known to exist, and no more: applications keep large things in ConfigMaps. */
+function slimConfigMap(map: KubeObject): KubeObject {
+  const { data = {} } = map as KubeObject & { data?: Fields };
+  const { apiVersion, kind, metadata } = map;
+  return { apiVersion, kind, metadata, data: pick(data, configMapKeys) } as KubeObject;
 }
 
 /** The keys of a gateway's credential, in both layouts. */

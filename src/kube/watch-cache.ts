@@ -207,6 +207,8 @@ export class WatchCache {
     const { client, log, source, random } = this.#options;
     const isMissing = error instanceof KubeError && error.status === 404;
     if (isMissing) {
+      // That is an answer, too.
+      client.outage.succeeded(this, log);
       if (!this.#missing) log.info({ kind: source.kind }, "the API server has no such kind; looking again");
       this.#missing = true;
       this.#markSynced();
