@@ -30,10 +30,7 @@ export const discoveredTables = defineKeyedQuery<
       const { name, key } = planned;
       if (!discoversHosts(name)) return planned;
       for (const host of read(virtualHostsOf, key)) {
-        hosts.push({
-          name: discoveredName(name, virtualHostName(host)),
-          key: { ...host, discovered: true },
-        });
+        hosts.push(discoveredHost(name, host));
       }
       return { name, key: { ...key, discovers: true } };
     });
@@ -41,6 +38,20 @@ export const discoveredTables = defineKeyedQuery<
   },
   sameData,
 );
+
+/** Keys come from memoized queries and are compared by identity first: each gets one discovered counterpart. */
+const discoveredHosts = new WeakMap<OutboundVirtualHostKey, Planned<OutboundVirtualHostKey>>();
+
+function discoveredHost(table: string, host: OutboundVirtualHostKey): Planned<OutboundVirtualHostKey> {
+  let planned = discoveredHosts.get(host);
+  // A host's port is in its key, and its table is called by that.
+  if (planned === undefined) {
+    const name = discoveredName(table, virtualHostName(host));
+    planned = { name, key: { ...host, discovered: true } };
+    discoveredHosts.set(host, planned);
+  }
+  return planned;
+}
 
 /** Whether the virtual hosts of a table may be resources: tables that are called by their port. */
 export function discoversHosts(table: string): boolean {

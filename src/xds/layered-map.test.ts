@@ -25,7 +25,12 @@ test("layered maps and names behave as plain ones, on whatever base they stand",
         plainNames.delete(name);
       } else if (what < 0.8) {
         const base = new Map(Array.from({ length: 6 }, () => [pick(), version] as const));
-        map.rebase(base);
+        if (random() < 0.5) map.rebase(base);
+        else {
+          const differs = new Set(map.moveTo(base));
+          for (const name of new Set([...base.keys(), ...plainMap.keys()]))
+            assert.equal(differs.has(name), base.get(name) !== plainMap.get(name));
+        }
         names.rebase(base);
       }
       assert.equal(map.get(name), plainMap.get(name));

@@ -52,12 +52,40 @@ export class LayeredMap<V> implements ReadonlyMap<string, V> {
   /** Stands on another layer from now on if that saves entries of its own; the content stays. */
   rebase(base: ReadonlyMap<string, V>): void {
     if (base === this.#base) return;
-    let own = 0;
-    for (const [name, value] of base) if (this.get(name) !== value) own++;
-    for (const name of this.keys()) if (!base.has(name)) own++;
-    if (own >= this.#own.size) return;
-    const hidden = [...base.keys()].filter((name) => !this.has(name));
-    const other = [...this].filter(([name, value]) => base.get(name) !== value);
+    const other = this.#othersThan(base);
+    const missing = this.#missingOf(base, other);
+    if (other.length + missing < this.#own.size) this.#moveTo(base, other, missing);
+  }
+
+  /** Stands on another layer from now on; the content stays. Gives the names in which it differs from that layer. */
+  moveTo(base: ReadonlyMap<string, V>): Iterable<string> {
+    const other = this.#othersThan(base);
+    this.#moveTo(base, other, this.#missingOf(base, other));
+    return this.#own.keys();
+  }
+
+  /** Whether an entry is the base's. */
+  isOfBase(name: string): boolean {
+    return this.#base.has(name) && !this.#own.has(name);
+  }
+
+  #othersThan(base: ReadonlyMap<string, V>): [string, V][] {
+    const other: [string, V][] = [];
+    for (const entry of this.#base)
+      if (base.get(entry[0]) !== entry[1] && !this.#own.has(entry[0])) other.push(entry);
+    for (const [name, value] of this.#own)
+      if (value !== gone && base.get(name) !== value) other.push([name, value]);
+    return other;
+  }
+
+  /** How many names of a base it does not have, by count alone. */
+  #missingOf(base: ReadonlyMap<string, V>, other: readonly (readonly [string, V])[]): number {
+    const changed = other.reduce((sum, [name]) => sum + Number(base.has(name)), 0);
+    return base.size - (this.#size - other.length) - changed;
+  }
+
+  #moveTo(base: ReadonlyMap<string, V>, other: readonly (readonly [string, V])[], missing: number): void {
+    const hidden = missing === 0 ? [] : [...base.keys()].filter((name) => !this.has(name));
     this.adopt(base);
     for (const name of hidden) this.delete(name);
     for (const [name, value] of other) this.set(name, value);
@@ -123,9 +151,12 @@ export class LayeredNames {
   /** Stands on other names from now on if that saves entries of its own; the content stays. */
   rebase(base: ReadonlyMap<string, unknown>): void {
     if (base === this.#base) return;
-    const hidden = [...base.keys()].filter((name) => !this.has(name));
-    const other = [...this].filter((name) => !base.has(name));
-    if (hidden.length + other.length >= this.#own.size) return;
+    const other: string[] = [];
+    for (const name of this.#base.keys()) if (!base.has(name) && !this.#own.has(name)) other.push(name);
+    for (const [name, isIn] of this.#own) if (isIn && !base.has(name)) other.push(name);
+    const missing = base.size - (this.#size - other.length);
+    if (missing + other.length >= this.#own.size) return;
+    const hidden = missing === 0 ? [] : [...base.keys()].filter((name) => !this.has(name));
     this.#own.clear();
     this.#base = base;
     for (const name of hidden) this.#own.set(name, false);

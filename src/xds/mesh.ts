@@ -2,7 +2,7 @@
 // every planned resource, each once however many proxies want it, and carries what changed into the views' logs.
 // Only sessions that asked for something that changed are woken.
 
-import type { Change, Engine, Query, Failure } from "#engine";
+import type { Change, Changed, Engine, Query, Failure } from "#engine";
 import type { EnvoyResource } from "#envoy";
 import { emptyPlan, resourceTypes, type Chunk, type Plan, type Planned, type ResourceType } from "#plan";
 import { LiveView, type Rejection, type Subscriber } from "./view.ts";
@@ -29,6 +29,8 @@ export interface Published {
   readonly changed: Readonly<Record<ResourceType, number>>;
   readonly woken: number;
   readonly computed: number;
+  /** Every watched answer that changed, also of others than the mesh: they share the engine. */
+  readonly answers: readonly Changed[];
 }
 
 interface ViewUse<V> {
@@ -169,6 +171,7 @@ export class Mesh<C, V> {
       changed: changedCounts,
       woken,
       computed: this.#engine.computedTotal - computedBefore,
+      answers: changed,
     };
     this.#options.reports.published(published);
     return published;
@@ -297,6 +300,7 @@ export class Mesh<C, V> {
       for (const planned of chunk.entries) {
         const was = removed.get(planned.name);
         removed.delete(planned.name);
+        if (was !== undefined && (was === planned || was.key === planned.key)) continue;
         if (was !== undefined && this.#keyText(type, was) === this.#keyText(type, planned)) continue;
         const left = was === undefined ? undefined : this.#unlink(view, type, was);
         this.#link(view, type, planned);

@@ -178,6 +178,7 @@ export class AdsSession {
 
   #subscribe(request: DeltaRequest, type: ResourceType): Subscription {
     let subscription = this.#subscriptions.get(type);
+    const isFirst = subscription === undefined;
     if (subscription === undefined) {
       subscription = new Subscription();
       this.#subscriptions.set(type, subscription);
@@ -190,13 +191,16 @@ export class AdsSession {
         continue;
       }
       subscription.names.add(name);
-      subscription.recheck.add(name);
       // A name that is asked for again is to be sent again; what a new stream says it holds is not.
       const isHeld = request.initialVersions.has(name);
       const isDue = type === "endpoint" && isHeld && this.#endpointsDue.some((due) => due.has(name));
       if (isDue || !isHeld) subscription.held.delete(name);
+      if (!isFirst || !subscription.held.isOfBase(name)) subscription.recheck.add(name);
       if (type === "route") this.#tableHosts.tableAsked(name, isHeld, hosts, this.#options.nowMs());
     }
+    // What is held and not asked for is to be forgotten.
+    const { wildcard, held, names } = subscription;
+    if (isFirst && !wildcard && held.size !== names.size) subscription.recheckAll = true;
     // Only the first request says what is held.
     if (type === "endpoint") this.#endpointsDue.length = 0;
     for (const name of request.unsubscribe) {
@@ -211,22 +215,50 @@ export class AdsSession {
   #firstRequest(request: DeltaRequest, type: ResourceType, subscription: Subscription): void {
     const nowMs = this.#options.nowMs();
     // As in the first versions of xDS, a first request without names asks for everything.
-    if (request.subscribe.length === 0) this.#wildcard(subscription);
-    const asksForAll = subscription.wildcard || request.subscribe.includes("*");
+    const asksForAll = request.subscribe.length === 0 || request.subscribe.includes("*");
+    if (asksForAll) this.#wildcard(subscription);
     // Envoy waits for the virtual hosts of each table, and not for an answer to this request.
     if (request.initialVersions.size === 0 && asksForAll && type !== "virtualHost")
       subscription.mustAnswerSinceMs = nowMs;
-    for (const [name, version] of request.initialVersions) {
-      if (type === "virtualHost" && !this.#tableHosts.mayHold(name)) continue;
-      subscription.held.set(name, version);
-      subscription.recheck.add(name);
-      for (const view of this.#views) view.accept(type, name, version, undefined, nowMs);
-    }
     this.#wokenAtMs ??= nowMs;
-    if (request.initialVersions.size > 0) this.#options.flush();
+    if (request.initialVersions.size === 0) return;
+    const { initialVersions } = request;
+    const believed =
+      type === "virtualHost"
+        ? new Map([...initialVersions].filter(([name]) => this.#tableHosts.mayHold(name)))
+        : initialVersions;
+    this.#claimed(type, subscription, believed);
+    this.#options.flush();
+  }
+
+  /**
+   * What the proxy holds from an earlier stream. That is mostly what its first view serves: the proxy then keeps a
+   * pointer to that, and only what differs is looked at.
+   */
+  #claimed(type: ResourceType, subscription: Subscription, versions: ReadonlyMap<string, string>): void {
+    const nowMs = this.#options.nowMs();
+    for (const view of this.#views) {
+      if (!view.awaitsVerdict(type)) continue;
+      for (const [name, version] of versions) view.accept(type, name, version, undefined, nowMs);
+    }
+    const [view, ...others] = this.#views;
+    subscription.held.adopt(versions);
+    if (view === undefined || view.isOnTrial(type)) {
+      subscription.held.moveTo(new Map());
+      subscription.recheckAll = true;
+      return;
+    }
+    for (const name of subscription.held.moveTo(view.versions(type))) subscription.recheck.add(name);
+    subscription.cursors.set(view, view.log(type).head);
+    for (const other of others) {
+      subscription.cursors.set(other, other.log(type).head);
+      for (const name of other.names(type)) subscription.recheck.add(name);
+    }
+    subscription.recheckAll = false;
   }
 
   #wildcard(subscription: Subscription): void {
+    if (subscription.wildcard) return;
     subscription.wildcard = true;
     subscription.recheckAll = true;
   }

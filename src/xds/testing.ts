@@ -5,7 +5,14 @@
 import protobuf from "protobufjs/minimal.js";
 import { defineKeyedQuery, defineTable, Engine, type Change } from "#engine";
 import { resource, resourceTypeOf, sameResource, typeUrlOf, type EnvoyResource } from "#envoy";
-import { emptyPlan, resourceTypes, type Plan, type ResourceType } from "#plan";
+import {
+  discoversHosts,
+  emptyPlan,
+  partsOfDiscovered,
+  resourceTypes,
+  type Plan,
+  type ResourceType,
+} from "#plan";
 import { Mesh, type Translation } from "./mesh.ts";
 import { AdsSession } from "./session.ts";
 import type { Rejection } from "./view.ts";
@@ -166,6 +173,14 @@ export class FakeProxy {
   /** Takes bad resources, too, as after what they clashed with is gone. */
   lenient = false;
   readonly held = new Map<ResourceType, Map<string, string>>();
+  /** Whether it has asked for the virtual hosts of its tables: as Envoy does once, when the first such table comes. */
+  #discovers = false;
+  /** What it will say that it holds of virtual hosts: Envoy forgets none when their table goes. */
+  readonly #claimedHosts = new Map<string, string>();
+  /** Tables whose listener waits for a virtual host, or for word that there is none. */
+  readonly warming = new Set<string>();
+  /** Virtual hosts that came for a table that it does not hold. */
+  readonly strayHosts: string[] = [];
   readonly inbox: Response[] = [];
   /** All responses ever, and all bad versions ever seen. */
   readonly received: Response[] = [];
@@ -200,7 +215,8 @@ export class FakeProxy {
     if (endpoints.length > 0) this.#request("endpoint", { initial: true, subscribe: endpoints });
     const routes = [...(this.held.get("listener")?.keys() ?? [])];
     if (routes.length > 0) this.#request("route", { initial: true, subscribe: routes });
-    if (this.#onDemand.size > 0)
+    if (this.#discovers) this.#request("virtualHost", { initial: true });
+    else if (this.#onDemand.size > 0)
       this.#request("virtualHost", { initial: true, subscribe: [...this.#onDemand] });
   }
 
@@ -246,6 +262,10 @@ export class FakeProxy {
   answerOne(): boolean {
     const response = this.inbox.shift();
     if (response === undefined) return false;
+    if (response.type === "virtualHost" && this.#discovers) {
+      this.#answerHosts(response);
+      return true;
+    }
     const bad = response.resources.filter((one) => one.bad && !this.lenient);
     for (const { version } of bad) this.badSeen.add(version);
     const held = this.#heldOf(response.type);
@@ -265,15 +285,61 @@ export class FakeProxy {
       response.type === "cluster" ? "endpoint" : response.type === "listener" ? "route" : undefined;
     if (behind !== undefined && subscribe.length + unsubscribe.length > 0) {
       for (const name of unsubscribe) this.#heldOf(behind).delete(name);
+      if (behind === "route") for (const name of unsubscribe) this.#dropHosts(name);
       this.#request(behind, { subscribe, unsubscribe });
     }
+    if (response.type === "route") this.#tablesCame(subscribe);
     return true;
+  }
+
+  #tablesCame(tables: readonly string[]): void {
+    for (const table of tables.filter(discoversHosts)) {
+      this.warming.add(table);
+      if (this.#discovers) continue;
+      this.#discovers = true;
+      this.#request("virtualHost", {});
+    }
+  }
+
+  #dropHosts(table: string): void {
+    this.warming.delete(table);
+    const held = this.#heldOf("virtualHost");
+    for (const name of held.keys()) if (partsOfDiscovered(name).table === table) held.delete(name);
+  }
+
+  /** All or nothing; what belongs to no table of its is dropped, and remembered as held. */
+  #answerHosts({ nonce, resources, removed }: Response): void {
+    const held = this.#heldOf("virtualHost");
+    const bad = resources.filter((one) => one.bad && !this.lenient);
+    for (const { version } of bad) this.badSeen.add(version);
+    if (bad.length > 0) {
+      const names = this.namesCulprits ? `: ${bad.map(({ name }) => name).join(", ")}: bad` : "";
+      this.#request("virtualHost", { nonce, rejection: `not taken${names}` });
+      return;
+    }
+    for (const { name, version } of resources) {
+      const { table } = partsOfDiscovered(name);
+      this.#claimedHosts.set(name, version);
+      if (this.#heldOf("route").has(table)) held.set(name, version);
+      else this.strayHosts.push(name);
+      this.warming.delete(table);
+    }
+    for (const name of removed) {
+      this.#claimedHosts.delete(name);
+      held.delete(name);
+      this.warming.delete(partsOfDiscovered(name).table);
+    }
+    this.#request("virtualHost", { nonce });
   }
 
   #heldOf(type: ResourceType): Map<string, string> {
     let held = this.held.get(type);
     if (held === undefined) this.held.set(type, (held = new Map()));
     return held;
+  }
+
+  #heldAsClaimed(type: ResourceType): Map<string, string> {
+    return type === "virtualHost" && this.#discovers ? this.#claimedHosts : this.#heldOf(type);
   }
 
   #request(
@@ -291,7 +357,7 @@ export class FakeProxy {
       typeUrl: typeUrlOf(type),
       subscribe: options.subscribe ?? [],
       unsubscribe: options.unsubscribe ?? [],
-      initialVersions: options.initial === true ? new Map(this.#heldOf(type)) : new Map(),
+      initialVersions: options.initial === true ? new Map(this.#heldAsClaimed(type)) : new Map(),
       responseNonce: options.nonce ?? "",
       rejection: options.rejection,
     };

@@ -134,6 +134,11 @@ export class LiveView {
     return onTrial.size > 0 ? undefined : fills.fill(log.head, () => this.#served(type));
   }
 
+  /** Whether proxies of the view are served different versions. */
+  isOnTrial(type: ResourceType): boolean {
+    return this.#types[type].onTrial.size > 0;
+  }
+
   /** Whether it makes a difference to the view what proxies take. */
   awaitsVerdict(type: ResourceType): boolean {
     const { onTrial, unconfirmed } = this.#types[type];

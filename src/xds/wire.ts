@@ -109,11 +109,9 @@ export function parseRequest(bytes: Uint8Array): DeltaRequest {
       case 4:
         unsubscribe.push(reader.string());
         break;
-      case 5: {
-        const [name, version] = parseEntry(reader.bytes());
-        initialVersions.set(name, version);
+      case 5:
+        parseEntry(reader, initialVersions);
         break;
-      }
       case 6:
         responseNonce = reader.string();
         break;
@@ -127,17 +125,19 @@ export function parseRequest(bytes: Uint8Array): DeltaRequest {
   return { node, typeUrl, subscribe, unsubscribe, initialVersions, responseNonce, rejection };
 }
 
-/** A map entry: key = 1, value = 2. */
-function parseEntry(bytes: Uint8Array): [string, string] {
-  const reader = protobuf.Reader.create(bytes);
-  const entry: [string, string] = ["", ""];
-  while (reader.pos < reader.len) {
+/** A map entry, key = 1 and value = 2. A proxy that comes back sends thousands: nothing is made for each but its texts. */
+function parseEntry(reader: protobuf.Reader, into: Map<string, string>): void {
+  let name = "";
+  let version = "";
+  const length = reader.uint32();
+  const end = reader.pos + length;
+  while (reader.pos < end) {
     const tag = reader.uint32();
-    if (tag >>> 3 === 1) entry[0] = reader.string();
-    else if (tag >>> 3 === 2) entry[1] = reader.string();
+    if (tag >>> 3 === 1) name = reader.string();
+    else if (tag >>> 3 === 2) version = reader.string();
     else reader.skipType(tag & 7);
   }
-  return entry;
+  into.set(name, version);
 }
 
 /** google.rpc.Status: the message, field 2. */
