@@ -7,21 +7,12 @@ import { isDeepStrictEqual } from "node:util";
 import { parseAllDocuments } from "yaml";
 import { Engine } from "#engine";
 import {
-  backendStatusOf,
-  backendTlsPolicyOf,
-  classStatusOf,
-  gatewayStatusOf,
-  listenerSetStatusOf,
-  renderConditions,
-  renderGatewayStatus,
-  renderListenerSetStatus,
-  renderPolicyStatus,
-  renderRouteStatus,
-  routeKinds,
-  routeStatusOf,
+  renderStatus,
+  statusKinds,
+  wantedStatusOf,
   worldChanges,
-  type RouteKind,
   type StandingStatus,
+  type StatusKind,
 } from "#model";
 import {
   kindInfo,
@@ -142,59 +133,40 @@ function namespaceObject(name: string): KubeObject {
   return { apiVersion: "v1", kind: "Namespace", metadata: { name, labels } };
 }
 
-const moment = { now: "2026-01-01T00:00:00Z", generation: 1 };
-
+/** The status of an object in the few words that are compared. */
 function statusOf(engine: Engine, object: KubeObject): Rendered[] {
   const { kind, metadata } = object;
-  const key = objectKey(object);
-  const namespace = metadata.namespace ?? "";
+  const isKube = kind === "Gateway" && groupOf(object.apiVersion) === "gateway.networking.k8s.io";
+  const name = (isKube ? "KubeGateway" : kind) as StatusKind;
+  if (!statusKinds.includes(name)) return [];
+  const wanted = engine.get(wantedStatusOf, { kind: name, key: objectKey(object) });
+  if (wanted === undefined) return [];
+  const status = renderStatus(wanted, (object.status ?? {}) as StandingStatus, "2026-01-01T00:00:00Z");
   const head = { kind, namespace: metadata.namespace ?? null, name: metadata.name };
-  const standing = (object.status ?? {}) as StandingStatus;
-  if ((routeKinds as readonly string[]).includes(kind)) {
-    const found = engine.get(routeStatusOf, { kind: kind as RouteKind, key });
-    const { parents } = renderRouteStatus(standing, found, namespace, moment);
-    return parents.length === 0
-      ? []
-      : [{ ...head, parents: parents.map((one) => entry(one.parentRef, one)) }];
-  }
-  switch (`${groupOf(object.apiVersion)}/${kind}`) {
-    case "gateway.networking.k8s.io/GatewayClass": {
-      const found = engine.get(classStatusOf, metadata.name);
-      if (found === undefined) return [];
-      return [{ ...head, conditions: short(renderConditions(standing.conditions, found, moment)) }];
-    }
-    case "gateway.networking.k8s.io/Gateway": {
-      const found = engine.get(gatewayStatusOf, key);
-      return found === undefined
-        ? []
-        : [{ ...head, ...gateway(renderGatewayStatus(standing, found, moment)) }];
-    }
-    case "gateway.networking.k8s.io/ListenerSet": {
-      const found = engine.get(listenerSetStatusOf, key);
-      return found === undefined
-        ? []
-        : [{ ...head, ...gateway(renderListenerSetStatus(standing, found, moment)) }];
-    }
-    case "gateway.networking.k8s.io/BackendTLSPolicy": {
-      const found = engine.get(backendTlsPolicyOf, key)?.ancestors ?? [];
-      const { ancestors } = renderPolicyStatus(standing, found, namespace, moment);
-      return [{ ...head, ancestors: ancestors.map((one) => entry(one.ancestorRef, one)) }];
-    }
-    case "gateway.networking.x-k8s.io/XBackend": {
-      const found = engine.get(backendStatusOf, key);
-      const { ancestors } = renderPolicyStatus(standing, found, namespace, moment);
-      return [{ ...head, parents: ancestors.map((one) => entry(one.ancestorRef, one)) }];
-    }
-    default:
-      return [];
-  }
+  const parents = entries(status["parents"]);
+  const ancestors = entries(status["ancestors"]);
+  // A route that no parent of ours has is another controller's.
+  if (parents?.length === 0) return [];
+  if (parents !== undefined) return [{ ...head, parents }];
+  if (ancestors !== undefined)
+    return [{ ...head, [kind === "XBackend" ? "parents" : "ancestors"]: ancestors }];
+  return [{ ...head, ...gateway(status) }];
 }
 
-function entry(
-  ref: ParentReference | undefined,
-  { controllerName, conditions }: { controllerName: string; conditions?: readonly Condition[] },
-): Rendered {
-  return { ref, controllerName, conditions: short(conditions ?? []) };
+interface Entry {
+  readonly parentRef?: ParentReference;
+  readonly ancestorRef?: ParentReference;
+  readonly controllerName: string;
+  readonly conditions?: readonly Condition[];
+}
+
+function entries(list: unknown): readonly Rendered[] | undefined {
+  if (list === undefined) return undefined;
+  return (list as readonly Entry[]).map(({ parentRef, ancestorRef, controllerName, conditions = [] }) => ({
+    ref: parentRef ?? ancestorRef,
+    controllerName,
+    conditions: short(conditions),
+  }));
 }
 
 function short(conditions: readonly Condition[]): Rendered {
@@ -238,6 +210,6 @@ function ordered(value: unknown): unknown {
   if (Array.isArray(value))
     return value.map(ordered).toSorted((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
   if (typeof value !== "object" || value === null) return value;
-  const entries = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1));
-  return Object.fromEntries(entries.map(([name, one]) => [name, ordered(one)]));
+  const pairs = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(pairs.map(([name, one]) => [name, ordered(one)]));
 }

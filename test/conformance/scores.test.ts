@@ -16,6 +16,7 @@ const floors: Readonly<Record<string, number>> = {
   "authz-builder": 100,
   "xds-simulation": 98,
   "gateway-api": 100,
+  "gateway-deployment": 80,
 };
 
 for (const [folder, floor] of Object.entries(floors)) {

@@ -24,6 +24,7 @@ import { createAuthenticator, type Authenticate } from "./ca-service.ts";
 import { Certificates } from "./certificates.ts";
 import { debugPages } from "./debug-pages.ts";
 import { DirectorySource } from "./directory-source.ts";
+import { GatewayApiWriter } from "./gateway-api.ts";
 import { Inputs } from "./inputs.ts";
 import { KubeSource } from "./kube-source.ts";
 import { createMetrics, serviceOf, type Metrics } from "./metrics.ts";
@@ -58,6 +59,7 @@ export class ControlPlane {
   readonly #client: KubeClient | undefined;
   readonly #writer: RateLimitedWriter;
   readonly #rejections: RejectionWriter | undefined;
+  readonly #gatewayApi: GatewayApiWriter | undefined;
   readonly #batcher: Batcher;
   readonly #mesh: Mesh<ProxyClass, View>;
   readonly #inputs: Inputs;
@@ -84,6 +86,14 @@ export class ControlPlane {
         writer: this.#writer,
         clock,
         component,
+      });
+      this.#gatewayApi = new GatewayApiWriter({
+        engine: this.#engine,
+        client: this.#client,
+        writer: this.#writer,
+        clock,
+        log,
+        revision: settings.revision,
       });
     }
     this.#batcher = new Batcher({ clock, publish: (changes) => this.#publish(changes) });
@@ -158,7 +168,8 @@ export class ControlPlane {
   #publish(changes: readonly Change[]): void {
     const { clock } = this.#options;
     const startedMs = clock.monotonicMs();
-    const { woken, computed } = this.#mesh.publish(changes);
+    const { woken, computed, answers } = this.#mesh.publish(changes);
+    this.#gatewayApi?.settled(answers);
     this.#metrics.batchSeconds.observe((clock.monotonicMs() - startedMs) / 1000);
     this.#metrics.woken.inc(woken);
     this.#metrics.computed.inc(computed);
@@ -323,8 +334,7 @@ export class ControlPlane {
       this.#stops.push(() => source.stop());
       return Promise.resolve();
     }
-    const { namespace } = settings;
-    const source = new KubeSource({ client: this.#client!, namespace, clock, random, log, changed });
+    const source = new KubeSource({ client: this.#client!, clock, random, log, changed });
     source.start();
     this.#stops.push(() => source.stop());
     return source.synced;
@@ -453,7 +463,10 @@ export class ControlPlane {
       namespace: settings.namespace,
       name: leaseName,
       identity: settings.podName,
-      changed: (leading) => roots.setLeading(leading),
+      changed: (leading) => {
+        roots.setLeading(leading);
+        this.#gatewayApi?.setLeading(leading);
+      },
     });
     this.#onRootChanged.push(
       () => roots.publishAll(),

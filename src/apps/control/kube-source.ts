@@ -7,8 +7,6 @@ import { tables } from "#model";
 
 export interface KubeSourceOptions {
   readonly client: KubeClient;
-  /** The control plane's namespace: of ConfigMaps only those there are read. */
-  readonly namespace: string;
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Logger;
@@ -23,7 +21,7 @@ export class KubeSource {
   constructor(options: KubeSourceOptions) {
     const { client, clock, random, log, changed } = options;
     const waits: Promise<void>[] = [];
-    this.#caches = sourcesOf(options.namespace).map((source) => {
+    this.#caches = sources().map((source) => {
       let synced = (): void => {};
       waits.push(new Promise((resolve) => (synced = resolve)));
       return new WatchCache({ client, source, clock, random, log, slim, changed, synced });
@@ -40,16 +38,17 @@ export class KubeSource {
   }
 }
 
-/** The kinds that have a table. Gateway API's Gateway shares its name with Istio's and has none yet. */
-function sourcesOf(namespace: string): CacheSource[] {
+/** ConfigMaps of which every namespace has one: they are never asked for. */
+const notEverywhere = "metadata.name!=istio-ca-root-cert,metadata.name!=kube-root-ca.crt";
+
+/** The kinds that have a table. */
+function sources(): CacheSource[] {
   return kinds
-    .filter(({ kind, family }) => Object.hasOwn(tables, kind) && family !== "gateway-api")
+    .filter(({ kind }) => Object.hasOwn(tables, kind))
     .map(({ kind, group, plural, storageVersion }) => ({
       kind,
       apiVersion: group === "" ? storageVersion : `${group}/${storageVersion}`,
-      path: collectionPath(
-        { group, version: storageVersion, plural },
-        kind === "ConfigMap" ? namespace : undefined,
-      ),
+      path: collectionPath({ group, version: storageVersion, plural }),
+      ...(kind === "ConfigMap" ? { fieldSelector: notEverywhere } : {}),
     }));
 }

@@ -1,18 +1,14 @@
-export { builtInClasses, gatewayClassOf, gatewayController, type GatewayClassFacts } from "./classes.ts";
-export { deployedName, isDeployed } from "./addresses.ts";
-export type { Finding, Findings } from "./findings.ts";
-export { classStatusOf, gatewayStatusOf, listenerSetStatusOf, type GatewayStatus } from "./gateway-status.ts";
-export { allListenersOf } from "./parents.ts";
-export { backendStatusOf, backendTlsPolicyOf } from "./policies.ts";
-export { routeKinds, type RouteKey, type RouteKind } from "./references.ts";
-export { routeStatusOf, type ParentStatus } from "./routes.ts";
+export { builtInClasses, gatewayController } from "./classes.ts";
 export { isGenerated } from "./names.ts";
+export type { StandingStatus } from "./status.ts";
 export {
-  renderConditions,
-  renderGatewayStatus,
-  renderListenerSetStatus,
-  renderPolicyStatus,
-  renderRouteStatus,
-  type StandingStatus,
-  type StatusMoment,
-} from "./status.ts";
+  deploymentFactsOf,
+  renderStatus,
+  statusKeysOf,
+  statusKinds,
+  wantedStatusOf,
+  type DeploymentFacts,
+  type StatusKey,
+  type StatusKind,
+  type WantedStatus,
+} from "./written.ts";

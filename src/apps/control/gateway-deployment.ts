@@ -1,0 +1,258 @@
+// What is deployed for a Gateway of Gateway API: a ServiceAccount, a Deployment of proxies, a Service in front of them, and
+// what the Gateway's parameters ask for besides. The injector makes the proxy of the pod, as for any other gateway.
+
+import { parse } from "yaml";
+import { ports as meshPorts } from "#base";
+import type { DeploymentFacts } from "#model";
+import type { KubeObject } from "#objects";
+
+const gatewayGroup = "gateway.networking.k8s.io";
+const nameLabel = `${gatewayGroup}/gateway-name`;
+const classLabel = `${gatewayGroup}/gateway-class-name`;
+const managedLabel = "gateway.istio.io/managed";
+const controllerLabel = "istio.io-gateway-controller";
+const dataplaneLabel = "istio.io/dataplane-mode";
+
+/** Says to other controllers of the family which of them has the Gateway: the larger number. */
+const controllerVersion = { "gateway.istio.io/controller-version": "5" };
+
+/** Said to us, not to what we deploy. */
+const ownAnnotations: ReadonlySet<string> = new Set([
+  "gateway.istio.io/controller-version",
+  "gateway.istio.io/name-override",
+  "gateway.istio.io/service-account",
+  "kubectl.kubernetes.io/last-applied-configuration",
+]);
+
+/** Kubernetes' limit for a port's name. */
+const portNameLengthMax = 63;
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** An object as it is applied: some have fields beside `spec`. */
+export type AppliedObject = KubeObject & Fields;
+
+/**
+ * The objects to apply, in order.
+ * @param revision the control plane that injects the proxies
+ * @throws for parameters that cannot be used; nothing is deployed then
+ */
+export function deploymentObjects(facts: DeploymentFacts, revision: string): AppliedObject[] {
+  const { namespace, name } = facts.gateway;
+  const claim: AppliedObject = {
+    apiVersion: `${gatewayGroup}/v1`,
+    kind: "Gateway",
+    metadata: { name, namespace, annotations: controllerVersion },
+  };
+  return [claim, ...deployed(facts, revision)];
+}
+
+function deployed(facts: DeploymentFacts, revision: string): AppliedObject[] {
+  const base = baseOf(facts);
+  const { parameters = {} } = facts;
+  const overlaid = (object: AppliedObject, parameter: string): AppliedObject =>
+    parameters[parameter] === undefined ? object : overlay(object, parameters[parameter], parameter);
+  const scaled = parameters["horizontalPodAutoscaler"] === undefined ? [] : [autoscaler(facts, base)];
+  const guarded = parameters["podDisruptionBudget"] === undefined ? [] : [disruptionBudget(facts, base)];
+  return [
+    overlaid(
+      {
+        apiVersion: "v1",
+        kind: "ServiceAccount",
+        metadata: { ...base, name: facts.serviceAccount },
+      },
+      "serviceAccount",
+    ),
+    overlaid(deployment(facts, base, revision), "deployment"),
+    overlaid(service(facts, base), "service"),
+    ...scaled.map((object) => overlaid(object, "horizontalPodAutoscaler")),
+    ...guarded.map((object) => overlaid(object, "podDisruptionBudget")),
+  ];
+}
+
+type Base = Pick<
+  Required<KubeObject["metadata"]>,
+  "name" | "namespace" | "labels" | "annotations" | "ownerReferences"
+>;
+
+function baseOf({ gateway, name, className, labels, annotations }: DeploymentFacts): Base {
+  const others = Object.entries(labels).filter(([label]) => !label.startsWith(`${gatewayGroup}/`));
+  const kept = Object.entries(annotations).filter(
+    ([annotation]) => !annotation.startsWith(`${gatewayGroup}/`) && !ownAnnotations.has(annotation),
+  );
+  return {
+    name,
+    namespace: gateway.namespace,
+    labels: {
+      // A mesh without sidecars must not capture the proxy's traffic as well.
+      [dataplaneLabel]: "none",
+      ...Object.fromEntries(others),
+      [managedLabel]: controllerLabel,
+      [classLabel]: className,
+      [nameLabel]: gateway.name,
+    },
+    annotations: Object.fromEntries(kept),
+    ownerReferences: [
+      { apiVersion: `${gatewayGroup}/v1`, kind: "Gateway", name: gateway.name, uid: gateway.uid },
+    ],
+  };
+}
+
+function deployment(facts: DeploymentFacts, base: Base, revision: string): AppliedObject {
+  const selector = { [nameLabel]: facts.gateway.name };
+  return {
+    apiVersion: "apps/v1",
+    kind: "Deployment",
+    metadata: base,
+    spec: {
+      selector: { matchLabels: selector },
+      template: {
+        metadata: {
+          labels: {
+            ...base.labels,
+            "service.istio.io/canonical-name": facts.name,
+            "service.istio.io/canonical-revision": "latest",
+            "sidecar.istio.io/inject": "true",
+            ...(revision === "default" ? {} : { "istio.io/rev": revision }),
+          },
+          annotations: {
+            ...base.annotations,
+            "inject.istio.io/templates": "gateway",
+            "istio.io/rev": revision,
+            "prometheus.io/path": "/stats/prometheus",
+            "prometheus.io/port": String(meshPorts.agent),
+            "prometheus.io/scrape": "true",
+          },
+        },
+        spec: {
+          serviceAccountName: facts.serviceAccount,
+          terminationGracePeriodSeconds: 30,
+          securityContext: {
+            // Listeners keep their numbers, which may be below 1024.
+            sysctls: [{ name: "net.ipv4.ip_unprivileged_port_start", value: "0" }],
+            runAsNonRoot: true,
+            seccompProfile: { type: "RuntimeDefault" },
+          },
+          containers: [
+            {
+              name: "istio-proxy",
+              image: "auto",
+              securityContext: {
+                allowPrivilegeEscalation: false,
+                privileged: false,
+                readOnlyRootFilesystem: true,
+                capabilities: { drop: ["ALL"] },
+              },
+              resources: {
+                requests: { cpu: "100m", memory: "128Mi" },
+                limits: { cpu: "2", memory: "1Gi" },
+              },
+            },
+          ],
+        },
+      },
+    },
+  };
+}
+
+function service(facts: DeploymentFacts, base: Base): AppliedObject {
+  return {
+    apiVersion: "v1",
+    kind: "Service",
+    metadata: base,
+    spec: {
+      type: facts.serviceType,
+      ipFamilyPolicy: "PreferDualStack",
+      ...(facts.loadBalancerIp === "" ? {} : { loadBalancerIP: facts.loadBalancerIp }),
+      selector: { [nameLabel]: facts.gateway.name },
+      ports: servicePorts(facts),
+    },
+  };
+}
+
+/** One port for each number, named by its first listener. */
+function servicePorts({ ports }: DeploymentFacts): readonly Fields[] {
+  const status = { name: "status-port", port: meshPorts.ready, protocol: "TCP", appProtocol: "tcp" };
+  const used = new Set([status.name]);
+  const numbers = new Set<number>();
+  const ofListeners = ports.flatMap(({ name, port, protocol }) => {
+    if (numbers.has(port)) return [];
+    numbers.add(port);
+    const unique = portName(name, port, used);
+    used.add(unique);
+    return [{ name: unique, port, protocol: "TCP", appProtocol: protocol.toLowerCase() }];
+  });
+  return [status, ...ofListeners];
+}
+
+/** A listener's name may have dots and be longer than a port's may. */
+function portName(name: string, port: number, used: ReadonlySet<string>): string {
+  const plain = name.replaceAll(".", "-").slice(0, portNameLengthMax).replace(/-+$/, "");
+  if (!used.has(plain)) return plain;
+  const suffix = `-${port}`;
+  return `${plain.slice(0, portNameLengthMax - suffix.length)}${suffix}`;
+}
+
+function autoscaler({ name }: DeploymentFacts, base: Base): AppliedObject {
+  const scaleTargetRef = { apiVersion: "apps/v1", kind: "Deployment", name };
+  return {
+    apiVersion: "autoscaling/v2",
+    kind: "HorizontalPodAutoscaler",
+    metadata: base,
+    spec: { scaleTargetRef, maxReplicas: 1 },
+  };
+}
+
+function disruptionBudget({ gateway }: DeploymentFacts, base: Base): AppliedObject {
+  return {
+    apiVersion: "policy/v1",
+    kind: "PodDisruptionBudget",
+    metadata: base,
+    spec: { selector: { matchLabels: { [nameLabel]: gateway.name } } },
+  };
+}
+
+/** Names and owners are ours to choose. */
+const fixedMetadata: ReadonlySet<string> = new Set(["name", "namespace", "ownerReferences", "uid"]);
+
+/** Lays a parameter's YAML over an object as a strategic merge does: lists of named things by their names. */
+function overlay(object: AppliedObject, text: string, parameter: string): AppliedObject {
+  const given: unknown = parse(text);
+  if (given === null || given === undefined) return object;
+  if (!isFields(given)) throw new Error(`parameter ${parameter} is no object`);
+  for (const field of Object.keys(given))
+    if (field !== "metadata" && field !== "spec")
+      throw new Error(`parameter ${parameter} may not set ${field}`);
+  const fixed = Object.keys((given["metadata"] ?? {}) as Fields).find((field) => fixedMetadata.has(field));
+  if (fixed !== undefined) throw new Error(`parameter ${parameter} may not set metadata.${fixed}`);
+  return merged(object, given) as AppliedObject;
+}
+
+function merged(base: unknown, given: unknown): unknown {
+  if (Array.isArray(base) && Array.isArray(given)) return mergedLists(base, given);
+  if (!isFields(base) || !isFields(given)) return given;
+  const result: Record<string, unknown> = { ...base };
+  for (const [name, value] of Object.entries(given)) {
+    if (value === null) delete result[name];
+    else result[name] = Object.hasOwn(base, name) ? merged(base[name], value) : value;
+  }
+  return result;
+}
+
+function mergedLists(base: readonly unknown[], given: readonly unknown[]): readonly unknown[] {
+  const nameOf = (one: unknown): unknown => (isFields(one) ? one["name"] : undefined);
+  if (![...base, ...given].every((one) => nameOf(one) !== undefined)) return given;
+  const names = new Set(given.map(nameOf));
+  const kept = base.filter((one) => !names.has(nameOf(one)));
+  const laid = given.map((one) =>
+    merged(
+      base.find((other) => nameOf(other) === nameOf(one)),
+      one,
+    ),
+  );
+  return [...kept, ...laid];
+}
+
+function isFields(value: unknown): value is Fields {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
