@@ -38,6 +38,9 @@ interface Node {
   readMark: number;
 }
 
+/** How many reads of its last run a query may leave out and still be recognized as reading on in order. */
+const readAheadMax = 8;
+
 /** There are several hundred thousand nodes, and most have one reader or none: a Set only for those with more. */
 type Readers = Node | Set<Node> | undefined;
 
@@ -87,6 +90,9 @@ export class Engine {
   #computed = 0;
   /** The number of the run of `#reader`. */
   #run = 0;
+  /** What the query of `#reader` read at its run before, and how far this run has come in that. */
+  #before: readonly Node[] = [];
+  #beforeAt = 0;
   /** Marks that are no run's count down. */
   #lastMark = 0;
 
@@ -233,9 +239,20 @@ export class Engine {
     if (reader !== undefined && node.readMark !== this.#run) {
       node.readMark = this.#run;
       reader.reads.push(node);
-      addReader(node, reader);
+      if (!this.#wasReadNext(node)) addReader(node, reader);
     }
     return valueOf(node) as V;
+  }
+
+  /** A query that runs again reads mostly what it read before, in the same order: those know their reader already. */
+  #wasReadNext(node: Node): boolean {
+    const end = Math.min(this.#before.length, this.#beforeAt + readAheadMax);
+    for (let at = this.#beforeAt; at < end; at++) {
+      if (this.#before[at] !== node) continue;
+      this.#beforeAt = at + 1;
+      return true;
+    }
+    return false;
   }
 
   readonly #readAsQuery: Read = (source, key) => this.#read(source, key);
@@ -265,10 +282,14 @@ export class Engine {
     const before = node.reads;
     const suspended = this.#reader;
     const suspendedRun = this.#run;
+    const suspendedBefore = this.#before;
+    const suspendedAt = this.#beforeAt;
     node.reads = [];
     node.running = true;
     this.#reader = node;
     this.#run = ++this.#computed;
+    this.#before = before;
+    this.#beforeAt = 0;
     try {
       const value = query.compute(this.#readAsQuery, node.key);
       if (!node.hasValue || !query.same(node.value, value)) {
@@ -283,6 +304,8 @@ export class Engine {
     } finally {
       this.#reader = suspended;
       this.#run = suspendedRun;
+      this.#before = suspendedBefore;
+      this.#beforeAt = suspendedAt;
       node.running = false;
     }
     if (before.length > 0) this.#leaveUnread(node, before);

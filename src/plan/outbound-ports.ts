@@ -5,9 +5,13 @@ import { ports as reservedPorts } from "#base";
 import { defineKeyedQuery, sameData, type Read } from "#engine";
 import {
   addressesOf,
+  anyClient,
   egressAt,
+  importsAll,
+  isPublicMesh,
   isTls,
   listenerProtocol,
+  outletText,
   parseProtocol,
   rulesFor,
   scopeText,
@@ -130,14 +134,31 @@ function serviceListeners(
   slots: Map<string, Slot>,
 ): void {
   const outlet = { scope, port: 0 };
-  for (const key of read(servicesOfPort, String(port))) {
-    const service = read(serviceOf, key);
-    const own = service?.ports.find((one) => one.port === port);
-    if (service === undefined || own === undefined) continue;
-    if (read(visibleService, { outlet, host: service.host }) !== key) continue;
-    layOut(read, { outlet, egress, service, port, protocol: own.protocol }, slots);
+  for (const service of read(visibleServicesOfPort, { outlet, port })) {
+    const own = service.ports.find((one) => one.port === port);
+    if (own !== undefined) layOut(read, { outlet, egress, service, port, protocol: own.protocol }, slots);
   }
 }
+
+/** Services with this port that an outlet sees: the same for all clients where all services are for everyone. */
+const visibleServicesOfPort = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly port: number },
+  readonly MeshService[]
+>(
+  "visibleServicesOfPort",
+  ({ outlet, port }) => `${port} ${outletText(outlet)}`,
+  (read, { outlet, port }) =>
+    read(servicesOfPort, String(port)).flatMap((key) => {
+      const service = read(serviceOf, key);
+      if (service === undefined) return [];
+      return read(visibleService, { outlet, host: service.host }) === key ? [service] : [];
+    }),
+  sameData,
+  (read, key) =>
+    importsAll(key.outlet) && read(isPublicMesh, "")
+      ? { ...key, outlet: { scope: anyClient, port: 0 } }
+      : key,
+);
 
 function layOut(read: Read, wish: Wish, slots: Map<string, Slot>): void {
   const { service, protocol, outlet, egress } = wish;

@@ -1,7 +1,7 @@
 // The virtual hosts of an outbound route table: one for each service that speaks HTTP at the port, and one for each
 // host that only VirtualServices know. Their contents are another matter: each is a query of its own.
 
-import { defineKeyedQuery, defineQuery, sameData } from "#engine";
+import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
 import {
   aliasesOf,
   anyClient,
@@ -11,6 +11,7 @@ import {
   hostCovers,
   httpRoutesOf,
   importsAll,
+  isPublicMesh,
   isWildcard,
   listenerProtocol,
   namespacesWithRoutes,
@@ -20,6 +21,7 @@ import {
   rulesFor,
   serviceOf,
   servicesOfHost,
+  servicesOfNamespace,
   servicesOfPort,
   visibleNamespaces,
   visibleRoutes,
@@ -47,7 +49,12 @@ export const virtualHostsOf = defineKeyedQuery<OutboundRouteKey, readonly Outbou
     }
     const services = read(servicesAt, { outlet, port });
     const routed = read(ruleHosts, { outlet, port });
-    const ofServices = services.flatMap((service) => read(serviceHost, { outlet, port, service }) ?? []);
+    const namespaces = [...new Set(services.map(namespaceOfKey))];
+    const byKey = namespaces.map((namespace) => read(namespaceHosts, { outlet, port, namespace }));
+    const ofService = new Map(
+      byKey.flatMap((hosts) => hosts.map((host) => [host.virtualHost.service, host])),
+    );
+    const ofServices = services.flatMap((service) => ofService.get(service) ?? []);
     return withoutDuplicates([...routed, ...ofServices]);
   },
   sameData,
@@ -78,7 +85,46 @@ const servicesAt = defineKeyedQuery<{ readonly outlet: Outlet; readonly port: nu
     });
   },
   sameData,
+  sharedByClients,
 );
+
+/** Where all clients see the same services, the services of a table are the same for all. */
+function sharedByClients<Key extends { readonly outlet: Outlet }>(read: Read, key: Key): Key {
+  return importsAll(key.outlet) && read(isPublicMesh, "") ? { ...key, outlet: anyOutletOfAll } : key;
+}
+
+/** The services of one namespace in a table: shared by all clients for which none of them is special. */
+const namespaceHosts = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly port: number; readonly namespace: string },
+  readonly HostAndAlternates[]
+>(
+  "namespaceHosts",
+  ({ outlet, port, namespace }) => `${namespace} ${port} ${outletText(outlet)}`,
+  (read, { outlet, port, namespace }) =>
+    read(servicesAt, { outlet, port })
+      .filter((service) => namespaceOfKey(service) === namespace)
+      .flatMap((service) => read(serviceHost, { outlet, port, service }) ?? []),
+  sameData,
+  (read, key) => {
+    const special = read(clientsOfNamespace, key.namespace);
+    return special?.includes(key.outlet.scope.namespace) === false ? sharedByClients(read, key) : key;
+  },
+);
+
+/** The client namespaces that some service of a namespace has another virtual host for; undefined for any. */
+const clientsOfNamespace = defineQuery<readonly string[] | undefined>(
+  "clientsOfNamespace",
+  (read, namespace) => {
+    const special = read(servicesOfNamespace, namespace).map((service) => read(clientsOfHost, service));
+    if (special.some((namespaces) => namespaces === undefined)) return undefined;
+    return [...new Set(special.flatMap((namespaces) => namespaces ?? []))].toSorted();
+  },
+  sameData,
+);
+
+function namespaceOfKey(key: string): string {
+  return key.slice(0, key.indexOf("/"));
+}
 
 const serviceHost = defineKeyedQuery<
   { readonly outlet: Outlet; readonly port: number; readonly service: string },
