@@ -215,7 +215,8 @@ export class WatchCache {
       await this.#pause(missingPauseMs);
       return;
     }
-    client.outage.failed(this, source.kind, error, log);
+    // One failure is a connection that broke at a bad moment; the second in a row is worth a line.
+    if (this.#failures > 0) client.outage.failed(this, source.kind, error, log);
     const pauseMs = Math.min(pauseMaxMs, pauseMinMs * 2 ** this.#failures);
     this.#failures++;
     await this.#pause(pauseMs * (0.5 + random()));
