@@ -225,7 +225,7 @@ export class AdsSession {
     const { initialVersions } = request;
     const believed =
       type === "virtualHost"
-        ? new Map([...initialVersions].filter(([name]) => this.#tableHosts.mayHold(name)))
+        ? this.#tableHosts.believed(initialVersions, this.#subscriptions.get("route"))
         : initialVersions;
     this.#claimed(type, subscription, believed);
     this.#options.flush();
@@ -270,6 +270,7 @@ export class AdsSession {
     subscription.ackedNonce = inFlight.nonce;
     subscription.lastAckedMs = nowMs;
     subscription.trialGroups.shift();
+    if (type === "virtualHost") this.#tableHosts.removed(inFlight.removed.keys());
     const awaiting = this.#views.filter((view) => view.awaitsVerdict(type));
     const matters = awaiting.length > 0 || subscription.refused.size > 0;
     for (const [name, { resource, trial }] of matters ? inFlight.resources : []) {
@@ -314,6 +315,7 @@ export class AdsSession {
   ): void {
     const { version, origins } = sent.resource;
     subscription.refused.set(name, version);
+    if (type === "virtualHost") this.#tableHosts.refused(name);
     if (sent.versionBefore === undefined) subscription.held.delete(name);
     else subscription.held.set(name, sent.versionBefore);
     const atMs = this.#options.nowMs();
@@ -434,6 +436,10 @@ export class AdsSession {
   #compare(type: ResourceType, subscription: Subscription, name: string, draft: Draft): void {
     const held = subscription.held.get(name);
     if (type === "virtualHost" && this.#isNotNow(name)) return;
+    if (type === "route" && this.#tableHosts.isUnclean(name)) {
+      subscription.recheck.add(name);
+      return;
+    }
     if (!subscription.wants(name)) {
       subscription.held.delete(name);
       return;
@@ -486,6 +492,11 @@ export class AdsSession {
 
   /** Sends all that there is of tables that the proxy has just taken, each whole or not at all. */
   #compareDueTables(subscription: Subscription, draft: Draft): void {
+    for (const name of this.#tableHosts.leftHosts()) draft.removed.set(name, undefined);
+    for (const table of this.#tableHosts.takeDoubtful()) {
+      const holdsAny = subscription.held.keys().some((name) => partsOfDiscovered(name).table === table);
+      if (!holdsAny) draft.removed.set(noHostsOf(table), undefined);
+    }
     const ready = this.#tableHosts.ready(this.#subscriptions.get("route"));
     if (ready.size === 0) return;
     const names = new Map([...ready.keys()].map((table) => [table, new Set<string>()]));

@@ -15,6 +15,13 @@ export class TableHosts {
   readonly #due = new Map<string, number>();
   /** Tables that Envoy got anew in this stream: what it says it holds of them is not so. */
   readonly #anew = new Set<string>();
+  /**
+   * Virtual hosts of tables that the proxy let go, by table: it lists them as held until it is told otherwise, and would
+   * after a reconnect. The table does not come again before it has been told.
+   */
+  readonly #left = new Map<string, Set<string>>();
+  /** Tables of which a new virtual host was refused: if it was the only one, the listener still waits. */
+  readonly #doubtful = new Set<string>();
 
   /**
    * The proxy asks for a table.
@@ -32,12 +39,57 @@ export class TableHosts {
   /** The proxy no longer wants a table, and with it went its virtual hosts. */
   tableLeft(table: string, hosts: Subscription | undefined): void {
     this.#anew.delete(table);
-    if (this.#due.delete(table) || discoversHosts(table)) forgetHosts(table, hosts);
+    this.#due.delete(table);
+    if (!discoversHosts(table)) return;
+    const left = forgetHosts(table, hosts);
+    if (left.length > 0) this.#left.set(table, new Set([...left, ...(this.#left.get(table) ?? [])]));
   }
 
-  /** Whether to believe what a proxy says at the beginning of a stream. */
-  mayHold(name: string): boolean {
-    return !this.#anew.has(partsOfDiscovered(name).table);
+  /**
+   * What a proxy says at the beginning of a stream that it holds, without what cannot be: virtual hosts of tables that it
+   * got anew, or does not ask for (unless its request for tables is still to come).
+   */
+  believed(
+    versions: ReadonlyMap<string, string>,
+    tables: Subscription | undefined,
+  ): ReadonlyMap<string, string> {
+    const believed = new Map<string, string>();
+    for (const [name, version] of versions) {
+      const { table } = partsOfDiscovered(name);
+      if (tables === undefined || !isOfUnaskedTable(name, tables)) {
+        if (!this.#anew.has(table)) believed.set(name, version);
+      } else this.#left.set(table, (this.#left.get(table) ?? new Set()).add(name));
+    }
+    return believed;
+  }
+
+  /** Whether the proxy is still to be told that the table's old virtual hosts are gone. */
+  isUnclean(table: string): boolean {
+    return this.#left.has(table);
+  }
+
+  leftHosts(): readonly string[] {
+    return [...this.#left.values()].flatMap((names) => [...names]);
+  }
+
+  /** The proxy has taken these removals. */
+  removed(names: Iterable<string>): void {
+    if (this.#left.size === 0) return;
+    for (const name of names) {
+      const { table } = partsOfDiscovered(name);
+      const left = this.#left.get(table);
+      if (left?.delete(name) === true && left.size === 0) this.#left.delete(table);
+    }
+  }
+
+  refused(name: string): void {
+    this.#doubtful.add(partsOfDiscovered(name).table);
+  }
+
+  takeDoubtful(): readonly string[] {
+    const tables = [...this.#doubtful];
+    this.#doubtful.clear();
+    return tables;
   }
 
   /** Everything of the table is to be looked at again, as soon as the proxy holds the table. */
@@ -53,10 +105,10 @@ export class TableHosts {
   /** The due tables that the proxy has taken, with the time since when they are due. */
   ready(tables: Subscription | undefined): ReadonlyMap<string, number> {
     const ready = new Map<string, number>();
+    if (tables === undefined || tables.inFlight !== undefined) return ready;
     for (const [table, sinceMs] of this.#due) {
-      const held = tables?.held.get(table);
-      if (held === undefined || held === toldAbsent || held === uncertain) continue;
-      if (tables?.inFlight?.resources.has(table) !== true) ready.set(table, sinceMs);
+      const held = tables.held.get(table);
+      if (held !== undefined && held !== toldAbsent && held !== uncertain) ready.set(table, sinceMs);
     }
     return ready;
   }
@@ -78,8 +130,8 @@ export function isOfUnaskedTable(name: string, tables: Subscription | undefined)
   return table !== "" && tables?.names.has(table) !== true;
 }
 
-function forgetHosts(table: string, hosts: Subscription | undefined): void {
-  for (const name of hosts?.held.keys() ?? []) {
-    if (partsOfDiscovered(name).table === table) hosts?.held.delete(name);
-  }
+function forgetHosts(table: string, hosts: Subscription | undefined): readonly string[] {
+  const names = [...(hosts?.held.keys() ?? [])].filter((name) => partsOfDiscovered(name).table === table);
+  for (const name of names) hosts?.held.delete(name);
+  return names;
 }

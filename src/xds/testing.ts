@@ -57,7 +57,8 @@ export const translation: Translation<string, string> = {
         ...structuredClone(emptyPlan),
       } as never;
       for (const key of read(rowTable.by.view.members, view)) {
-        const [, type = "cluster", name = ""] = key.split("/") as [string, ResourceType, string];
+        const [, type = "cluster", ...names] = key.split("/") as [string, ResourceType, ...string[]];
+        const name = names.join("/");
         plan[type][0] ??= { id: "all", entries: [] };
         plan[type][0].entries.push({ name, key });
       }
@@ -77,7 +78,7 @@ function textMessage(type: ResourceType, { name, text }: Row): Record<string, un
   return { name: `${name}~${text}` };
 }
 
-const nameOf = (key: string): string => key.split("/")[2] ?? "";
+const nameOf = (key: string): string => key.split("/").slice(2).join("/");
 
 export function rowChange(row: Row): Change {
   return { table: rowTable as never, key: `${row.view}/${row.type}/${row.name}`, value: row };
