@@ -1,0 +1,137 @@
+// Gateway API as its users meet it: a Gateway whose proxies the mesh deploys, routes that kubectl shapes, routes between
+// services, and the status of each object. One mesh serves all tests of this file, in order.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { leftovers } from "./leftovers.ts";
+import { eventually, startMesh, type Mesh } from "./mesh.ts";
+
+const name = "gateway-api-e2e";
+let mesh: Mesh;
+let address: string;
+
+before(async () => {
+  mesh = await startMesh({ name, port: 18_480, args: ["--demo"] });
+  await mesh.kubectl(["apply", "-f", "-"], `${gateway}---\n${page}`);
+});
+after(async () => {
+  await mesh.down();
+  assert.deepEqual(await leftovers(name), [], "nothing of ours is left on the machine");
+});
+
+const gateway = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: front }
+spec:
+  gatewayClassName: istio
+  listeners: [{ name: http, port: 80, protocol: HTTP, hostname: "*.example.com" }]
+`;
+
+const page = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: page }
+spec:
+  parentRefs: [{ name: front }]
+  hostnames: [shop.example.com]
+  rules:
+    - matches: [{ path: { type: Exact, value: /productpage } }]
+      backendRefs: [{ name: productpage, port: 9080 }]
+    - matches: [{ path: { value: /old } }]
+      filters:
+        - type: RequestRedirect
+          requestRedirect: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /new } }
+    - matches: [{ path: { value: /lost } }]
+      backendRefs: [{ name: nowhere, port: 80 }]
+`;
+
+interface Answer {
+  readonly status: number;
+  readonly location: string;
+  readonly body: string;
+}
+
+/** Asks the Gateway from inside the node's network. */
+async function ask(path: string, host = "shop.example.com"): Promise<Answer> {
+  const format = "\n%{http_code} %{redirect_url}";
+  const words = ["curl", "-s", "-m", "5", "-w", format, "-H", `Host: ${host}`, `http://${address}${path}`];
+  const { stdout } = await mesh.inNode(words);
+  const end = stdout.lastIndexOf("\n");
+  const [status = "0", location = ""] = stdout.slice(end + 1).split(" ");
+  return { status: Number(status), location, body: stdout.slice(0, end) };
+}
+
+async function reasonsOf(kind: string, object: string, path: string): Promise<string> {
+  return mesh.kubectl(["get", kind, object, "-o", `jsonpath={${path}}`]);
+}
+
+test("a Gateway gets proxies, an address and the word that it is served", async () => {
+  address = await eventually("the Gateway's address", async () => {
+    const reason = await reasonsOf("gateway", "front", ".status.conditions[?(@.type=='Programmed')].reason");
+    const given = await reasonsOf("gateway", "front", ".status.addresses[0].value");
+    return reason === "Programmed" && given !== "" ? given : undefined;
+  });
+  const attached = await reasonsOf("gateway", "front", ".status.listeners[0].attachedRoutes");
+  assert.equal(attached, "1");
+});
+
+test("requests take the routes, and nothing else gets through", async () => {
+  await eventually("the page", async () => ((await ask("/productpage")).status === 200 ? true : undefined));
+  assert.equal((await ask("/elsewhere")).status, 404);
+  assert.equal((await ask("/productpage", "other.example.com")).status, 404);
+  const redirect = await ask("/old/thing");
+  assert.equal(redirect.status, 302);
+  assert.match(redirect.location, /\/new\/thing$/);
+});
+
+test("a backend that does not exist is told in the status and answers 500", async () => {
+  assert.equal((await ask("/lost")).status, 500);
+  const reasons = await reasonsOf("httproute", "page", ".status.parents[0].conditions[*].reason");
+  assert.equal(reasons, "Accepted BackendNotFound");
+});
+
+test("a route of a Service splits the calls between services", async () => {
+  const versions = ["v1", "v3"].map(
+    (version) => `
+apiVersion: v1
+kind: Service
+metadata: { name: reviews-${version} }
+spec:
+  selector: { app: reviews, version: ${version} }
+  ports: [{ name: http, port: 9080 }]
+`,
+  );
+  const route = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: reviews }
+spec:
+  parentRefs: [{ group: "", kind: Service, name: reviews, port: 9080 }]
+  rules:
+    - backendRefs:
+        - { name: reviews-v1, port: 9080, weight: 50 }
+        - { name: reviews-v3, port: 9080, weight: 50 }
+`;
+  await mesh.kubectl(["apply", "-f", "-"], [...versions, route].join("---\n"));
+  await eventually("v1 and v3, and no v2", async () => {
+    const seen = new Set<string>();
+    for (let i = 0; i < 20; i++) {
+      const { body } = await ask("/productpage");
+      seen.add(/reviews (v\d) on pod/.exec(body)?.[1] ?? "none");
+    }
+    return [...seen].toSorted().join() === "v1,v3" ? true : undefined;
+  });
+});
+
+test("with the Gateway its proxies go", async () => {
+  await mesh.kubectl(["delete", "gateway", "front"]);
+  await eventually("the Deployment is gone", async () => {
+    const left = await mesh.kubectl(["get", "deployments,services", "-o", "name"]);
+    return left.includes("front-istio") ? undefined : true;
+  });
+  await eventually("the route has no parent", async () => {
+    const parents = await reasonsOf("httproute", "page", ".status.parents[*].controllerName");
+    return parents === "" ? true : undefined;
+  });
+});
