@@ -1,10 +1,11 @@
-// `npm run bench -- [xds|data-plane|envoy] [--services N --proxies P] [--json FILE]`: figures, never a test.
+// `npm run bench -- [xds|data-plane|envoy|soak] [--services N --proxies P --minutes M] [--json FILE]`: figures, never a test.
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { renderTable, type Table } from "./table.ts";
 import { benchDataPlane } from "./data-plane/run.ts";
 import { benchEnvoy } from "./envoy/run.ts";
+import { benchSoak } from "./soak/run.ts";
 import { benchXds } from "./xds/run.ts";
 
 const { values, positionals } = parseArgs({
@@ -16,6 +17,7 @@ const { values, positionals } = parseArgs({
     "churn-seconds": { type: "string", default: "20" },
     "idle-seconds": { type: "string", default: "30" },
     connections: { type: "string", default: "16" },
+    minutes: { type: "string", default: "30" },
     json: { type: "string" },
   },
 });
@@ -41,6 +43,13 @@ const benches: Readonly<Record<string, () => Promise<Table>>> = {
     benchEnvoy({
       services: Number(values.services),
       rounds: Number(values.rounds),
+      log: (line) => console.error(line),
+    }),
+  soak: () =>
+    benchSoak({
+      minutes: Number(values.minutes),
+      services: Number(values.services),
+      proxies: Number(values.proxies),
       log: (line) => console.error(line),
     }),
 };
