@@ -103,10 +103,10 @@ describe("virtual hosts as resources", { skip: withoutEnvoy }, () => {
 
   test("a change of a route costs the bytes of one virtual host", async (context) => {
     const [port = 0] = ports;
-    const before = await bench.receivedBytes();
+    const bytesBefore = await bench.receivedBytes();
     bench.write("svc7.yaml", route("svc7", "second"));
     const tookMs = await bench.untilRoute(port, "svc7.default", "second");
-    const bytes = (await bench.receivedBytes()) - before;
+    const bytes = (await bench.receivedBytes()) - bytesBefore;
     context.diagnostic(`${bytes} bytes, ${tookMs.toFixed(0)} ms from the file to the first answer`);
     assert.ok(bytes < 4_096, `${bytes} bytes`);
   });
@@ -190,11 +190,11 @@ describe("virtual hosts as resources", { skip: withoutEnvoy }, () => {
     await bench.stopControlPlane();
     bench.write("svc7.yaml", route("svc7", "third"));
     assert.equal((await bench.ask(port, "svc7.default")).status, 200);
-    const before = await bench.receivedBytes();
+    const bytesBefore = await bench.receivedBytes();
     await bench.startControlPlane();
     await bench.untilRoute(port, "svc7.default", "third");
     await pause(500);
-    const bytes = (await bench.receivedBytes()) - before;
+    const bytes = (await bench.receivedBytes()) - bytesBefore;
     context.diagnostic(`${bytes} bytes after the restart`);
     assert.equal(await bench.metric("pilot_xds_resources_sent"), 1);
     assert.ok(bytes < 8_192, `${bytes} bytes`);
