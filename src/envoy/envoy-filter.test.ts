@@ -175,7 +175,7 @@ describe("an EnvoyFilter", () => {
         changed.map((host) => host["name"]),
         [name, "allow_any", "extra"],
       );
-      const [route] = changed[0]?.["routes"] as readonly { readonly route: Message }[];
+      const [route] = (changed[0]?.["routes"] ?? []) as readonly { readonly route: Message }[];
       assert.deepEqual(route?.route["timeout"], { seconds: 7 });
       const removed = tableOf(routeDelivery, {
         applyTo: "VIRTUAL_HOST",
