@@ -51,6 +51,9 @@ const root = join(import.meta.dirname, "../..");
 /** No receipt for this long: a change has arrived everywhere. */
 const quietMs = 400;
 const changesPerSecond = 50;
+/** So long without work is rest. */
+const restMs = 800;
+const restWaitMaxMs = 60_000;
 
 export async function benchXds(options: XdsOptions): Promise<Table> {
   const bench = await Bench.start(options);
@@ -267,14 +270,16 @@ class Bench {
     };
   }
 
-  /** Waits until the control plane does nothing any more; gives the time at which it began to rest. */
+  /** Waits until the control plane does next to nothing any more; gives the time at which it began to rest. */
   async #rest(): Promise<number> {
-    let restsSinceMs = sharedNowMs();
+    const startedMs = sharedNowMs();
+    let restsSinceMs = startedMs;
     let before = this.#cpuSeconds();
-    while (sharedNowMs() - restsSinceMs < 2 * quietMs) {
-      await pause(50);
+    while (sharedNowMs() - restsSinceMs < restMs && sharedNowMs() - startedMs < restWaitMaxMs) {
+      await pause(restMs / 4);
       const now = this.#cpuSeconds();
-      if (now - before > 0.01) restsSinceMs = sharedNowMs();
+      // Its clocks tick even at rest: a quarter of one processor is work.
+      if (now - before > (restMs / 4 / 1000) * 0.25) restsSinceMs = sharedNowMs();
       before = now;
     }
     return restsSinceMs;
