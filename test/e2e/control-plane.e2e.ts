@@ -116,7 +116,7 @@ async function rejectionsBy(stat: string): Promise<readonly number[]> {
 
 for (const { claim, own, type, stat, patch } of mistakes) {
   test(`${claim} reaches one of ${backPods} Envoys, and is said in status, event, metric and mizzen ps`, async (t) => {
-    const before = await rejectionsBy(stat);
+    const countsBefore = await rejectionsBy(stat);
     const [replica] = await replicasOf(mesh);
     const rejectsMetric = async () =>
       (await metricOf(mesh, replica?.address ?? "", "pilot_total_xds_rejects", `type="${type}"`)) ?? 0;
@@ -143,11 +143,11 @@ for (const { claim, own, type, stat, patch } of mistakes) {
     // Long enough for the others to get it, if they were to.
     await pause(1_500);
     const now = await rejectionsBy(stat);
-    const hit = now.filter((count, at) => count > (before[at] ?? 0)).length;
+    const hit = now.filter((count, at) => count > (countsBefore[at] ?? 0)).length;
     t.diagnostic(
       `named after ${Math.round(tookMs)} ms; rejected by ${hit} of ${now.length}: ${condition.message}`,
     );
-    assert.equal(hit, 1, `${now.join(" ")} after ${before.join(" ")}`);
+    assert.equal(hit, 1, `${now.join(" ")} after ${countsBefore.join(" ")}`);
     assert.ok((await rejectsMetric()) > rejectsBefore);
     assert.match(said, new RegExp(own));
     assert.equal((await curl([`${mesh.gatewayUrl}/`, "-H", `Host: ${host}`])).status, 200);

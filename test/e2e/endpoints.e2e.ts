@@ -71,9 +71,9 @@ function watchPods() {
   const answeredAtMs = new Map<string, number>();
   const leftAtMs = new Map<string, number>();
   let known: ReadonlySet<string> = new Set();
-  let stopped = false;
+  const stop = new AbortController();
   const asking = (async () => {
-    while (!stopped) {
+    while (!stop.signal.aborted) {
       const sentAtMs = performance.now();
       const { body } = await curl([`${mesh.gatewayUrl}/`, "-H", `Host: ${host}`]);
       const pod = podOf(body);
@@ -81,7 +81,7 @@ function watchPods() {
     }
   })();
   const listing = (async () => {
-    while (!stopped) {
+    while (!stop.signal.aborted) {
       const now = await readyPods();
       for (const pod of known) if (!now.has(pod)) leftAtMs.set(pod, performance.now());
       for (const pod of now) leftAtMs.delete(pod);
@@ -90,7 +90,7 @@ function watchPods() {
     }
   })();
   return async () => {
-    stopped = true;
+    stop.abort();
     await Promise.all([asking, listing]);
     const stale = [...leftAtMs].map(([pod, at]) => ({ pod, lateMs: (answeredAtMs.get(pod) ?? 0) - at }));
     return { stale, pods: answeredAtMs.size };
