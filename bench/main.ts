@@ -6,6 +6,7 @@ import { renderTable, type Table } from "./table.ts";
 import { benchDataPlane } from "./data-plane/run.ts";
 import { benchEnvoy } from "./envoy/run.ts";
 import { benchSoak } from "./soak/run.ts";
+import { benchStart } from "./start/run.ts";
 import { benchXds } from "./xds/run.ts";
 
 const { values, positionals } = parseArgs({
@@ -16,6 +17,7 @@ const { values, positionals } = parseArgs({
     rounds: { type: "string", default: "10" },
     "churn-seconds": { type: "string", default: "20" },
     "idle-seconds": { type: "string", default: "30" },
+    port: { type: "string", default: "27080" },
     connections: { type: "string", default: "16" },
     minutes: { type: "string", default: "30" },
     json: { type: "string" },
@@ -39,6 +41,7 @@ const benches: Readonly<Record<string, () => Promise<Table>>> = {
       roundMs: 3_000,
       log: (line) => console.error(line),
     }),
+  start: () => benchStart({ port: Number(values.port), log: (line) => console.error(line) }),
   envoy: () =>
     benchEnvoy({
       services: Number(values.services),
