@@ -31,7 +31,7 @@ export interface RigOptions {
 
 /** A control plane without anything but translation and streams. */
 export class Rig {
-  readonly folder = mkdtempSync(join(tmpdir(), "mizzen-bench-"));
+  readonly folder = mkdtempSync(join(tmpdir(), "mizzen-bench-envoy-"));
   readonly #engine = new Engine();
   readonly #mesh: Mesh<ProxyClass, View>;
   readonly #options: RigOptions;
