@@ -7,6 +7,8 @@ import {
   isHttp,
   isHttp2,
   mergedRule,
+  configuredCaOf,
+  configuredCaScheme,
   namespaceMtlsModeOf,
   readMesh,
   readTrustDomains,
@@ -195,13 +197,20 @@ const rawBuffer: Message = {
   typedConfig: typed("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
 };
 
+/** The CA of a ConfigMap, where Gateway API looks for it: no secret, so it may stand in the cluster itself. */
+function readConfiguredCa(read: Read, { credentialName = "" }: ClientTLSSettings): string | undefined {
+  if (!credentialName.startsWith(configuredCaScheme)) return undefined;
+  const ca = read(configuredCaOf, credentialName.slice(configuredCaScheme.length));
+  return ca.kind === "found" ? ca.part.certificate : undefined;
+}
+
 function explicitSecurity(read: Read, secured: Secured, tls: ClientTLSSettings): Security {
   const { key, service, protocol, policy, defaults } = secured;
   if (tls.mode === "DISABLE") return plaintext;
   if (tls.mode !== "ISTIO_MUTUAL") {
     const http2 = speaksHttp2(policy, protocol, defaults);
     const alpn = http2 ? ["h2"] : isHttp(protocol) ? ["http/1.1"] : [];
-    return originatedTls(tls, alpn, service);
+    return originatedTls(tls, alpn, service, readConfiguredCa(read, tls));
   }
   const named = tls.subjectAltNames ?? [];
   const context = meshClientTls({

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
+import { CertificateAuthority, createSelfSignedMaterial } from "#identity";
 import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
@@ -127,7 +128,8 @@ describe("Gateway API at a router", () => {
     );
     const [three, one] = built;
     assert.equal(three?.match["pathSeparatedPrefix"], "/three");
-    const { pattern, substitution } = three?.route?.["regexRewrite"] as {
+    assert.ok(three?.route !== undefined);
+    const { pattern, substitution } = three.route["regexRewrite"] as {
       readonly pattern: { readonly regex: string };
       readonly substitution: string;
     };
@@ -185,6 +187,40 @@ describe("Gateway API at a router", () => {
     const [built] = routesOf(snapshot(gateway(http), route("r", [{ filters }])), "*");
     assert.equal(built?.redirect?.["responseCode"], "FOUND");
     assert.equal(built?.redirect?.["schemeRedirect"], "https");
+  });
+
+  test("a BackendTLSPolicy has the backend spoken to by TLS, also beside a written rule", async () => {
+    const clock = { nowMs: () => Date.UTC(2026, 0), monotonicMs: () => 0, after: () => () => {} };
+    const material = await createSelfSignedMaterial(clock);
+    const authority = await CertificateAuthority.load(material, { clock });
+    const ca: KubeObject & { readonly data: Spec } = {
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      metadata: { name: "ca", namespace: "default" },
+      data: { "ca.crt": authority.rootPem },
+    };
+    const policy = object("BackendTLSPolicy", "p", {
+      targetRefs: [{ group: "", kind: "Service", name: "a" }],
+      validation: {
+        hostname: "a.example.com",
+        caCertificateRefs: [{ group: "", kind: "ConfigMap", name: "ca" }],
+      },
+    });
+    const rule: KubeObject = {
+      apiVersion: "networking.istio.io/v1",
+      kind: "DestinationRule",
+      metadata: { name: "a", namespace: "default" },
+      spec: { host: "a", trafficPolicy: { loadBalancer: { simple: "RANDOM" } } } as object,
+    };
+    const { cluster } = snapshot(gateway(http), route("r", [to("a")]), ca, policy, rule);
+    const found = cluster.find(({ name }) => name === "outbound|80||a.default.svc.cluster.local");
+    assert.ok(found);
+    const built = decodeMessage("envoy.config.cluster.v3.Cluster", found.bytes);
+    assert.equal(built["lbPolicy"], "RANDOM");
+    const text = JSON.stringify(built["transportSocket"]);
+    assert.match(text, /"sni":"a.example.com"/);
+    assert.match(text, /BEGIN CERTIFICATE/);
+    if (withoutEnvoy === undefined) assert.equal(envoyComplaint([found]), "");
   });
 
   test("Envoy takes HTTP with every filter, TLS that passes, and TCP", { skip: withoutEnvoy }, () => {

@@ -12,10 +12,12 @@ export interface OriginatedTls {
   readonly upstreamOptions: Message;
 }
 
+/** @param configuredCa PEM of the CA, where it is known here */
 export function originatedTls(
   tls: ClientTLSSettings,
   alpn: readonly string[],
   service: MeshService,
+  configuredCa?: string,
 ): OriginatedTls {
   const names = tls.subjectAltNames ?? service.subjectAltNames;
   const given = tls.sni ?? "";
@@ -25,7 +27,7 @@ export function originatedTls(
     commonTlsContext: {
       tlsParams: { tlsMinimumProtocolVersion: "TLSv1_2", tlsMaximumProtocolVersion: "TLSv1_3" },
       ...(tls.mode === "MUTUAL" ? { tlsCertificateSdsSecretConfigs: [clientCertificate(tls)] } : {}),
-      ...validation(tls, verifies, verifies ? names : []),
+      ...validation(tls, verifies, verifies ? names : [], configuredCa),
       alpnProtocols: alpn,
     },
     // TCP has no request to take the name from, so the service's own host stands in.
@@ -51,11 +53,18 @@ function clientCertificate(tls: ClientTLSSettings): Message {
   return agentSecret(`file-cert:${tls.clientCertificate ?? ""}~${tls.privateKey ?? ""}`);
 }
 
-function validation(tls: ClientTLSSettings, verifies: boolean, names: readonly string[]): Message {
+function validation(
+  tls: ClientTLSSettings,
+  verifies: boolean,
+  names: readonly string[],
+  configuredCa: string | undefined,
+): Message {
   const matchTypedSubjectAltNames = names.flatMap((name) =>
     (name.includes("://") ? ["URI"] : ["DNS"]).map((sanType) => ({ sanType, matcher: { exact: name } })),
   );
   if (!verifies) return { validationContext: { trustChainVerification: "ACCEPT_UNTRUSTED" } };
+  if (configuredCa !== undefined)
+    return { validationContext: { trustedCa: { inlineString: configuredCa }, matchTypedSubjectAltNames } };
   const secret =
     tls.credentialName !== undefined && tls.credentialName !== ""
       ? controlPlaneSecret(`${credentialSecretName(tls.credentialName)}-cacert`)

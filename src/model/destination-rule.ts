@@ -1,8 +1,10 @@
 // DestinationRules: which of them apply to a host for a client, and what they say together.
 
-import { defineKeyedQuery, defineQuery, sameData } from "#engine";
+import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
 import type { DestinationRule, Subset, TrafficPolicy } from "#objects";
 import { namespaceOf } from "./core-kinds.ts";
+import { isGenerated } from "./gateway-api/names.ts";
+import { tlsRuleOf, tlsRulesOfHost } from "./gateway-api/policies.ts";
 import { hostGroups, wildcardsOf } from "./hosts.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { oldestFirst, selects, type Labels } from "./selectors.ts";
@@ -27,28 +29,39 @@ export const rulesFor = defineKeyedQuery<RuleQuestion, readonly string[]>(
   "rulesFor",
   ({ client, labels, host, serviceNamespace }) =>
     `${host} ${serviceNamespace} ${client} ${Object.keys(labels).length === 0 ? "" : JSON.stringify(labels)}`,
-  (read, { client, labels, host, serviceNamespace }) => {
-    const { clusterDomain, rootNamespace } = read(environmentOf, "");
-    const byDefault = readMesh(read, "defaultDestinationRuleExportTo") ?? ["*"];
-    const places =
-      client === rootNamespace ? [serviceNamespace, client] : [client, serviceNamespace, rootNamespace];
-    const levels = [hostGroups(host, clusterDomain), ...wildcardsOf(host).map((wildcard) => [wildcard])];
-    for (const place of new Set(places)) {
-      for (const groups of levels) {
-        const rows = groups
-          .flatMap((group) => read(tables.DestinationRule.by.host.members, group))
-          .filter((row) => row.startsWith(`${place}/`))
-          .flatMap((row) => read(tables.DestinationRule, row) ?? [])
-          .filter((rule) => applies(rule, client, labels, byDefault));
-        if (rows.length > 0) return mergeable(rows).map((rule) => `${place}/${rule.metadata.name}`);
-      }
-    }
-    return [];
-  },
+  (read, question) => [...writtenRules(read, question), ...read(tlsRulesOfHost, question.host)],
   sameData,
   (read, key) =>
     read(namespacesWithRules, key.host).includes(key.client) ? key : { ...key, client: "", labels: {} },
 );
+
+/** Row keys of the rules that users wrote. */
+function writtenRules(
+  read: Read,
+  { client, labels, host, serviceNamespace }: RuleQuestion,
+): readonly string[] {
+  const { clusterDomain, rootNamespace } = read(environmentOf, "");
+  const byDefault = readMesh(read, "defaultDestinationRuleExportTo") ?? ["*"];
+  const places =
+    client === rootNamespace ? [serviceNamespace, client] : [client, serviceNamespace, rootNamespace];
+  const levels = [hostGroups(host, clusterDomain), ...wildcardsOf(host).map((wildcard) => [wildcard])];
+  for (const place of new Set(places)) {
+    for (const groups of levels) {
+      const rows = groups
+        .flatMap((group) => read(tables.DestinationRule.by.host.members, group))
+        .filter((row) => row.startsWith(`${place}/`))
+        .flatMap((row) => read(tables.DestinationRule, row) ?? [])
+        .filter((rule) => applies(rule, client, labels, byDefault));
+      if (rows.length > 0) return mergeable(rows).map((rule) => `${place}/${rule.metadata.name}`);
+    }
+  }
+  return [];
+}
+
+/** A rule by row key: one that a user wrote, or one that a BackendTLSPolicy comes to. */
+function ruleRow(read: Read, key: string): DestinationRule | undefined {
+  return isGenerated(key) ? read(tlsRuleOf, key) : read(tables.DestinationRule, key);
+}
 
 /**
  * The client namespaces for which other rules than everyone's may apply to a host: those that have a rule for it, and
@@ -81,9 +94,7 @@ export const noRule: MergedRule = { trafficPolicy: {}, subsets: [] };
 export const mergedRule = defineQuery<MergedRule>(
   "mergedRule",
   (read, rules) =>
-    mergeRules(
-      rules === "" ? [] : rules.split(",").flatMap((row) => read(tables.DestinationRule, row) ?? []),
-    ),
+    mergeRules(rules === "" ? [] : rules.split(",").flatMap((row) => ruleRow(read, row) ?? [])),
   sameData,
 );
 
@@ -112,8 +123,31 @@ function mergeRules(rules: readonly DestinationRule[]): MergedRule {
   for (const { spec } of rules) {
     for (const subset of spec?.subsets ?? []) if (!subsets.has(subset.name)) subsets.set(subset.name, subset);
   }
-  const trafficPolicy = rules.find(({ spec }) => spec?.trafficPolicy !== undefined)?.spec?.trafficPolicy;
-  return { trafficPolicy: trafficPolicy ?? {}, subsets: [...subsets.values()] };
+  const written = rules.filter(({ metadata }) => !isGenerated(metadata.name));
+  const trafficPolicy = written.find(({ spec }) => spec?.trafficPolicy !== undefined)?.spec?.trafficPolicy;
+  const policies = rules.flatMap((rule) => (written.includes(rule) ? [] : (rule.spec?.trafficPolicy ?? [])));
+  return {
+    trafficPolicy: policies.reduce(withTls, trafficPolicy ?? {}),
+    subsets: [...subsets.values()],
+  };
+}
+
+/** A BackendTLSPolicy says how a backend is spoken to, where the written rule leaves it open. */
+function withTls(policy: TrafficPolicy, { tls, portLevelSettings = [] }: TrafficPolicy): TrafficPolicy {
+  const own = policy.portLevelSettings ?? [];
+  const named = new Set(own.flatMap((one) => (one.tls === undefined ? [] : [one.port?.number])));
+  const added = portLevelSettings.filter(({ port }) => !named.has(port?.number));
+  const merged = own.map((one) => {
+    const more = added.find(({ port }) => port?.number === one.port?.number);
+    return more === undefined ? one : { ...one, tls: more.tls };
+  });
+  const numbers = new Set(own.map(({ port }) => port?.number));
+  const ports = [...merged, ...added.filter(({ port }) => !numbers.has(port?.number))];
+  return {
+    ...policy,
+    ...(tls === undefined || policy.tls !== undefined ? {} : { tls }),
+    ...(ports.length === 0 ? {} : { portLevelSettings: ports }),
+  };
 }
 
 function applies(

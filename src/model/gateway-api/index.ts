@@ -1,5 +1,6 @@
 export { builtInClasses, gatewayController } from "./classes.ts";
 export { isGenerated } from "./names.ts";
+export { configuredCaScheme } from "./policies.ts";
 export type { StandingStatus } from "./status.ts";
 export {
   deploymentFactsOf,

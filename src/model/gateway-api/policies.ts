@@ -1,9 +1,17 @@
 // BackendTLSPolicies and XBackends: their status, and the TLS that they ask for towards a service.
 
 import { defineQuery, sameData, type Read } from "#engine";
-import type { BackendTLSPolicy, BackendTLSPolicySpec, ClientTLSSettings, ParentReference } from "#objects";
+import type {
+  BackendTLSPolicy,
+  BackendTLSPolicySpec,
+  ClientTLSSettings,
+  DestinationRule,
+  ParentReference,
+} from "#objects";
 import { configuredCaOf } from "../credentials.ts";
 import { namespaceOf } from "../core-kinds.ts";
+import { environmentOf } from "../mesh.ts";
+import { kubeRowOf } from "../services.ts";
 import { tables } from "../tables.ts";
 import { gatewayController, meshController } from "./classes.ts";
 import { bad, good, type Finding, type Mistake } from "./findings.ts";
@@ -12,6 +20,9 @@ import { routeHeadOf } from "./parents.ts";
 import type { ParentStatus } from "./routes.ts";
 
 type Target = BackendTLSPolicySpec["targetRefs"][number];
+
+/** A `credentialName` that is the CA of a ConfigMap. */
+export const configuredCaScheme = "configmap://";
 
 /** Its value "true" keeps the mesh from using a policy. */
 const ignoreAnnotation = "istio.io/ignore-policy-attachment";
@@ -110,6 +121,75 @@ export const backendStatusOf = defineQuery<readonly ParentStatus[]>(
   },
   sameData,
 );
+
+/** Row keys of the rules that BackendTLSPolicies come to for a host: at most one, after those that users wrote. */
+export const tlsRulesOfHost = defineQuery<readonly string[]>(
+  "tlsRulesOfHost",
+  (read, host) => {
+    const { clusterDomain } = read(environmentOf, "");
+    const row = kubeRowOf(host, clusterDomain);
+    const targets = [
+      ...(row === undefined ? [] : [`Service ${row}`]),
+      ...read(tables.ServiceEntry.by.host.members, host).map((key) => `ServiceEntry ${key}`),
+    ];
+    return targets.flatMap((target) =>
+      read(policiesOf, target).length === 0 ? [] : [`${target.replace(/^(\S+) ([^/]+)\/(.*)$/, "$2/$1~$3")}`],
+    );
+  },
+  sameData,
+);
+
+/** Policies with TLS for a target, `Kind namespace/name`. */
+const policiesOf = defineQuery<readonly PolicyTls[]>(
+  "tlsPoliciesOfTarget",
+  (read, target) => {
+    const [kind = "", key = ""] = target.split(" ");
+    const name = key.slice(key.indexOf("/") + 1);
+    return read(tables.BackendTLSPolicy.by.target.members, target).flatMap((policy) =>
+      (read(backendTlsPolicyOf, policy)?.tls ?? []).filter(
+        (one) => one.target.kind === kind && one.target.name === name,
+      ),
+    );
+  },
+  sameData,
+);
+
+/** The rule behind such a row key: TLS for the whole service, or for the ports that sections name. */
+export const tlsRuleOf = defineQuery<DestinationRule | undefined>(
+  "tlsRule",
+  (read, key) => {
+    const [, namespace = "", kind = "", name = ""] = /^([^/]+)\/(\w+)~(.*)$/.exec(key) ?? [];
+    const policies = read(policiesOf, `${kind} ${namespace}/${name}`);
+    if (policies.length === 0) return undefined;
+    const ports = portNumbers(read, kind, `${namespace}/${name}`);
+    const whole = policies.find(({ target }) => (target.sectionName ?? "") === "");
+    const portLevelSettings = policies.flatMap(({ target, tls }) => {
+      const number = ports[target.sectionName ?? ""];
+      return number === undefined ? [] : [{ port: { number }, tls }];
+    });
+    const trafficPolicy = {
+      ...(whole === undefined ? {} : { tls: whole.tls }),
+      ...(portLevelSettings.length === 0 ? {} : { portLevelSettings }),
+    };
+    return {
+      apiVersion: "networking.istio.io/v1",
+      kind: "DestinationRule",
+      metadata: { namespace, name: `${kind}~${name}` },
+      spec: { host: name, trafficPolicy },
+    };
+  },
+  sameData,
+);
+
+function portNumbers(read: Read, kind: string, key: string): Readonly<Record<string, number>> {
+  const ports =
+    kind === "Service"
+      ? (read(tables.Service, key)?.spec?.ports ?? []).map(({ name = "", port }) => [name, port] as const)
+      : (read(tables.ServiceEntry, key)?.spec?.ports ?? []).map(
+          ({ name, number }) => [name, number] as const,
+        );
+  return Object.fromEntries(ports.filter(([name]) => name !== ""));
+}
 
 const fine = good("Accepted", "nothing is wrong");
 const resolvedFine = good("ResolvedRefs", "every reference leads to something");
@@ -245,15 +325,13 @@ function clientTls(
 ): ClientTLSSettings {
   const names = (subjectAltNames ?? []).flatMap(({ hostname: host, uri }) => uri ?? host ?? []);
   const [reference] = caCertificateRefs ?? [];
-  const credential =
-    reference === undefined || wellKnownCACertificates !== undefined
-      ? {}
-      : // Traffic that asks for a CA which is not there must not pass unverified: this name leads to no secret.
-        { credentialName: usable ? `configmap://${namespace}/${reference.name}` : "invalid://" };
+  const configured = reference !== undefined && wellKnownCACertificates === undefined;
+  // What asks for a CA that is not there must not pass unverified: no certificate bears this name.
+  if (!usable) return { mode: "SIMPLE", sni: hostname, subjectAltNames: ["unverifiable.invalid"] };
   return {
     mode: "SIMPLE",
     sni: hostname,
     subjectAltNames: names.length === 0 ? [hostname] : names,
-    ...credential,
+    ...(configured ? { credentialName: `${configuredCaScheme}${namespace}/${reference.name}` } : {}),
   };
 }
