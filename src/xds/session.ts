@@ -350,7 +350,7 @@ export class AdsSession {
   }
 
   #sendWhatDiffers(type: ResourceType, subscription: Subscription): void {
-    if (this.#waitsForOthers(type, subscription)) return;
+    if (this.#isCaughtUp(type, subscription) || this.#waitsForOthers(type, subscription)) return;
     const names = subscription.trialGroups[0] ?? this.#namesToCompare(type, subscription);
     const fill = this.#fillFor(type, subscription);
     const bytes = fill?.body.length ?? 0;
@@ -379,6 +379,16 @@ export class AdsSession {
     }
     this.#send(type, subscription, draft);
     this.#share(type, subscription);
+  }
+
+  /** The common case at every tick: nothing was noted, and the views' logs have not moved on. */
+  #isCaughtUp(type: ResourceType, subscription: Subscription): boolean {
+    const { trialGroups, recheck, recheckAll, mustAnswerSinceMs, cursors } = subscription;
+    if (recheckAll || recheck.size > 0 || trialGroups.length > 0 || mustAnswerSinceMs !== undefined)
+      return false;
+    // A table of virtual hosts may be due.
+    if (type === "virtualHost") return false;
+    return this.#views.every((view) => cursors.get(view) === view.log(type).head);
   }
 
   /** Whether a newcomer's first answer waits for what another tries out; asked anew at each verdict, so it is cheap. */
