@@ -51,9 +51,7 @@ export const virtualHostsOf = defineKeyedQuery<OutboundRouteKey, readonly Outbou
     const routed = read(ruleHosts, { outlet, port });
     const namespaces = [...new Set(services.map(namespaceOfKey))];
     const byKey = namespaces.map((namespace) => read(namespaceHosts, { outlet, port, namespace }));
-    const ofService = new Map(
-      byKey.flatMap((hosts) => hosts.map((host) => [host.virtualHost.service, host])),
-    );
+    const ofService = new Map(byKey.flatMap((hosts) => hosts.map((one) => [one.virtualHost.service, one])));
     const ofServices = services.flatMap((service) => ofService.get(service) ?? []);
     return withoutDuplicates([...routed, ...ofServices]);
   },

@@ -28,8 +28,8 @@ test("layered maps and names behave as plain ones, on whatever base they stand",
         if (random() < 0.5) map.rebase(base);
         else {
           const differs = new Set(map.moveTo(base));
-          for (const name of new Set([...base.keys(), ...plainMap.keys()]))
-            assert.equal(differs.has(name), base.get(name) !== plainMap.get(name));
+          for (const one of new Set([...base.keys(), ...plainMap.keys()]))
+            assert.equal(differs.has(one), base.get(one) !== plainMap.get(one));
         }
         names.rebase(base);
       }

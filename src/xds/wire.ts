@@ -36,12 +36,12 @@ const piecesMax = 8;
 
 const field = (number: number): number => (number << 3) | 2;
 
-const frames = new WeakMap<EnvoyResource, Uint8Array>();
+const framesMade = new WeakMap<EnvoyResource, Uint8Array>();
 
 /** The resource as it stands in a response (field `resources`), made once. */
 export function frameOf(resource: EnvoyResource): Uint8Array {
-  let frame = frames.get(resource);
-  if (frame === undefined) frames.set(resource, (frame = frameResource(resource)));
+  let frame = framesMade.get(resource);
+  if (frame === undefined) framesMade.set(resource, (frame = frameResource(resource)));
   return frame;
 }
 
