@@ -14,7 +14,8 @@ type Handler = (...args: never[]) => unknown;
 
 // Signature and meaning; `list` stands for a list of anything.
 const functions: ReadonlyArray<readonly [string, Handler]> = [
-  ["string.matches(string): bool", (text: string, pattern: string) => patternMatches(pattern, text)],
+  // The library's own `matches` is not RE2 and cannot be replaced: expressions are rewritten to this name.
+  ["string.matchesRe2(string): bool", (text: string, pattern: string) => patternMatches(pattern, text)],
   [
     "list.isSorted(): bool",
     (items: unknown[]) => items.every((item, i) => i === 0 || compare(items[i - 1], item) <= 0),

@@ -40,6 +40,7 @@ describe("CEL", () => {
     ["format.dns1123Label().validate('A') == null", false],
     ["[1, 2, 3].sum() == 6 && [3, 1].min() == 1", true],
     ["'a.b'.matches('^a[.]b$')", true],
+    ["'A.b'.matches(r'^(?i)a[.]b$')", true],
     ["isIP('::1') && isCIDR('10.0.0.0/8') && isURL('http://x')", true],
   ];
   for (const [rule, expected] of cases) {

@@ -105,7 +105,7 @@ export function evaluate(expression: string, context: Record<string, unknown>): 
   let program = programs.get(expression);
   if (program === undefined) {
     try {
-      program = celEnvironment.parse(withPlainHas(expression));
+      program = celEnvironment.parse(withPlainHas(expression).replaceAll(".matches(", ".matchesRe2("));
     } catch (error) {
       program = error instanceof Error ? error : new Error("unreadable expression");
     }
