@@ -263,7 +263,7 @@ class Call implements GrpcStream {
     if (this.#ended) return;
     this.#ended = true;
     if (this.#stream.destroyed) return;
-    const trailers = { "grpc-status": String(code), "grpc-message": encodeURIComponent(message) };
+    const trailers = { "grpc-status": String(code), "grpc-message": encodeMessageText(message) };
     if (this.#responded) {
       this.#stream.once("wantTrailers", () => this.#stream.sendTrailers(trailers));
       this.#stream.end();
@@ -334,4 +334,12 @@ function peerOf(stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHead
     authorization: headers.authorization,
     certificate: verified?.raw,
   };
+}
+
+/**
+ * gRPC's percent-encoding: printable ASCII but for "%" stands for itself, every other byte of the UTF-8 is escaped. More
+ * escapes than these would be right by the protocol, and some clients (grpc-js) show them as they are.
+ */
+function encodeMessageText(message: string): string {
+  return message.replaceAll(/[^ -$&-~]+/g, (escaped) => encodeURIComponent(escaped));
 }
