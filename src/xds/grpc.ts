@@ -341,5 +341,5 @@ function peerOf(stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHead
  * escapes than these would be right by the protocol, and some clients (grpc-js) show them as they are.
  */
 function encodeMessageText(message: string): string {
-  return message.replaceAll(/[^ -$&-~]+/g, (escaped) => encodeURIComponent(escaped));
+  return message.toWellFormed().replaceAll(/[^ -$&-~]+/g, (escaped) => encodeURIComponent(escaped));
 }
