@@ -11,7 +11,7 @@ import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { clusterStatus, launchCluster, podNetns, teardownCluster, type RunningCluster } from "#cluster";
 import { leftovers } from "./leftovers.ts";
-import { root } from "./mesh.ts";
+import { curl, eventually, root } from "./mesh.ts";
 
 const run = promisify(execFile);
 const name = "e2e-cluster";
@@ -117,11 +117,18 @@ test("a Deployment's Pods are reached by name, by ClusterIP and from the machine
   assert.match(log, /Could not resolve host: nobody/);
 
   const address = cluster.published[0]?.address ?? "";
-  assert.match(await (await fetch(address)).text(), /^web-/);
+  // curl opens a connection of its own each time; one that is kept alive ends with the Pod behind it.
+  const answer = () => curl([address]);
+  await eventually("a Pod answers", async () =>
+    (await answer()).body.startsWith("web-") ? true : undefined,
+  );
   const [pod] = log.match(/^web-.*$/m) ?? [];
   await kubectl(["rollout", "restart", "deployment/web"]);
   await kubectl(["rollout", "status", "deployment/web", "--timeout=30s"]);
-  assert.notEqual((await (await fetch(address)).text()).trim(), pod);
+  await eventually("another Pod answers", async () => {
+    const { status, body } = await answer();
+    return status === 200 && body.trim() !== pod ? true : undefined;
+  });
   await kubectl(["rollout", "undo", "deployment/web"]);
   await kubectl(["rollout", "status", "deployment/web", "--timeout=30s"]);
 });
