@@ -1,0 +1,122 @@
+// What a proxy asks for, and what it says at the beginning of a stream that it holds from an earlier one.
+
+import type { ResourceType } from "#plan";
+import type { ProxyState } from "./proxy-state.ts";
+import { Subscription } from "./subscription.ts";
+import type { DeltaRequest } from "./wire.ts";
+
+/** Reads one proxy's requests into its state. */
+export class Claims {
+  readonly #state: ProxyState;
+  /** Wakes the others after a claim that is a verdict. */
+  readonly #flush: () => void;
+  /** Clusters sent before the stream's first request for endpoints, which will claim to hold theirs. */
+  readonly #endpointsDue: { has(name: string): boolean }[] = [];
+
+  constructor(state: ProxyState, flush: () => void) {
+    this.#state = state;
+    this.#flush = flush;
+  }
+
+  subscribe(request: DeltaRequest, type: ResourceType): Subscription {
+    const { subscriptions, tableHosts, nowMs } = this.#state;
+    let subscription = subscriptions.get(type);
+    const isFirst = subscription === undefined;
+    if (subscription === undefined) {
+      subscription = new Subscription();
+      subscriptions.set(type, subscription);
+      this.#firstRequest(request, type, subscription);
+    }
+    const hosts = subscriptions.get("virtualHost");
+    for (const name of request.subscribe) {
+      if (name === "*") {
+        askForAll(subscription);
+        continue;
+      }
+      subscription.names.add(name);
+      // A name that is asked for again is to be sent again; what a new stream says it holds is not.
+      const isHeld = request.initialVersions.has(name);
+      const isDue = type === "endpoint" && isHeld && this.#endpointsDue.some((due) => due.has(name));
+      if (isDue || !isHeld) subscription.held.delete(name);
+      if (!isFirst || !subscription.held.isOfBase(name)) subscription.recheck.add(name);
+      if (type === "route") tableHosts.tableAsked(name, isHeld, hosts, nowMs());
+    }
+    // What is held and not asked for is to be forgotten.
+    const { wildcard, held, names } = subscription;
+    if (isFirst && !wildcard && held.size !== names.size) subscription.recheckAll = true;
+    // Only the first request says what is held.
+    if (type === "endpoint") this.#endpointsDue.length = 0;
+    for (const name of request.unsubscribe) {
+      if (type === "route") tableHosts.tableLeft(name, hosts);
+      if (name === "*") subscription.wildcard = false;
+      subscription.names.delete(name);
+      if (!subscription.wildcard) subscription.held.delete(name);
+    }
+    return subscription;
+  }
+
+  /** Clusters are sent, and an EDS cluster's endpoints, which have its name, are to follow. */
+  clustersSent(clusters: ReadonlyMap<string, unknown>): void {
+    const endpoints = this.#state.subscriptions.get("endpoint");
+    if (endpoints === undefined) {
+      this.#endpointsDue.push(clusters);
+      return;
+    }
+    for (const name of clusters.keys()) {
+      if (!endpoints.names.has(name)) continue;
+      endpoints.held.delete(name);
+      endpoints.recheck.add(name);
+    }
+  }
+
+  #firstRequest(request: DeltaRequest, type: ResourceType, subscription: Subscription): void {
+    const { tableHosts, subscriptions, nowMs } = this.#state;
+    // As in the first versions of xDS, a first request without names asks for everything.
+    const asksForAll = request.subscribe.length === 0 || request.subscribe.includes("*");
+    if (asksForAll) askForAll(subscription);
+    // Envoy waits for the virtual hosts of each table, and not for an answer to this request.
+    if (request.initialVersions.size === 0 && asksForAll && type !== "virtualHost")
+      subscription.mustAnswerSinceMs = nowMs();
+    this.#state.wokenAtMs ??= nowMs();
+    if (request.initialVersions.size === 0) return;
+    const { initialVersions } = request;
+    const believed =
+      type === "virtualHost"
+        ? tableHosts.believed(initialVersions, subscriptions.get("route"))
+        : initialVersions;
+    this.#claimed(type, subscription, believed);
+    this.#flush();
+  }
+
+  /**
+   * What the proxy holds from an earlier stream. That is mostly what its first view serves: the proxy then keeps a
+   * pointer to that, and only what differs is looked at.
+   */
+  #claimed(type: ResourceType, subscription: Subscription, versions: ReadonlyMap<string, string>): void {
+    const { views, nowMs } = this.#state;
+    for (const view of views) {
+      if (!view.awaitsVerdict(type)) continue;
+      for (const [name, version] of versions) view.accept(type, name, version, undefined, nowMs());
+    }
+    const [view, ...others] = views;
+    subscription.held.adopt(versions);
+    if (view === undefined || view.isOnTrial(type)) {
+      subscription.held.moveTo(new Map());
+      subscription.recheckAll = true;
+      return;
+    }
+    for (const name of subscription.held.moveTo(view.versions(type))) subscription.recheck.add(name);
+    subscription.cursors.set(view, view.log(type).head);
+    for (const other of others) {
+      subscription.cursors.set(other, other.log(type).head);
+      for (const name of other.names(type)) subscription.recheck.add(name);
+    }
+    subscription.recheckAll = false;
+  }
+}
+
+function askForAll(subscription: Subscription): void {
+  if (subscription.wildcard) return;
+  subscription.wildcard = true;
+  subscription.recheckAll = true;
+}

@@ -1,0 +1,146 @@
+// What differs between what a proxy holds and what its views say now: the content of its next response.
+
+import { partsOfDiscovered, type ResourceType } from "#plan";
+import type { Fill } from "./fill.ts";
+import { LayeredMap } from "./layered-map.ts";
+import { newcomerWaitMs, responseBytesMax } from "./limits.ts";
+import type { ProxyState } from "./proxy-state.ts";
+import { toldAbsent, type SentResource, type Subscription } from "./subscription.ts";
+import { noHostsOf } from "./table-hosts.ts";
+
+export class Draft {
+  /** What all newcomers of the view get, besides `resources`. */
+  readonly fill: Fill | undefined;
+  readonly resources = new Map<string, SentResource>();
+  /** Removed names with the version held before. */
+  readonly removed = new Map<string, string | undefined>();
+  /** Whether something is held back until another proxy has tried it. */
+  waits = false;
+  readonly #state: ProxyState;
+  readonly #type: ResourceType;
+  readonly #subscription: Subscription;
+  #bytes: number;
+
+  constructor(state: ProxyState, type: ResourceType, subscription: Subscription, fill: Fill | undefined) {
+    this.#state = state;
+    this.#type = type;
+    this.#subscription = subscription;
+    this.fill = fill;
+    this.#bytes = fill?.body.length ?? 0;
+  }
+
+  get isEmpty(): boolean {
+    return this.fill === undefined && this.resources.size === 0 && this.removed.size === 0;
+  }
+
+  /** All that is sent. */
+  sent(): ReadonlyMap<string, SentResource> {
+    const { fill, resources } = this;
+    if (fill === undefined) return resources;
+    if (resources.size === 0) return fill.resources;
+    const all = new LayeredMap<SentResource>();
+    all.adopt(fill.resources);
+    for (const [name, sent] of resources) all.set(name, sent);
+    return all;
+  }
+
+  compareAll(names: Iterable<string>): void {
+    for (const name of names) {
+      if (this.fill === undefined || !this.fill.resources.has(name)) this.#compare(name);
+    }
+  }
+
+  /** Sends all that there is of tables that the proxy has just taken, each whole or not at all. */
+  compareDueTables(): void {
+    const { tableHosts, subscriptions, views } = this.#state;
+    const { held } = this.#subscription;
+    for (const name of tableHosts.leftHosts()) this.removed.set(name, undefined);
+    for (const table of tableHosts.takeDoubtful()) {
+      const holdsAny = held.keys().some((name) => partsOfDiscovered(name).table === table);
+      if (!holdsAny) this.removed.set(noHostsOf(table), undefined);
+    }
+    const ready = tableHosts.ready(subscriptions.get("route"));
+    if (ready.size === 0) return;
+    const names = new Map([...ready.keys()].map((table) => [table, new Set<string>()]));
+    for (const view of views) {
+      for (const name of view.names("virtualHost")) names.get(partsOfDiscovered(name).table)?.add(name);
+    }
+    for (const name of held.keys()) names.get(partsOfDiscovered(name).table)?.add(name);
+    for (const [table, sinceMs] of ready) this.#compareDueTable(table, sinceMs, names.get(table)!);
+  }
+
+  #compareDueTable(table: string, sinceMs: number, hosts: ReadonlySet<string>): void {
+    const state = this.#state;
+    if (!state.plansTable(noHostsOf(table))) return;
+    const waitedMs = state.nowMs() - sinceMs;
+    const isHeldBack = (name: string) => state.target("virtualHost", name).kind === "hold";
+    if (waitedMs < newcomerWaitMs && hosts.values().some(isHeldBack)) return;
+    state.tableHosts.settled(table);
+    for (const name of hosts) this.#compare(name);
+    const isEmpty = !hosts.values().some((name) => this.resources.has(name) || state.holdsHost(name));
+    if (isEmpty) this.removed.set(noHostsOf(table), undefined);
+  }
+
+  #compare(name: string): void {
+    const state = this.#state;
+    const type = this.#type;
+    const subscription = this.#subscription;
+    const held = subscription.held.get(name);
+    if (type === "virtualHost" && state.isNotNow(name)) return;
+    if (type === "route" && state.tableHosts.isUnclean(name)) {
+      subscription.recheck.add(name);
+      return;
+    }
+    if (!subscription.wants(name)) {
+      subscription.held.delete(name);
+      return;
+    }
+    const target = state.target(type, name);
+    if (target.kind === "hold") {
+      this.waits = true;
+      return;
+    }
+    if (target.kind === "keep" && held !== undefined) return;
+    if (target.kind !== "resource") {
+      this.#compareAbsent(name);
+      return;
+    }
+    const { resource, trial } = target;
+    state.forgetRefused(type, subscription, name, resource);
+    if (held === resource.version) return;
+    // On trial is only what no proxy has refused, or what is tried again.
+    if (trial === undefined && subscription.refused.get(name) === resource.version) return;
+    if (this.#bytes > 0 && this.#bytes + resource.bytes.length > responseBytesMax) {
+      subscription.recheck.add(name);
+      return;
+    }
+    this.#bytes += resource.bytes.length;
+    this.resources.set(name, { resource, trial, versionBefore: held });
+  }
+
+  #compareAbsent(name: string): void {
+    const state = this.#state;
+    const type = this.#type;
+    const subscription = this.#subscription;
+    const held = subscription.held.get(name);
+    state.forgetRefused(type, subscription, name, undefined);
+    if (held === toldAbsent) return;
+    // A wildcard's client knows nothing of a name that it never got.
+    if (held === undefined && !subscription.names.has(name)) return;
+    if (held !== undefined && state.mayBeNamedStill(type)) {
+      subscription.recheck.add(name);
+      return;
+    }
+    if (type === "virtualHost" && !state.plansTable(name)) {
+      // While an old listener still serves the table, it answers as before; with the table the virtual hosts go.
+      state.tableHosts.postpone(name, state.nowMs());
+      return;
+    }
+    if (type === "endpoint" && held !== undefined && !state.holdsCluster(name)) {
+      // Its cluster went before it, and with that Envoy's interest in the name: there is nobody to tell.
+      subscription.held.set(name, toldAbsent);
+      return;
+    }
+    this.removed.set(name, held);
+  }
+}

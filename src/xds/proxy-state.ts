@@ -1,0 +1,89 @@
+// What a session knows of its proxy: what it is entitled to, what it asked for and what it holds, and what follows from
+// these together.
+
+import type { EnvoyResource } from "#envoy";
+import { partsOfDiscovered, type ResourceType } from "#plan";
+import { Subscription, toldAbsent } from "./subscription.ts";
+import { isOfUnaskedTable, TableHosts } from "./table-hosts.ts";
+import { namedBy, type LiveView, type Subscriber, type Target } from "./view.ts";
+
+export class ProxyState {
+  readonly nowMs: () => number;
+  readonly subscriptions = new Map<ResourceType, Subscription>();
+  readonly tableHosts = new TableHosts();
+  /** The views that the proxy is entitled to. */
+  views: readonly LiveView[] = [];
+  /** Since when something that the proxy wants is other than what it holds, for reports. */
+  wokenAtMs: number | undefined;
+  /** The session, as its views see it. */
+  readonly #subscriber: Subscriber;
+
+  constructor(subscriber: Subscriber, nowMs: () => number) {
+    this.#subscriber = subscriber;
+    this.nowMs = nowMs;
+  }
+
+  get id(): string {
+    return this.#subscriber.id;
+  }
+
+  target(type: ResourceType, name: string): Target {
+    let target: Target = { kind: "absent" };
+    for (const view of this.views) {
+      target = view.target(type, name, this.#subscriber);
+      if (target.kind !== "absent") return target;
+    }
+    return target;
+  }
+
+  /** Whether a newcomer is to wait for the verdict of another proxy. */
+  isHeldBack(type: ResourceType): boolean {
+    return this.views.some((view) => view.holdsBack(type, this.#subscriber));
+  }
+
+  plansTable(host: string): boolean {
+    const { table } = partsOfDiscovered(host);
+    return table === "" || this.views.some((view) => view.entry("route", table) !== undefined);
+  }
+
+  holdsHost(name: string): boolean {
+    const held = this.subscriptions.get("virtualHost")?.held.get(name);
+    return held !== undefined && held !== toldAbsent;
+  }
+
+  holdsCluster(name: string): boolean {
+    const clusters = this.subscriptions.get("cluster");
+    return clusters === undefined || clusters.held.has(name);
+  }
+
+  /** Virtual hosts of a table that the proxy has not (yet): never sent, and what it says of them is kept in mind. */
+  isNotNow(host: string): boolean {
+    return this.tableHosts.isPostponed(host) || isOfUnaskedTable(host, this.subscriptions.get("route"));
+  }
+
+  /** Whether the proxy may still hold something that names a resource of this type which is to go. */
+  mayBeNamedStill(type: ResourceType): boolean {
+    if (this.views.some((view) => view.mayBeNamed(type))) return true;
+    return namedBy[type].some((naming) => {
+      const subscription = this.subscriptions.get(naming);
+      if (subscription === undefined) return false;
+      if (subscription.inFlight !== undefined || subscription.trialGroups.length > 0) return true;
+      if (subscription.recheckAll || subscription.recheck.size > 0) return true;
+      return this.views.some((view) => subscription.cursors.get(view) !== view.log(naming).head);
+    });
+  }
+
+  /** What was refused is remembered only as long as it is wanted. */
+  forgetRefused(
+    type: ResourceType,
+    subscription: Subscription,
+    name: string,
+    resource: EnvoyResource | undefined,
+  ): void {
+    const refused = subscription.refused.get(name);
+    if (refused === undefined || refused === resource?.version) return;
+    if (this.views.some((view) => view.entry(type, name)?.rejection?.version === refused)) return;
+    subscription.refused.delete(name);
+    if (subscription.refused.size === 0) subscription.lastRejection = undefined;
+  }
+}
