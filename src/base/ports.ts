@@ -21,6 +21,8 @@ export const ports = {
   ready: 15021,
   /** sidecar: DNS capture. */
   dns: 15053,
+  /** sidecar: Envoy's table of the mesh's names, which the agent asks; loopback only. */
+  dnsTable: 15054,
   /** sidecar and gateway: Envoy's raw Prometheus metrics. */
   envoyStats: 15090,
   /** east-west gateway: SNI passthrough. */

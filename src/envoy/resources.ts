@@ -14,6 +14,7 @@ import {
   type VirtualHostKey,
 } from "#plan";
 import { outboundCluster, wellKnownCluster } from "./cluster.ts";
+import { dnsTable } from "./dns-listener.ts";
 import { outboundEndpoints } from "./endpoint.ts";
 import { addedResource, patchedResource } from "./envoy-filter.ts";
 import { gatewayListener } from "./gateway-listener.ts";
@@ -73,6 +74,8 @@ function buildListener(read: Read, key: ListenerKey): Built {
   switch (key.kind) {
     case "virtual-outbound":
       return virtualOutbound(read, key);
+    case "dns-table":
+      return dnsTable(read, key);
     case "outbound":
       return outboundListener(read, key);
     case "virtual-inbound":

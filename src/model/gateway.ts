@@ -79,7 +79,7 @@ export const gatewayScopeOf = defineKeyedQuery<ProxyClass, GatewayScope>(
     namespace: proxy.namespace,
     labels: proxy.labels,
     addresses: instanceAddresses(proxy),
-    outbound: { ...read(outboundScopeOf, proxy), sidecar: "", unintercepted: true },
+    outbound: { ...read(outboundScopeOf, proxy), sidecar: "", unintercepted: true, dns: "none" },
   }),
   sameData,
 );

@@ -1,5 +1,5 @@
 export type { Proxy, ProxyClass } from "./proxy.ts";
-export { proxyClassText } from "./proxy.ts";
+export { dnsCaptureField, proxyClassText } from "./proxy.ts";
 export type { ExtAuthzService } from "./authorization-policy.ts";
 export { authorizationPoliciesOf, extAuthzServicesOf, policiesFor } from "./authorization-policy.ts";
 export type { DecidingPolicies, MtlsMode, MtlsModes, WorkloadPort } from "./peer-authentication.ts";
@@ -73,10 +73,15 @@ export {
   servicesOfHost,
   servicesOfNamespace,
   servicesOfPort,
+  wantsAutoAddresses,
 } from "./services.ts";
+export type { AddressPair } from "./auto-address.ts";
+export { chooseAddress, pairOf } from "./auto-address.ts";
+export type { DnsName } from "./dns-names.ts";
+export { dnsNamesOf } from "./dns-names.ts";
 export type { Endpoint } from "./endpoints.ts";
 export { addressesOf, endpointsOf, podFacts, serviceAccountsOf } from "./endpoints.ts";
-export type { Egress, Import, OutboundScope, Outlet, UnknownTraffic } from "./scope.ts";
+export type { DnsScope, Egress, Import, OutboundScope, Outlet, UnknownTraffic } from "./scope.ts";
 export {
   anyClient,
   anyOutlet,

@@ -1,5 +1,8 @@
 // A proxy as the control plane knows it after authentication: what it is entitled to is decided by these facts alone.
 
+/** The field of `ProxyClass.metadata` that says `true` where the sidecar answers its workload's DNS. */
+export const dnsCaptureField = "DNS_CAPTURE";
+
 /**
  * What makes two proxies want the same configuration. Addresses and pod names are deliberately absent: replicas of
  * one workload are one class. Filled from the Pod (not from what the proxy says) where a Pod is known.

@@ -5,7 +5,7 @@ import { defineKeyedQuery, defineQuery, sameData } from "#engine";
 import type { IstioEgressListener, Sidecar } from "#objects";
 import { fullHost, hostCovers, hostsMeet } from "./hosts.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
-import { proxyClassText, type ProxyClass } from "./proxy.ts";
+import { dnsCaptureField, proxyClassText, type ProxyClass } from "./proxy.ts";
 import { oldestFirst, selects } from "./selectors.ts";
 import {
   isExportedTo,
@@ -15,6 +15,7 @@ import {
   servicesOfNamespace,
 } from "./services.ts";
 import { everything, tables } from "./tables.ts";
+import { instanceAddresses } from "./workload.ts";
 
 export interface OutboundScope {
   readonly namespace: string;
@@ -27,7 +28,12 @@ export interface OutboundScope {
   readonly network: string;
   /** Listeners are bound to ports, since nothing captures the traffic. */
   readonly unintercepted: boolean;
+  /** Which names the proxy answers its workload for: none, or what the cluster's DNS does not know, or all. */
+  readonly dns: DnsScope;
 }
+
+/** A machine outside of the cluster may not reach the cluster's DNS: its proxy knows Kubernetes' Services as well. */
+export type DnsScope = "none" | "entries" | "all";
 
 /** A scope is part of most keys of the outbound side and never changes: its text is made once. */
 const scopeTexts = new WeakMap<OutboundScope, string>();
@@ -36,8 +42,8 @@ export function scopeText(scope: OutboundScope): string {
   let text = scopeTexts.get(scope);
   if (text === undefined) {
     const labels = Object.entries(scope.labels).toSorted(([a], [b]) => (a < b ? -1 : 1));
-    const { namespace, sidecar, locality, network, unintercepted } = scope;
-    text = JSON.stringify([namespace, sidecar, labels, locality, network, unintercepted]);
+    const { namespace, sidecar, locality, network, unintercepted, dns } = scope;
+    text = JSON.stringify([namespace, sidecar, labels, locality, network, unintercepted, dns]);
     scopeTexts.set(scope, text);
   }
   return text;
@@ -107,10 +113,16 @@ export const outboundScopeOf = defineKeyedQuery<ProxyClass, OutboundScope>(
       locality: proxy.locality,
       network: proxy.network,
       unintercepted: proxy.interception === "NONE",
+      dns: dnsScopeOf(proxy),
     };
   },
   sameData,
 );
+
+function dnsScopeOf(proxy: ProxyClass): DnsScope {
+  if (proxy.metadata[dnsCaptureField] !== "true") return "none";
+  return instanceAddresses(proxy).length > 0 ? "all" : "entries";
+}
 
 /** The egress listeners of a scope, those with a port first. */
 export const egressOf = defineKeyedQuery<OutboundScope, readonly Egress[]>(
@@ -182,6 +194,7 @@ export const anyClient: OutboundScope = {
   locality: "",
   network: "",
   unintercepted: false,
+  dns: "none",
 };
 
 const anyClientOutlet: Outlet = { scope: anyClient, port: 0 };

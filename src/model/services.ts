@@ -41,6 +41,8 @@ export interface MeshService {
   readonly created: string;
   /** Virtual addresses; may be CIDRs for a ServiceEntry. Empty for headless services. */
   readonly addresses: readonly string[];
+  /** Addresses that the mesh chose, since the ServiceEntry names none: for clients whose DNS the proxy answers. */
+  readonly autoAddresses: readonly string[];
   readonly resolution: Resolution;
   readonly external: boolean;
   readonly ports: readonly MeshPort[];
@@ -248,6 +250,7 @@ function ofService(
     objects: [refOf(row)],
     created: row.metadata.creationTimestamp ?? "",
     addresses: alias === "" ? addresses : [],
+    autoAddresses: [],
     resolution: alias !== "" ? "alias" : addresses.length === 0 ? "original-destination" : "endpoints",
     external: false,
     ports,
@@ -290,6 +293,7 @@ function ofServiceEntry(row: ServiceEntry, defaultExportTo: readonly string[] | 
     objects: [refOf(row)],
     created: row.metadata.creationTimestamp ?? "",
     addresses: (spec.addresses ?? []).map(withoutWholeLength),
+    autoAddresses: autoAddressesOf(row, host),
     resolution,
     external: spec.location !== "MESH_INTERNAL",
     ports,
@@ -316,9 +320,32 @@ function mergeEntries(entries: readonly MeshService[]): MeshService | undefined 
     ...first,
     objects: [first, ...alike].flatMap(({ objects }) => objects),
     addresses: [...new Set([first, ...alike].flatMap(({ addresses }) => addresses))],
+    autoAddresses: [...new Set([first, ...alike].flatMap(({ autoAddresses }) => autoAddresses))],
     ports: [...ports.values()],
     selects: first.selects || alike.some(({ selects }) => selects),
   };
+}
+
+/** The addresses that the leader wrote into the status, unless the entry has left the condition under which they hold. */
+function autoAddressesOf(row: ServiceEntry, host: string): readonly string[] {
+  if (!wantsAutoAddresses(row)) return [];
+  return (row.status?.addresses ?? []).flatMap(({ value, host: owner }) =>
+    owner === host && value !== undefined ? [value] : [],
+  );
+}
+
+/**
+ * Whether the mesh chooses addresses for the hosts of a ServiceEntry, as Istio does: it names none itself, its clients do
+ * not go to addresses of their own choice, and its label does not say no. Hosts with a wildcard never get any.
+ */
+export function wantsAutoAddresses({ metadata, spec }: ServiceEntry): boolean {
+  const label = metadata.labels?.["networking.istio.io/enable-autoallocate-ip"] ?? "";
+  return (
+    (spec?.addresses ?? []).length === 0 &&
+    (spec?.resolution ?? "NONE") !== "NONE" &&
+    spec?.resolution !== "DYNAMIC_DNS" &&
+    label.toLowerCase() !== "false"
+  );
 }
 
 /** A range of one address is that address: it gets a listener of its own. */

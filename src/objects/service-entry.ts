@@ -4,7 +4,12 @@ import type { KubeObject } from "./object.ts";
 import type { SidecarWorkloadSelector } from "./sidecar.ts";
 import type { WorkloadEntrySpec } from "./workload-entry.ts";
 
-export type ServiceEntry = KubeObject<ServiceEntrySpec>;
+export type ServiceEntry = KubeObject<ServiceEntrySpec, ServiceEntryStatus>;
+
+export interface ServiceEntryStatus {
+  /** Addresses that the mesh chose for hosts that name none. */
+  readonly addresses?: readonly ServiceEntryAddress[];
+}
 
 export interface ServiceEntrySpec {
   readonly hosts: readonly string[];

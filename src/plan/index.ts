@@ -6,6 +6,7 @@ export { planOf } from "./plan-of.ts";
 export type {
   ClientFacts,
   ClusterKey,
+  DnsTableKey,
   EndpointKey,
   KeyOf,
   ListenerKey,

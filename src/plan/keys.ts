@@ -1,7 +1,7 @@
 // Keys of resources: everything that a resource's bytes depend on beside the facts it reads. A key carries resolved
 // names (which DestinationRules apply), never the proxy that asks, so that views share bytes.
 
-import type { Labels, Outlet } from "#model";
+import type { Labels, OutboundScope, Outlet } from "#model";
 import type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
 import type {
   InboundClusterKey,
@@ -87,8 +87,15 @@ export interface OutboundListenerKey {
   readonly client?: ClientFacts;
 }
 
+/** `dns`: the names that a sidecar answers its workload for. */
+export interface DnsTableKey {
+  readonly kind: "dns-table";
+  readonly scope: OutboundScope;
+}
+
 export type ListenerKey =
   | VirtualOutboundKey
+  | DnsTableKey
   | OutboundListenerKey
   | InboundListenerKey
   | VirtualInboundKey

@@ -180,10 +180,11 @@ interface Spot {
 }
 
 /** Where connections to a service arrive: its addresses; its pods, when it is headless; or anywhere. */
-function spotsOf(read: Read, { service, port }: Wish, bind: string): Spot[] {
+function spotsOf(read: Read, { service, port, outlet }: Wish, bind: string): Spot[] {
   if (bind !== "") return [{ bind, ranges: [] }];
-  if (service.addresses.length > 0) {
-    return service.addresses.map((address) =>
+  const addresses = addressesFor(service, outlet.scope);
+  if (addresses.length > 0) {
+    return addresses.map((address) =>
       address.includes("/") ? { bind: wildcardAddress, ranges: [address] } : { bind: address, ranges: [] },
     );
   }
@@ -192,6 +193,11 @@ function spotsOf(read: Read, { service, port }: Wish, bind: string): Spot[] {
   if (service.registry === "External" && pods.length === 0 && !service.selects)
     return [{ bind: wildcardAddress, ranges: [] }];
   return pods.map((address) => ({ bind: address, ranges: [] }));
+}
+
+/** The addresses that the mesh chose count only for clients to whom the proxy tells them. */
+function addressesFor({ addresses, autoAddresses }: MeshService, { dns }: OutboundScope): readonly string[] {
+  return addresses.length > 0 || dns === "none" ? addresses : autoAddresses;
 }
 
 function place(
@@ -238,7 +244,8 @@ function streamPart(read: Read, { outlet, service, port, protocol }: Wish, spot:
     port: service.ports.length === 1 ? (service.ports[0]?.port ?? port) : port,
     tls: isTls(protocol),
     ranges: spot.ranges,
-    bySni: spot.ranges.length > 0 || (service.addresses.length === 0 && spot.bind === wildcardAddress),
+    bySni:
+      spot.ranges.length > 0 || (addressesFor(service, scope).length === 0 && spot.bind === wildcardAddress),
     routing: read(streamRoutesFor, { outlet, host }),
     rules: read(rulesFor, {
       client: scope.namespace,

@@ -29,6 +29,7 @@ import {
 import {
   outboundClusterName,
   stableText,
+  type DnsTableKey,
   type OutboundClusterKey,
   type VirtualOutboundKey,
   type WellKnownClusterKey,
@@ -58,7 +59,11 @@ export function planOutbound(read: Read, { scope, delivery }: OutboundView): Pla
     ...emptyPlan,
     cluster: [wellKnownClusters, ...clusters.map(({ cluster }) => cluster)].filter(hasEntries),
     endpoint: clusters.map(({ endpoint }) => endpoint).filter(hasEntries),
-    listener: [read(virtualOutbound, scope), ...ports.map(({ listener }) => listener)].filter(hasEntries),
+    listener: [
+      read(virtualOutbound, scope),
+      read(dnsTable, scope),
+      ...ports.map(({ listener }) => listener),
+    ].filter(hasEntries),
     route: tables.map(({ route }) => route).filter(hasEntries),
     virtualHost: tables.flatMap(({ virtualHost }) => virtualHost ?? []).filter(hasEntries),
   };
@@ -79,6 +84,16 @@ const virtualOutbound = defineKeyedQuery<OutboundScope, Chunk>(
     if (scope.unintercepted) return { id: "virtual", entries: [] };
     const key: VirtualOutboundKey = { kind: "virtual-outbound", unknownTo: read(unknownCluster, scope) };
     return { id: "virtual", entries: [{ name: "virtualOutbound", key }] };
+  },
+  sameData,
+);
+
+const dnsTable = defineKeyedQuery<OutboundScope, Chunk>(
+  "dnsTableChunk",
+  scopeText,
+  (_read, scope) => {
+    const key: DnsTableKey = { kind: "dns-table", scope };
+    return { id: "dns", entries: scope.dns === "none" ? [] : [{ name: "dns", key }] };
   },
   sameData,
 );

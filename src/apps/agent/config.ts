@@ -96,6 +96,8 @@ export interface AgentConfig {
   readonly probes: Readonly<Record<string, AppProbe>>;
   /** Where the application serves its own metrics; absent when it has none. */
   readonly appMetricsUrl: string | undefined;
+  /** Whether the workload's DNS is captured to the agent, and what becomes of names that the mesh does not know. */
+  readonly dns: { readonly capture: boolean; readonly unknownNames: "forward" | "refuse" };
   readonly ports: AgentPorts;
   readonly paths: AgentPaths;
 }
@@ -164,6 +166,10 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
     probes:
       parseJson<Record<string, AppProbe>>(env["ISTIO_KUBE_APP_PROBERS"], "ISTIO_KUBE_APP_PROBERS") ?? {},
     appMetricsUrl: appMetricsUrl(env["ISTIO_PROMETHEUS_ANNOTATIONS"]),
+    dns: {
+      capture: role === "sidecar" && env["ISTIO_META_DNS_CAPTURE"] === "true",
+      unknownNames: unknownNamesOf(env["DNS_UNKNOWN_NAMES"]),
+    },
     ports: portsOf(env, proxyConfig),
     paths: pathsOf(env, proxyConfig, inputs.envoyPath),
   };
@@ -178,6 +184,12 @@ function portsOf(env: Environment, proxyConfig: ProxyConfig): AgentPorts {
     ready: numberOf(env["ENVOY_STATUS_PORT"], ports.ready),
     envoyStats: numberOf(env["ENVOY_PROMETHEUS_PORT"], ports.envoyStats),
   };
+}
+
+function unknownNamesOf(text: string | undefined): "forward" | "refuse" {
+  if (text === undefined || text === "" || text === "forward") return "forward";
+  if (text === "refuse") return "refuse";
+  throw new ConfigError(`DNS_UNKNOWN_NAMES is "${text}"; forward or refuse is expected`);
 }
 
 /** Istio's places, where the injector mounts them; the variables are for tests and for machines without Kubernetes. */

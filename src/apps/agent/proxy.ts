@@ -5,11 +5,12 @@ import type { Http2Server } from "node:http2";
 import type { Server } from "node:http";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Clock, Logger } from "#base";
+import { ports, type Clock, type Logger } from "#base";
 import { EnvoyAdmin } from "./admin.ts";
 import { renderBootstrap } from "./bootstrap.ts";
 import { fetchCertificate } from "./ca-client.ts";
 import { parseConfig, parseDownward, type AgentConfig } from "./config.ts";
+import { DnsProxy } from "./dns.ts";
 import { drain } from "./drain.ts";
 import { envoyArgs, EnvoySupervisor } from "./envoy.ts";
 import { createStreamServer } from "./grpc.ts";
@@ -67,6 +68,7 @@ class ProxyAgent {
   #rootPem = "";
   #status: Server | undefined;
   #sds: Http2Server | undefined;
+  #dns: DnsProxy | undefined;
   #draining = false;
   #rootTimer: NodeJS.Timeout | undefined;
 
@@ -101,6 +103,7 @@ class ProxyAgent {
     this.#followRoot();
     this.#rotator.start();
     this.#listenSecrets();
+    this.#listenDns();
     this.#status = createStatusServer({
       config: this.#config,
       log: this.#log,
@@ -132,6 +135,7 @@ class ProxyAgent {
     clearInterval(this.#rootTimer);
     this.#status?.close();
     this.#sds?.close();
+    this.#dns?.close();
     rmSync(this.#config.paths.sdsSocket, { force: true });
     process.exit(code);
   }
@@ -149,6 +153,24 @@ class ProxyAgent {
     this.#sds = createStreamServer(secretPaths(this.#secrets));
     this.#sds.on("error", (error) => this.#fail("the socket for secrets cannot be opened", error));
     this.#sds.listen(sdsSocket, () => this.#envoy.start());
+  }
+
+  #listenDns(): void {
+    const { dns, dnsDomain } = this.#config;
+    if (!dns.capture) return;
+    this.#dns = new DnsProxy({
+      port: ports.dns,
+      tablePort: ports.dnsTable,
+      servers: [...readIfThere("/etc/resolv.conf").matchAll(/^nameserver\s+(\S+)/gm)].map(
+        ([, server = ""]) => server,
+      ),
+      serverPort: 53,
+      // `default.svc.cluster.local` lies in the cluster's own domain.
+      ownDomains: [dnsDomain.replace(/^.*?\.svc\./, "")],
+      unknownNames: dns.unknownNames,
+      log: this.#log,
+    });
+    this.#dns.listen().catch((error: Error) => this.#fail("the DNS port cannot be opened", error));
   }
 
   #fetch(): ReturnType<typeof fetchCertificate> {

@@ -4,6 +4,7 @@
 import type { Message } from "#envoy";
 import { labels as labelNames, annotations as annotationNames } from "#objects";
 import {
+  dnsCaptureField,
   environmentRow,
   environmentTable,
   defaultEnvironment,
@@ -59,7 +60,7 @@ export function admitProven(options: AdmissionOptions) {
       throw denied(`the token is bound to pod ${caller.podName} and not to ${nodeId.pod}`);
     if (caller.podUid !== undefined && pod.metadata.uid !== undefined && caller.podUid !== pod.metadata.uid)
       throw denied(`the token is bound to an earlier pod ${nodeId.pod}`);
-    return { id, proxyClass: classOf(options.engine, nodeId, pod, envoyVersionOf(node)) };
+    return { id, proxyClass: classOf(options.engine, nodeId, pod, saidBy(node)) };
   };
 }
 
@@ -70,7 +71,7 @@ export function admitUnproven(options: AdmissionOptions) {
     const nodeId = knownNode(id);
     return {
       id,
-      proxyClass: classOf(options.engine, nodeId, await podOf(options, nodeId), envoyVersionOf(node)),
+      proxyClass: classOf(options.engine, nodeId, await podOf(options, nodeId), saidBy(node)),
     };
   };
 }
@@ -80,7 +81,7 @@ export function classAgain(engine: Engine, id: string, before: ProxyClass): Prox
   const nodeId = parseNodeId(id);
   const pod = nodeId === undefined ? undefined : engine.rows(tables.Pod).get(podKey(nodeId));
   if (nodeId === undefined || pod === undefined) return undefined;
-  return classOf(engine, nodeId, pod, before.envoyVersion);
+  return classOf(engine, nodeId, pod, before);
 }
 
 async function callerOf(
@@ -118,7 +119,21 @@ async function podOf({ awaitPod }: AdmissionOptions, nodeId: NodeId): Promise<Po
   return pod;
 }
 
-function classOf(engine: Engine, nodeId: NodeId, pod: Pod, envoyVersion: string): ProxyClass {
+/** The few things that a proxy itself says and that entitle it to nothing. */
+interface Said {
+  readonly envoyVersion: string;
+  readonly metadata: ProxyClass["metadata"];
+}
+
+function saidBy(node: Message): Said {
+  const { fields } = (node["metadata"] ?? {}) as {
+    readonly fields?: Readonly<Record<string, { readonly stringValue?: string }>>;
+  };
+  const captures = fields?.[dnsCaptureField]?.stringValue === "true";
+  return { envoyVersion: envoyVersionOf(node), metadata: captures ? { [dnsCaptureField]: "true" } : {} };
+}
+
+function classOf(engine: Engine, nodeId: NodeId, pod: Pod, { envoyVersion, metadata }: Said): ProxyClass {
   const environment = engine.rows(environmentTable).get(environmentRow) ?? defaultEnvironment;
   const labels = pod.metadata.labels ?? {};
   const mode = pod.metadata.annotations?.[annotationNames.interceptionMode];
@@ -133,7 +148,7 @@ function classOf(engine: Engine, nodeId: NodeId, pod: Pod, envoyVersion: string)
     dnsDomain: `${nodeId.namespace}.svc.${environment.clusterDomain}`,
     interception: mode === "TPROXY" || mode === "NONE" ? mode : "REDIRECT",
     envoyVersion,
-    metadata: {},
+    metadata,
   };
 }
 

@@ -17,6 +17,7 @@ import { planOf, viewsOf, type View } from "#plan";
 import type { InjectionMesh } from "#inject";
 import { admissionProblems } from "#objects";
 import { AdsServer, adsPath, Batcher, GrpcServer, Mesh, type MeshReports, type ProxyStatus } from "#xds";
+import { AddressAllocator } from "./address-allocator.ts";
 import { admitProven, admitUnproven, classAgain, type AdmissionOptions } from "./admission.ts";
 import { loadAuthority, type StoredAuthority } from "./authority-store.ts";
 import { createCertificateMethod, createCertificatePath } from "./ca-method.ts";
@@ -60,6 +61,7 @@ export class ControlPlane {
   readonly #writer: RateLimitedWriter;
   readonly #rejections: RejectionWriter | undefined;
   readonly #gatewayApi: GatewayApiWriter | undefined;
+  readonly #addresses: AddressAllocator | undefined;
   readonly #batcher: Batcher;
   readonly #mesh: Mesh<ProxyClass, View>;
   readonly #inputs: Inputs;
@@ -94,6 +96,12 @@ export class ControlPlane {
         clock,
         log,
         revision: settings.revision,
+      });
+      this.#addresses = new AddressAllocator({
+        engine: this.#engine,
+        client: this.#client,
+        writer: this.#writer,
+        log,
       });
     }
     this.#batcher = new Batcher({ clock, publish: (changes) => this.#publish(changes) });
@@ -327,7 +335,10 @@ export class ControlPlane {
   /** Resolves when the whole picture is in. */
   #startSource(): Promise<void> {
     const { settings, clock, random, log } = this.#options;
-    const changed: Inputs["changed"] = (set, removed) => this.#inputs.changed(set, removed);
+    const changed: Inputs["changed"] = (set, removed) => {
+      this.#inputs.changed(set, removed);
+      this.#addresses?.changed(set, removed);
+    };
     if (settings.source.kind === "directory") {
       const source = new DirectorySource({ path: settings.source.path, log, changed });
       source.start();
@@ -466,6 +477,7 @@ export class ControlPlane {
       changed: (leading) => {
         roots.setLeading(leading);
         this.#gatewayApi?.setLeading(leading);
+        this.#addresses?.setLeading(leading);
       },
     });
     this.#onRootChanged.push(
