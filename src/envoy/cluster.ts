@@ -21,6 +21,7 @@ import { outboundClusterName, type OutboundClusterKey, type WellKnownClusterKey 
 import type { ClientTLSSettings } from "#objects";
 import { objectPath } from "./object-path.ts";
 import { durationMsOf } from "./duration.ts";
+import { dynamicDiscovery } from "./dynamic-forward.ts";
 import { loadAssignment, speaksMutualTls } from "./endpoint.ts";
 import { durationOf, structOf, typed, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
@@ -99,6 +100,7 @@ function discovery(
 ): Message | undefined {
   if (key.toOriginal || loadBalancer?.simple === "PASSTHROUGH")
     return { type: "ORIGINAL_DST", lbPolicy: "CLUSTER_PROVIDED" };
+  if (service.resolution === "dynamic-dns") return dynamicDiscovery;
   if (service.resolution === "endpoints" || service.resolution === "original-destination") {
     return {
       type: "EDS",

@@ -13,6 +13,7 @@ import {
 } from "#plan";
 import type { RouteDestination } from "#objects";
 import { durationMsOf } from "./duration.ts";
+import { dynamicHttpFilter, dynamicSniFilter } from "./dynamic-forward.ts";
 import {
   httpConnectionManager,
   httpInspector,
@@ -62,9 +63,7 @@ export function outboundListener(read: Read, key: OutboundListenerKey): EnvoyRes
   const name = `${key.bind}_${key.port}`;
   const chains = distinct(
     key.parts.flatMap((part) =>
-      part.kind === "http"
-        ? [httpChain(settings, name, part.route)]
-        : streamChains(read, settings, key, part),
+      part.kind === "http" ? [httpChain(settings, name, part)] : streamChains(read, settings, key, part),
     ),
   );
   const matchAll = chains.find(isMatchAll);
@@ -128,7 +127,9 @@ function distinct(chains: readonly Chain[]): Chain[] {
   });
 }
 
-function httpChain(settings: FilterSettings, listener: string, route: string): Chain {
+type HttpPart = Extract<OutboundPart, { readonly kind: "http" }>;
+
+function httpChain(settings: FilterSettings, listener: string, { route, dynamic }: HttpPart): Chain {
   return {
     match: { http: true, serverNames: [], ranges: [] },
     message: {
@@ -141,7 +142,7 @@ function httpChain(settings: FilterSettings, listener: string, route: string): C
           side: "client",
           statPrefix: `outbound_${listener};`,
           routes: { kind: "named", name: route },
-          policyFilters: [meshHttpAlpnFilter],
+          policyFilters: [meshHttpAlpnFilter, ...(dynamic === true ? [dynamicHttpFilter] : [])],
         }),
       ],
     },
@@ -269,11 +270,13 @@ function ownChain(read: Read, settings: FilterSettings, part: StreamPart): Chain
   const serverNames = part.tls && part.bySni ? [host] : [];
   const policy = policyFor(read(mergedRule, part.rules.join(",")), "", part.port);
   const cluster = outboundClusterName(part.port, "", host);
+  const bySni = read(serviceOf, part.service)?.resolution === "dynamic-dns";
   return {
     match: { http: false, serverNames, ranges: part.ranges },
     message: {
       ...chainMatch(serverNames, part.ranges),
       filters: [
+        ...(bySni ? [dynamicSniFilter(part.port)] : []),
         tcpProxy(settings, {
           side: "client",
           statPrefix: cluster,

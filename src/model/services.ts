@@ -15,6 +15,8 @@ export type Resolution =
   /** Envoy resolves names by DNS. */
   | "dns"
   | "dns-round-robin"
+  /** Envoy resolves the name that a request or a connection carries. */
+  | "dynamic-dns"
   /** The client has picked an address; Envoy goes there. */
   | "original-destination"
   /** Another name for a service. */
@@ -270,7 +272,7 @@ const resolutions: Readonly<Record<string, Resolution>> = {
   STATIC: "endpoints",
   DNS: "dns",
   DNS_ROUND_ROBIN: "dns-round-robin",
-  DYNAMIC_DNS: "dns",
+  DYNAMIC_DNS: "dynamic-dns",
 };
 
 function ofServiceEntry(row: ServiceEntry, defaultExportTo: readonly string[] | undefined): MeshService[] {

@@ -56,7 +56,12 @@ export interface ClientFacts {
 /** What takes connections of one address and port. */
 export type OutboundPart =
   /** Everything that looks like HTTP goes to a route table. */
-  | { readonly kind: "http"; readonly route: string }
+  | {
+      readonly kind: "http";
+      readonly route: string;
+      /** Some host of the table is looked up as requests name it. */
+      readonly dynamic?: true;
+    }
   /** Connections to one service. */
   | {
       readonly kind: "stream";

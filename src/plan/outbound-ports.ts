@@ -97,6 +97,8 @@ interface Slot {
   readonly tables: Map<string, Outlet>;
   /** The protocols that came first: databases that speak first do not share a listener. */
   readonly protocols: Set<Protocol>;
+  /** Some service of it is looked up as requests name it. */
+  dynamic: boolean;
   /** Laid out by an egress listener of its own: services of other listeners must not join. */
   locked: boolean;
 }
@@ -219,11 +221,13 @@ function place(
       parts: [],
       tables: new Map(),
       protocols: new Set(),
+      dynamic: false,
       locked: false,
     };
     slots.set(spot.bind, slot);
   }
   slot.protocols.add(protocol);
+  if (service.resolution === "dynamic-dns") slot.dynamic = true;
   if (how !== "http") slot.parts.push(streamPart(read, wish, spot));
   if (how === "tcp") return;
   const route = how === "auto" && spot.bind !== wildcardAddress ? `${service.host}:${port}` : String(port);
@@ -278,7 +282,9 @@ function plannedListener(
       bind: slot.bind,
       port,
       bindToPort: slot.bindToPort,
-      parts: slot.parts,
+      parts: slot.dynamic
+        ? slot.parts.map((part) => (part.kind === "http" ? { ...part, dynamic: true } : part))
+        : slot.parts,
       unknownTo,
       ...(routed ? { client: { namespace: scope.namespace, labels: scope.labels } } : {}),
     },

@@ -1,0 +1,47 @@
+// Hosts that are looked up as requests name them (ServiceEntries with DYNAMIC_DNS): Envoy's dynamic forward proxy. A
+// virtual host or a chain's SNI has checked the name against the entry's wildcard before it gets here.
+
+import { typed, wrapped, type Message } from "./proto/api.ts";
+
+/** One cache for all: filters and clusters that share a cache have to describe it alike. */
+const cacheName = "mesh";
+/** Names of one wildcard are chosen by clients: beyond this many the next requests get 503 until some are forgotten. */
+const hostsMax = 1_024;
+
+const dnsCacheConfig: Message = {
+  name: cacheName,
+  dnsLookupFamily: "V4_PREFERRED",
+  maxHosts: wrapped(hostsMax),
+};
+
+/** The cluster's type and what goes with it. */
+export const dynamicDiscovery: Message = {
+  lbPolicy: "CLUSTER_PROVIDED",
+  clusterType: {
+    name: "envoy.clusters.dynamic_forward_proxy",
+    typedConfig: typed("envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig", {
+      dnsCacheConfig,
+      // A DestinationRule may name a server name of its own, as for any other cluster.
+      allowInsecureClusterOptions: true,
+    }),
+  },
+};
+
+/** Looks a request's host up before it is routed on; leaves requests to other clusters alone. */
+export const dynamicHttpFilter: Message = {
+  name: "envoy.filters.http.dynamic_forward_proxy",
+  typedConfig: typed("envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig", {
+    dnsCacheConfig,
+  }),
+};
+
+/** The same for a connection's SNI; it goes before the TCP proxy. */
+export function dynamicSniFilter(port: number): Message {
+  return {
+    name: "envoy.filters.network.sni_dynamic_forward_proxy",
+    typedConfig: typed("envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig", {
+      dnsCacheConfig,
+      portValue: port,
+    }),
+  };
+}
