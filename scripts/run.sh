@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs one verb of the project, after whatever set-up it lacks: `sh scripts/run.sh start|test|check|scores|bench|generate|setup [arguments]`.
+# Runs one verb of the project, after whatever set-up it lacks: `sh scripts/run.sh start|test|check|scores|conformance|bench|generate|setup [arguments]`.
 # Needs only a POSIX shell, Node 20 or later, npm and Python 3. The set-up brings the rest (scripts/setup.sh says what).
 set -eu
 
@@ -8,7 +8,7 @@ cd "$root"
 
 verb=${1:-}
 if [ -z "$verb" ]; then
-  echo "usage: sh scripts/run.sh start|test|check|scores|bench|generate|setup [arguments]" >&2
+  echo "usage: sh scripts/run.sh start|test|check|scores|conformance|bench|generate|setup [arguments]" >&2
   exit 2
 fi
 shift
@@ -29,6 +29,10 @@ case "$verb" in
     "$node" scripts/build.ts
     exec "$node" scripts/test.ts "$@"
     ;;
+  conformance)
+    "$node" scripts/build.ts
+    exec "$node" scripts/conformance.ts "$@"
+    ;;
   check | scores | generate)
     exec "$node" "scripts/$verb.ts" "$@"
     ;;
@@ -37,7 +41,7 @@ case "$verb" in
     exec "$node" bench/main.ts "$@"
     ;;
   *)
-    echo "run.sh: no verb '$verb'; there are start, test, check, scores, bench, generate, setup" >&2
+    echo "run.sh: no verb '$verb'; there are start, test, check, scores, conformance, bench, generate, setup" >&2
     exit 2
     ;;
 esac

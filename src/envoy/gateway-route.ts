@@ -9,6 +9,7 @@ import {
   hostCovers,
   hostsForNamespace,
   httpRoutesOf,
+  isGenerated,
   mergedGatewayOf,
   readMesh,
   selects,
@@ -45,6 +46,7 @@ export function gatewayRoute(read: Read, { scope, name }: GatewayRouteKey): Envo
   if (servers === undefined || first === undefined) return undefined;
   const hosts = new Map<string, Host>();
   for (const server of servers) addServer(read, scope, server, hosts);
+  isolate(servers, neighboursOf(read, scope, first), hosts);
   const ordered = [...hosts.values()].toSorted((a, b) =>
     bySpecificity(a.domains[0] ?? "", b.domains[0] ?? ""),
   );
@@ -77,7 +79,37 @@ function addServer(read: Read, scope: GatewayScope, server: MergedServer, hosts:
     }
   }
   if (!redirects) return;
-  for (const name of server.hosts) hostOf(hosts, name.slice(name.indexOf("/") + 1), server).redirects = true;
+  for (const name of domainsOf(server)) hostOf(hosts, name, server).redirects = true;
+}
+
+/** The servers of the table's listener, the table's own among them. */
+function neighboursOf(read: Read, scope: GatewayScope, server: MergedServer): readonly MergedServer[] {
+  const { listeners } = read(mergedGatewayOf, scope);
+  return listeners.find(({ servers }) => servers.includes(server))?.servers ?? [];
+}
+
+/**
+ * Listeners of the Gateway API are walls: a request for one of them is none of a broader one's, though no route takes it (404). With
+ * TLS the server name has chosen the listener: a request for another one has come the wrong way (421), as with a connection that a
+ * client uses for several hosts. Gateways of Istio's API have no such rule.
+ */
+function isolate(own: readonly MergedServer[], all: readonly MergedServer[], hosts: Map<string, Host>): void {
+  const walled = own.filter(({ gateway }) => isGenerated(gateway));
+  for (const server of walled)
+    for (const name of domainsOf(server)) if (name !== "*") hostOf(hosts, name, server);
+  if (walled.length === 0 || own[0]?.kind !== "https") return;
+  const others = all.filter((one) => one.kind === "https" && isGenerated(one.gateway) && !own.includes(one));
+  for (const server of others)
+    for (const name of domainsOf(server)) {
+      if (hosts.has(name)) continue;
+      const host = hostOf(hosts, name, server);
+      host.routes.push({ match: { prefix: "/" }, directResponse: { status: 421 } });
+      host.sources.push("misdirected");
+    }
+}
+
+function domainsOf({ hosts }: MergedServer): readonly string[] {
+  return hosts.map((host) => host.slice(host.indexOf("/") + 1));
 }
 
 function hostOf(hosts: Map<string, Host>, domain: string, server: MergedServer): Host {

@@ -221,6 +221,21 @@ test("a failing container restarts at once and then with a pause, and its last l
   assert.match(await kubectl(["logs", "crash", "--previous"]), /life/);
 });
 
+test("kubectl exec carries input, both outputs and the exit code", async () => {
+  const containers = [{ name: "main", image: "busybox", command: ["sleep", "600"] }];
+  await kubectl(["apply", "-f", "-"], podYaml("tool", { containers }));
+  await kubectl(["wait", "--for=condition=Ready", "pod/tool", "--timeout=20s"]);
+  assert.equal(await kubectl(["exec", "-i", "tool", "--", "sort"], "b\na\n"), "a\nb\n");
+  const long = await kubectl(["exec", "tool", "--", "sh", "-c", "seq 1 50000"]);
+  assert.equal(long.length, 288_894);
+  const failed = await kubectl(["exec", "tool", "--", "sh", "-c", "echo out; echo err >&2; exit 3"]).catch(
+    (error: { code: number; stdout: string; stderr: string }) => error,
+  );
+  assert.ok(typeof failed === "object");
+  assert.deepEqual([failed.code, failed.stdout], [3, "out\n"]);
+  assert.match(failed.stderr, /err/);
+});
+
 test("an unknown image is a reason to wait, not a failure of the node", async () => {
   await kubectl(
     ["apply", "-f", "-"],

@@ -4,6 +4,7 @@
 import { parseArgs } from "node:util";
 import { details, ratings, reviews, type ServiceOptions } from "./backends.ts";
 import { runClient } from "./client.ts";
+import { advancedHelp, runAdvancedClient, runAdvancedServer } from "./echo/advanced.ts";
 import { echoHelp, runEcho } from "./echo/program.ts";
 import { httpbin } from "./httpbin.ts";
 import { productpage } from "./productpage.ts";
@@ -21,6 +22,7 @@ const defaultPort: Readonly<Record<string, number>> = { httpbin: 8080 };
 const help = `usage: demo <program> [flags]
   productpage|details|reviews|ratings|httpbin [--version v1] [--port 9080]
   ${echoHelp}
+  ${advancedHelp}
   client --url URL [--rate 10] [--seconds 10] [--header name:value] [--timeout-ms 15000]
     sends requests at a rate and prints a JSON report: sent, failed, outcomes, p50Ms, p99Ms, failures
     example: demo client --url http://productpage:9080/productpage --rate 200 --seconds 30`;
@@ -36,6 +38,11 @@ async function main(): Promise<number> {
     await runEcho(args);
     return 0;
   }
+  if (program === "echo-advanced") {
+    await runAdvancedServer(args);
+    return 0;
+  }
+  if (program === "echo-client") return runAdvancedClient(args);
   if (program === "client") return client(args);
   console.error(help);
   return program === "--help" || program === "help" ? 0 : 2;

@@ -182,7 +182,7 @@ describe("who may ask the API server", () => {
     assert.equal(strict.code, 400);
   });
 
-  it("what is lacking says so: 404 for no such path, 501 for exec, 405 for a verb that is not there", async () => {
+  it("what is lacking says so: 404 for no such path, 501 for attach, 405 for a verb that is not there", async () => {
     await cluster.server.store.create("pods", pod("lacking"));
     assert.equal((await ask(cluster, "/api/v1/submarines", { client: admin })).code, 404);
     assert.equal((await ask(cluster, "/api/v1/pods/%ff", { client: admin })).code, 400);
@@ -199,7 +199,12 @@ describe("who may ask the API server", () => {
       method: "POST",
     });
     assert.equal(exec.code, 501);
-    assert.match(stringOf(exec.body["message"]), /not offered by the standalone cluster/);
+    const attach = await ask(cluster, "/api/v1/namespaces/default/pods/lacking/attach", {
+      client: admin,
+      method: "POST",
+    });
+    assert.equal(attach.code, 501);
+    assert.match(stringOf(attach.body["message"]), /not offered by the standalone cluster/);
     const review = await ask(cluster, "/apis/authentication.k8s.io/v1/tokenreviews", { client: admin });
     assert.equal(review.code, 405);
   });

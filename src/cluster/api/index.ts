@@ -16,6 +16,7 @@ export type {
 } from "./store.ts";
 export type { ApiServer, ApiServerOptions, ListenAt } from "./server.ts";
 export { startApiServer } from "./server.ts";
+export type { ExecAsk, ExecProcess, ExecProvider } from "./http/exec.ts";
 export type { LogAsk, LogsProvider } from "./http/subresources.ts";
 export type { ResolveService } from "./admission/webhooks.ts";
 export { startGarbageCollector } from "./controllers/garbage.ts";

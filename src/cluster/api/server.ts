@@ -19,7 +19,8 @@ import { startGarbageCollector } from "./controllers/garbage.ts";
 import { startNamespaces } from "./controllers/namespaces.ts";
 import { Database } from "./database.ts";
 import { ApiError } from "./errors.ts";
-import { requestListener } from "./http/serve.ts";
+import type { ExecProvider } from "./http/exec.ts";
+import { requestListener, upgradeListener } from "./http/serve.ts";
 import type { LogsProvider } from "./http/subresources.ts";
 import { localStore } from "./local-store.ts";
 import { Objects } from "./objects.ts";
@@ -43,6 +44,7 @@ export interface ApiServerOptions {
   /** Default https://kubernetes.default.svc.cluster.local. */
   readonly issuer?: string;
   readonly logs?: LogsProvider;
+  readonly exec?: ExecProvider;
   /** Where a webhook's Service is reached; by default at a ready endpoint of its EndpointSlices. */
   readonly resolveService?: ResolveService;
   /** Whether the garbage collector and the namespace controllers run in here too. Default true. */
@@ -89,6 +91,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
       tokens,
       authorizer,
       logs: options.logs,
+      exec: options.exec,
       clock,
       log,
       closing: closing.signal,
@@ -186,6 +189,7 @@ async function listenAll(
         },
         serve,
       );
+      server.on("upgrade", upgradeListener(serve));
       await listen(server, at);
       servers.push(server);
     }

@@ -65,6 +65,10 @@ export async function runCluster(options: ClusterProcessOptions): Promise<Cluste
     log: log.child({ part: "api" }),
     serviceCidr: plan.serviceCidr,
     logs: (ask) => agent?.logs(logRequest(ask), ask.signal),
+    exec: (ask) => {
+      if (agent === undefined) throw new Error("the node has not started yet");
+      return agent.exec(ask);
+    },
   });
   const store = api.store;
   await ensureOwnServices(store, plan);

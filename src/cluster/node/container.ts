@@ -1,7 +1,7 @@
 // One container under runc. `runc run` stays in the foreground as the container's parent: it hands on signals, and its exit code is
 // the container's. A container's identity is `<pod key>.<container>.<attempt>`.
 
-import { spawn, type ChildProcess } from "node:child_process";
+import { spawn, type ChildProcess, type ChildProcessWithoutNullStreams } from "node:child_process";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -25,6 +25,8 @@ export interface RunningContainer {
   signal(signal: "SIGTERM" | "SIGKILL"): void;
   /** Runs a command inside; resolves with its output, throws CommandError when it fails or takes longer than `timeoutMs`. */
   exec(command: readonly string[], timeoutMs: number): Promise<string>;
+  /** Starts a command inside, with its streams. */
+  spawn(command: readonly string[]): ChildProcessWithoutNullStreams;
 }
 
 const pidPollMs = 5;
@@ -67,6 +69,7 @@ export async function startContainer(
       if (signal === "SIGTERM") child.kill("SIGTERM");
       else killQuietly(pid);
     },
+    spawn: (command) => spawn("runc", ["--root", runcRoot, "exec", id, ...command], { stdio: "pipe" }),
     async exec(command, timeoutMs) {
       if (life.over) throw new CommandError(command.join(" "), null, "the container is not running");
       return run("runc", ["--root", runcRoot, "exec", id, ...command], { timeoutMs });

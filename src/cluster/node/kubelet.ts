@@ -1,11 +1,11 @@
 // The node: runs the Pods that are bound to it, and answers for their logs.
 
-import type { ClusterStore, WatchEvent } from "../api/index.ts";
+import type { ClusterStore, ExecAsk, ExecProcess, WatchEvent } from "../api/index.ts";
 import type { Pod, Volume } from "../types.ts";
 import type { NodeContext } from "./context.ts";
 import { readLog, type LogRequest } from "./logs.ts";
 import { PodWorker } from "./pod.ts";
-import { logPathOf } from "./slot.ts";
+import { logPathOf, type ContainerSlot } from "./slot.ts";
 
 export interface ContainerLogRequest extends LogRequest {
   readonly namespace: string;
@@ -74,17 +74,34 @@ export class NodeAgent {
     }
   }
 
+  #slotOf(namespace: string, pod: string, container: string): { worker: PodWorker; slot: ContainerSlot } {
+    const worker = [...this.#workers.values()].find(
+      (one) => one.pod.metadata.namespace === namespace && one.pod.metadata.name === pod,
+    );
+    const slot = worker?.slot(container);
+    if (worker === undefined || slot === undefined)
+      throw new Error(`container "${container}" of pod "${pod}" is not on this node`);
+    return { worker, slot };
+  }
+
+  /** Starts a command in a container. Throws with one sentence when the container does not run here. */
+  exec({ namespace, pod, container, command }: ExecAsk): ExecProcess {
+    const running = this.#slotOf(namespace, pod, container).slot.running;
+    if (running === undefined) throw new Error(`container "${container}" of pod "${pod}" is not running`);
+    const child = running.spawn(command);
+    const exited = new Promise<number>((resolve) => {
+      child.once("error", () => resolve(126));
+      child.once("close", (code) => resolve(code ?? 137));
+    });
+    const { stdin, stdout, stderr } = child;
+    return { stdin, stdout, stderr, exited, kill: () => void child.kill("SIGTERM") };
+  }
+
   /**
    * A container's log as text chunks. Throws with one sentence when there is no such container here or it has no log yet.
    */
   logs(request: ContainerLogRequest, signal?: AbortSignal): AsyncGenerator<string> {
-    const worker = [...this.#workers.values()].find(
-      (one) => one.pod.metadata.namespace === request.namespace && one.pod.metadata.name === request.pod,
-    );
-    const slot = worker?.slot(request.container);
-    if (worker === undefined || slot === undefined) {
-      throw new Error(`container "${request.container}" of pod "${request.pod}" is not on this node`);
-    }
+    const { worker, slot } = this.#slotOf(request.namespace, request.pod, request.container);
     if (request.previous === true) {
       if (slot.restartCount === 0) {
         throw new Error(

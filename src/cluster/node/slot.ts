@@ -85,6 +85,11 @@ export class ContainerSlot implements SlotState {
     return this.#running !== undefined;
   }
 
+  /** Undefined while the container does not run. */
+  get running(): RunningContainer | undefined {
+    return this.#running;
+  }
+
   get logPath(): string {
     return logPathOf(this.#context, this.#pod, this.container.name, this.#attempts);
   }

@@ -144,7 +144,7 @@ function wishesOf(url: string): { readonly status: number; readonly delayMs: num
 
 /** One empty message and status 0, whatever the method. */
 function answerGrpc(response: Http2ServerResponse): void {
-  response.writeHead(200, { "content-type": "application/grpc" });
+  response.writeHead(200, { "content-type": "application/grpc", "x-echo-hostname": hostname() });
   response.addTrailers({ "grpc-status": "0" });
   response.end(Buffer.from([0, 0, 0, 0, 0]));
 }

@@ -5,6 +5,7 @@ import type { Access } from "../auth/rbac.ts";
 import type { UserInfo, WriteContext } from "../context.ts";
 import { ApiError, badRequest } from "../errors.ts";
 import { isRecord, stringOf } from "../json.ts";
+import type { Upgrade } from "./exec.ts";
 import { parseProtobuf } from "./protobuf.ts";
 import { parseBody } from "../object-checks.ts";
 
@@ -56,6 +57,8 @@ export class Call {
   readonly query: URLSearchParams;
   /** Ends when the client goes or the server closes. */
   readonly signal: AbortSignal;
+  /** The connection, when the client wants to use it for another protocol. */
+  readonly upgrade: Upgrade | undefined;
   readonly #warnings: string[] = [];
 
   constructor(parts: {
@@ -64,6 +67,7 @@ export class Call {
     user: UserInfo;
     url: URL;
     signal: AbortSignal;
+    upgrade: Upgrade | undefined;
   }) {
     this.request = parts.request;
     this.response = parts.response;
@@ -71,6 +75,7 @@ export class Call {
     this.path = parts.url.pathname;
     this.query = parts.url.searchParams;
     this.signal = parts.signal;
+    this.upgrade = parts.upgrade;
   }
 
   get method(): string {

@@ -1,6 +1,7 @@
 // The way of every request: who is it, may they, what do they want, and the answer, also when something is wrong.
 
-import type { IncomingMessage, ServerResponse } from "node:http";
+import { ServerResponse, type IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import type { Clock, Logger } from "#base";
 import { authenticate } from "../auth/authenticate.ts";
 import type { Authorizer, Access } from "../auth/rbac.ts";
@@ -17,6 +18,7 @@ import {
 import type { Objects, Target } from "../objects.ts";
 import { Call, accessOf, parseRoute, verbOf } from "./call.ts";
 import type { Route } from "./call.ts";
+import type { ExecProvider, Upgrade } from "./exec.ts";
 import { serveDiscovery } from "./discovery.ts";
 import { serveOpenApi } from "./openapi.ts";
 import { serveObjects } from "./resources.ts";
@@ -29,6 +31,7 @@ export interface ServeParts {
   readonly tokens: TokenIssuer;
   readonly authorizer: Authorizer;
   readonly logs: LogsProvider | undefined;
+  readonly exec: ExecProvider | undefined;
   readonly clock: Clock;
   readonly log: Logger;
   /** Aborts when the server closes. */
@@ -50,17 +53,30 @@ const version = {
 /** The listener for an HTTPS server. */
 export function requestListener(
   parts: ServeParts,
-): (request: IncomingMessage, response: ServerResponse) => void {
-  return (request, response) => {
+): (request: IncomingMessage, response: ServerResponse, upgrade?: Upgrade) => void {
+  return (request, response, upgrade) => {
     const gone = new AbortController();
     response.on("close", () => gone.abort());
     // A client that breaks off needs no answer; without a listener the error would end the process.
     request.on("error", () => gone.abort());
     response.on("error", () => gone.abort());
     const signal = AbortSignal.any([gone.signal, parts.closing]);
-    void serve(parts, request, response, signal).catch((error: unknown) =>
+    void serve(parts, request, response, signal, upgrade).catch((error: unknown) =>
       answerError(parts, request, response, error),
     );
+  };
+}
+
+/** The listener for requests that ask for another protocol: most of them are answered like any other. */
+export function upgradeListener(
+  listener: ReturnType<typeof requestListener>,
+): (request: IncomingMessage, socket: Socket, head: Buffer) => void {
+  return (request, socket, head) => {
+    const response = new ServerResponse(request);
+    response.shouldKeepAlive = false;
+    response.assignSocket(socket);
+    response.on("finish", () => socket.end());
+    listener(request, response, { socket, head });
   };
 }
 
@@ -93,12 +109,13 @@ async function serve(
   request: IncomingMessage,
   response: ServerResponse,
   signal: AbortSignal,
+  upgrade: Upgrade | undefined,
 ): Promise<void> {
   const caller = await authenticate(request, parts.tokens);
   if (!caller) throw unauthorized();
   const user = impersonated(parts.authorizer, caller, request);
   const url = new URL(request.url ?? "/", "https://cluster");
-  const call = new Call({ request, response, user, url, signal });
+  const call = new Call({ request, response, user, url, signal, upgrade });
   const route = parseRoute(url.pathname);
   if (!route) return servePath(parts, call, user);
   const access = accessOf(call, route);

@@ -11,6 +11,7 @@ import type { TokenIssuer } from "../auth/tokens.ts";
 import type { ApiObject } from "../store.ts";
 import { deleteOptionsOf } from "./call.ts";
 import type { Call, Route } from "./call.ts";
+import { serveExec, type ExecProvider } from "./exec.ts";
 import { requireObject } from "./resources.ts";
 
 /** What a node is asked for when somebody reads a container's log. */
@@ -41,19 +42,21 @@ export interface SubresourceParts {
   readonly objects: Objects;
   readonly tokens: TokenIssuer;
   readonly logs: LogsProvider | undefined;
+  readonly exec: ExecProvider | undefined;
 }
 
 type Serve = (call: Call, parts: SubresourceParts, route: Route, target: Target) => Promise<void>;
 
 const served: Readonly<Record<string, Serve>> = {
   "pods/log": serveLog,
+  "pods/exec": servePodExec,
   "pods/binding": serveBinding,
   "pods/eviction": serveEviction,
   "namespaces/finalize": serveFinalize,
   "serviceaccounts/token": serveToken,
 };
 
-const absent = ["exec", "attach", "portforward", "proxy", "ephemeralcontainers", "resize"];
+const absent = ["attach", "portforward", "proxy", "ephemeralcontainers", "resize"];
 
 export async function serveSubresource(
   call: Call,
@@ -70,6 +73,20 @@ export async function serveSubresource(
     throw notOffered(`${target.kind.plural}/${route.subresource} is not offered by the standalone cluster`);
   }
   throw noSuchPath();
+}
+
+async function servePodExec(
+  call: Call,
+  parts: SubresourceParts,
+  route: Route,
+  target: Target,
+): Promise<void> {
+  if (call.method !== "GET" && call.method !== "POST") throw methodNotAllowed(target.kind, call.method);
+  const pod = requireObject(parts.objects, target, route.name);
+  const container = chosenContainer(call, pod);
+  if (!parts.exec) throw notOffered("no node runs here, so there are no containers");
+  const place = { namespace: target.namespace, pod: route.name, container };
+  serveExec(call.request, call.response, call.upgrade, call.query, place, parts.exec);
 }
 
 async function serveScale(
