@@ -65,6 +65,9 @@ function addNewerFields(): void {
   );
   tcpProxy.add(new protobuf.Field("upstreamConnectMode", 21, "UpstreamConnectMode"));
   tcpProxy.add(new protobuf.Field("maxEarlyDataBytes", 22, "google.protobuf.UInt32Value"));
+  root
+    .lookupType("envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget")
+    .add(new protobuf.Field("budgetInterval", 3, "google.protobuf.Duration"));
 }
 
 /** Validation and documentation options are not read by anyone here; only what shapes the wire stays. */

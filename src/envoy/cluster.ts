@@ -17,7 +17,12 @@ import {
   type MeshService,
   type Protocol,
 } from "#model";
-import { outboundClusterName, type OutboundClusterKey, type WellKnownClusterKey } from "#plan";
+import {
+  clusterNameOf,
+  passthroughClusterName,
+  type OutboundClusterKey,
+  type WellKnownClusterKey,
+} from "#plan";
 import type { ClientTLSSettings } from "#objects";
 import { objectPath } from "./object-path.ts";
 import { durationMsOf } from "./duration.ts";
@@ -46,9 +51,16 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
   const rule = read(mergedRule, key.rules.join(","));
   const policy = policyFor(rule, key.subset, key.port);
   const defaults = readPoolDefaults(read);
-  const name = outboundClusterName(key.port, key.subset, service.host);
+  const name = clusterNameOf(key);
   const places = discovery(read, key, service, policy);
   if (places === undefined) return undefined;
+  const metadata = { filterMetadata: clusterMetadata(service, key) };
+  if (key.passthrough === true) {
+    const balancing = commonBalancing(policy, key.locality !== "");
+    const outliers = outlierFields(policy.outlierDetection);
+    const message = { name, ...places, ...poolFields(policy, defaults), ...outliers, ...balancing, metadata };
+    return resource("cluster", name, message, originsOf(service, key));
+  }
   const security = securityOf(read, { key, service, protocol, policy, defaults });
   const message: Message = {
     name,
@@ -58,7 +70,7 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
     ...outlierFields(policy.outlierDetection),
     ...commonBalancing(policy, key.locality !== ""),
     ...withProxyProtocol(security.sockets, policy.proxyProtocol?.version),
-    metadata: { filterMetadata: clusterMetadata(service, key) },
+    metadata,
   };
   return resource("cluster", name, message, originsOf(service, key));
 }
@@ -106,7 +118,7 @@ function discovery(
       type: "EDS",
       edsClusterConfig: {
         edsConfig: { ads: {}, initialFetchTimeout: durationOf(0), resourceApiVersion: "V3" },
-        serviceName: outboundClusterName(key.port, key.subset, service.host),
+        serviceName: clusterNameOf(key),
       },
       ...balancerFields(loadBalancer),
     };
@@ -226,7 +238,7 @@ function explicitSecurity(read: Read, secured: Secured, tls: ClientTLSSettings):
 
 /** The SNI by which gateways between networks recognise the service; dots where a cluster's name has bars. */
 function meshServerName({ port, subset }: OutboundClusterKey, host: string): string {
-  return `outbound_.${port}_.${subset}_.${host}`;
+  return passthroughClusterName(port, subset, host);
 }
 
 /** A server's filter chains are chosen by these: they say "mesh", and what is inside. */

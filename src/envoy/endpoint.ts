@@ -11,7 +11,7 @@ import {
   type Endpoint,
   type MergedRule,
 } from "#model";
-import { outboundClusterName, type OutboundClusterKey } from "#plan";
+import { clusterNameOf, type OutboundClusterKey } from "#plan";
 import type { LocalityLoadBalancerSetting } from "#objects";
 import { structOf, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
@@ -37,9 +37,10 @@ export function loadAssignment(
       endpoint.servicePort === key.port &&
       endpoint.healthy &&
       isUsable(endpoint.address) &&
-      selects(labels, endpoint.labels),
+      selects(labels, endpoint.labels) &&
+      // What passes through unread has to be proven by whoever ends it.
+      (key.passthrough !== true || speaksMutualTls(read, endpoint)),
   );
-  const host = key.service.slice(key.service.indexOf("/") + 1);
   const near = nearness(read, key, rule);
   const groups = Map.groupBy(found, ({ locality }) => locality);
   const localities = [...groups.keys()].toSorted().map((locality) => {
@@ -48,7 +49,7 @@ export function loadAssignment(
   });
   const shaped = shape(localities, near);
   return {
-    clusterName: outboundClusterName(key.port, key.subset, host),
+    clusterName: clusterNameOf(key),
     endpoints: shaped.map(({ locality, members, weight, priority }) => ({
       ...(locality === "" ? {} : { locality: localityMessage(locality) }),
       lbEndpoints: members.map((endpoint) => lbEndpoint(endpoint, speaksMutualTls(read, endpoint))),

@@ -12,6 +12,7 @@ export interface FilterSettings extends AccessLogSettings {
     readonly gatewayTopology?: {
       readonly numTrustedProxies?: number;
       readonly forwardClientCertDetails?: string;
+      readonly proxyProtocol?: object;
     };
   };
 }
@@ -29,6 +30,8 @@ export interface HttpConnectionManager {
 
 /** Streams that one peer may have open on one connection; beyond it the peer waits. */
 const streamsPerConnectionMax = 1024;
+/** HTTP/1.0 knows requests without a Host. No service has this name, so they go where unknown hosts go. */
+const hostOfHttp10 = "http10.invalid";
 /** Istio's own default of Envoy's one hour, for connections without any stream. */
 const idleTimeoutMs = 3_600_000;
 /** Bytes read from a TCP client before the upstream connection, while its TLS handshake runs. */
@@ -56,6 +59,8 @@ export function httpConnectionManager(settings: FilterSettings, manager: HttpCon
       proxy_100Continue: true,
       upgradeConfigs: [{ upgradeType: "websocket" }],
       commonHttpProtocolOptions: { idleTimeout: durationOf(idleTimeoutMs) },
+      // Old clients are answered, and not told to upgrade.
+      httpProtocolOptions: { acceptHttp_10: true, defaultHostForHttp_10: hostOfHttp10 },
       http2ProtocolOptions: { maxConcurrentStreams: wrapped(streamsPerConnectionMax) },
       // Long polls and streams are the application's business; routes carry the time-outs.
       streamIdleTimeout: durationOf(0),
@@ -114,6 +119,12 @@ export function routeSource(name: string): Message {
 export const originalDestination: Message = {
   name: "envoy.filters.listener.original_dst",
   typedConfig: typed("envoy.extensions.filters.listener.original_dst.v3.OriginalDst"),
+};
+
+/** The load balancer before a gateway says whose connection it is. Connections without that header are refused. */
+export const proxyProtocol: Message = {
+  name: "envoy.filters.listener.proxy_protocol",
+  typedConfig: typed("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"),
 };
 
 /** Under TPROXY the application sees its caller's own address; the mark lets the answers back to the proxy. */

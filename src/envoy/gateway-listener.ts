@@ -12,10 +12,11 @@ import {
   type MergedServer,
   type RouteFacts,
 } from "#model";
-import type { GatewayListenerKey } from "#plan";
+import { coversService, passthroughClusters, type GatewayListenerKey } from "#plan";
 import {
   httpConnectionManager,
   meshHttpAlpnFilter,
+  proxyProtocol,
   tcpProxy,
   tlsInspector,
   type FilterSettings,
@@ -28,7 +29,7 @@ import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
 import { readRbac } from "./rbac-input.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
-import { serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
+import { meshAlpn, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
 
 /** How long a client may take for its TLS handshake: slow ones must not pile up at the edge. */
 const handshakeTimeoutMs = 15_000;
@@ -56,7 +57,7 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
   const edge: Edge = {
     read,
     scope,
-    settings: readFilterSettings(read),
+    settings: settingsFor(readFilterSettings(read), scope),
     tls: readMeshTls(read),
     rbac: readRbac(read, scope),
     listenerName: name,
@@ -68,7 +69,10 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
     name,
     address: { socketAddress: { address: listener.bind, portValue: listener.port } },
     trafficDirection: "OUTBOUND",
-    listenerFilters: inspects ? [tlsInspector()] : [],
+    listenerFilters: [
+      ...(edge.settings.defaultConfig?.gatewayTopology?.proxyProtocol === undefined ? [] : [proxyProtocol]),
+      ...(inspects ? [tlsInspector()] : []),
+    ],
     // A client that connects and says nothing is cut off.
     listenerFiltersTimeout: durationOf(15_000),
     // One by one, so that a burst is spread over the workers.
@@ -92,10 +96,12 @@ function chainsOf(edge: Edge, servers: readonly MergedServer[]): Chain[] {
         return [httpChain(edge, server, [server])];
       case "passthrough":
         return passthroughChains(edge, server);
+      case "auto-passthrough":
+        return autoPassthroughChains(edge, server);
       case "tcp":
       case "tls-terminating":
         return tcpChains(edge, server);
-      default:
+      case "http":
         return [];
     }
   });
@@ -111,9 +117,8 @@ function distinct(chains: readonly Chain[]): Chain[] {
     for (const name of left) taken.add(name);
     if (left.length === wanted.length) return [one];
     if (left.length === 0) return [];
-    return [
-      { ...one, serverNames: left, message: { ...one.message, filterChainMatch: { serverNames: left } } },
-    ];
+    const match = { ...(one.message["filterChainMatch"] as Message | undefined), serverNames: left };
+    return [{ ...one, serverNames: left, message: { ...one.message, filterChainMatch: match } }];
   });
 }
 
@@ -164,6 +169,33 @@ function passthroughChains(edge: Edge, server: MergedServer): Chain[] {
       }),
     ),
   );
+}
+
+/**
+ * Mutual TLS between networks: the SNI is the cluster's name. Only what offers a protocol of the mesh is let in, and only
+ * endpoints that demand mutual TLS are behind it, so that nobody reaches a workload without a certificate. Who may is
+ * for the workload to say: nothing can be read here.
+ */
+function autoPassthroughChains({ read, scope, settings }: Edge, server: MergedServer): Chain[] {
+  const { entries } = read(passthroughClusters, scope).cluster;
+  return entries.flatMap(({ name, key }) => {
+    if (!server.hosts.some((host) => coversService(host, key.service))) return [];
+    const message: Message = {
+      metadata: { filterMetadata: { istio: structOf({ config: objectPath("gateway", server.gateway) }) } },
+      filterChainMatch: { serverNames: [name], applicationProtocols: meshAlpn.all },
+      filters: [tcpProxy(settings, { side: "gateway", statPrefix: name, to: { kind: "cluster", name } })],
+      transportSocketConnectTimeout: durationOf(handshakeTimeoutMs),
+    };
+    return [{ message, serverNames: [name], tls: false, origins: [server.object] }];
+  });
+}
+
+/** What the Pod says of where its gateway stands goes before what the mesh says. */
+function settingsFor(settings: FilterSettings, { topology }: GatewayScope): FilterSettings {
+  if (topology === undefined) return settings;
+  const { defaultConfig } = settings;
+  const gatewayTopology = { ...defaultConfig?.gatewayTopology, ...topology };
+  return { ...settings, defaultConfig: { ...defaultConfig, gatewayTopology } };
 }
 
 function chain(

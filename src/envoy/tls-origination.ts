@@ -75,7 +75,13 @@ function validation(
   if (secret === undefined) return { validationContext: { systemRootCerts: {}, matchTypedSubjectAltNames } };
   return {
     combinedValidationContext: {
-      defaultValidationContext: { matchTypedSubjectAltNames },
+      defaultValidationContext: {
+        matchTypedSubjectAltNames,
+        // With credentials the Secret carries the list.
+        ...(tls.caCrl === undefined || tls.caCrl === "" || (tls.credentialName ?? "") !== ""
+          ? {}
+          : { crl: { filename: tls.caCrl } }),
+      },
       validationContextSdsSecretConfig: secret,
     },
   };

@@ -102,6 +102,7 @@ export function serverTls(settings: ServerTLSSettings, mesh: MeshTls, terminates
         protocolOf(settings.minProtocolVersion),
         protocolOf(settings.maxProtocolVersion) ?? "TLSv1_3",
         settings.cipherSuites,
+        settings.ecdhCurves,
       ),
       tlsCertificateSdsSecretConfigs: certificateSecrets(settings),
       ...validationOf(settings, validateClient),
@@ -202,6 +203,10 @@ function validationOf(settings: ServerTLSSettings, validateClient: boolean): Mes
         verifyCertificateSpki: settings.verifyCertificateSpki ?? [],
         verifyCertificateHash: settings.verifyCertificateHash ?? [],
         ...(settings.insecureSkipVerify === true ? { trustChainVerification: "ACCEPT_UNTRUSTED" } : {}),
+        // A file beside the proxy, as its certificates are; with credentials the Secret's `ca.crl` is the list.
+        ...(settings.caCrl === undefined || settings.caCrl === "" || credentialNames(settings).length > 0
+          ? {}
+          : { crl: { filename: settings.caCrl } }),
       },
       validationContextSdsSecretConfig: caSecret(settings),
     },
@@ -225,6 +230,7 @@ function tlsParameters(
   min: string | undefined,
   max: string,
   cipherSuites: readonly string[] | undefined = undefined,
+  ecdhCurves: readonly string[] = [],
 ): Message {
   return {
     // Never below 1.2 unless a Gateway asks for it by name: Envoy's own default differs between client and server.
@@ -232,5 +238,6 @@ function tlsParameters(
       min === undefined || min === "TLS_AUTO" ? "TLSv1_2" : min.replace("TLSV", "TLSv"),
     tlsMaximumProtocolVersion: max,
     ...(cipherSuites === undefined ? {} : { cipherSuites }),
+    ...(ecdhCurves.length === 0 ? {} : { ecdhCurves }),
   };
 }

@@ -60,6 +60,7 @@ export function poolFields(policy: PortPolicy, defaults: PoolDefaults): Message 
                 retryBudget: {
                   budgetPercent: { value: budget.percent ?? 20 },
                   minRetryConcurrency: wrapped(budget.minRetryConcurrency ?? 3),
+                  ...duration("budgetInterval", budget.budgetInterval),
                 },
               }),
         },

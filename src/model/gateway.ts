@@ -5,7 +5,7 @@
 
 import type { ObjectRef } from "#base";
 import { defineKeyedQuery, sameData } from "#engine";
-import type { Gateway, GatewayServer, ServerTLSSettings } from "#objects";
+import type { Gateway, GatewayServer, ServerTLSSettings, Topology } from "#objects";
 import {
   gatewayRef,
   gatewayServiceAnnotation,
@@ -26,6 +26,8 @@ export interface GatewayScope extends WorkloadKey {
   readonly addresses: readonly string[];
   /** What it may see of the mesh: everything that is exported to its namespace; Sidecars are not for routers. */
   readonly outbound: OutboundScope;
+  /** Where the proxy stands, if its Pod says so. */
+  readonly topology?: Topology;
 }
 
 /** One server of one Gateway on one port of the proxy. */
@@ -74,18 +76,20 @@ export interface MergedGateway {
 export const gatewayScopeOf = defineKeyedQuery<ProxyClass, GatewayScope>(
   "gatewayScopeOf",
   (proxy) =>
-    `${workloadText(proxy)} ${JSON.stringify([proxy.locality, proxy.network, instanceAddresses(proxy)])}`,
+    `${workloadText(proxy)} ${JSON.stringify([proxy.locality, proxy.network, instanceAddresses(proxy), proxy.topology])}`,
   (read, proxy) => ({
     namespace: proxy.namespace,
     labels: proxy.labels,
     addresses: instanceAddresses(proxy),
     outbound: { ...read(outboundScopeOf, proxy), sidecar: "", unintercepted: true, dns: "none" },
+    ...(proxy.topology === undefined ? {} : { topology: proxy.topology }),
   }),
   sameData,
 );
 
 export function gatewayScopeText(scope: GatewayScope): string {
-  return `${workloadText(scope)} ${scope.addresses.join()} ${scopeText(scope.outbound)}`;
+  const topology = scope.topology === undefined ? "" : JSON.stringify(scope.topology);
+  return `${workloadText(scope)} ${scope.addresses.join()} ${scopeText(scope.outbound)}${topology}`;
 }
 
 /** On a Service: Gateways name the proxy's own ports, not this Service's. */

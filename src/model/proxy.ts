@@ -1,5 +1,7 @@
 // A proxy as the control plane knows it after authentication: what it is entitled to is decided by these facts alone.
 
+import type { Topology } from "#objects";
+
 /** The field of `ProxyClass.metadata` that says `true` where the sidecar answers its workload's DNS. */
 export const dnsCaptureField = "DNS_CAPTURE";
 
@@ -23,6 +25,8 @@ export interface ProxyClass {
   readonly interception: "REDIRECT" | "TPROXY" | "NONE";
   /** Envoy's version as it says it, e.g. "1.40.0"; "" when unknown. */
   readonly envoyVersion: string;
+  /** Of routers: what their Pods say of the load balancers before them. */
+  readonly topology?: Topology;
   /** Ports of the workload that the kubelet probes directly and capture leaves alone, and the like, by metadata name. */
   readonly metadata: Readonly<Record<string, string>>;
 }

@@ -3,16 +3,21 @@
 
 import { defineKeyedQuery, sameData, type Read } from "#engine";
 import {
+  anyOutlet,
   gatewayScopeOf,
   gatewayScopeText,
   gatewayServices,
+  hostCovers,
   isGenerated,
   mergedGatewayOf,
+  serviceOf,
+  visibleNamespaces,
+  visibleServices,
   type GatewayScope,
   type MergedServer,
 } from "#model";
 import type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
-import type { WellKnownClusterKey } from "./keys.ts";
+import { clusterNameOf, type OutboundClusterKey, type WellKnownClusterKey } from "./keys.ts";
 import { serviceClusterChunks } from "./outbound.ts";
 import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
 import type { GatewayView } from "./views.ts";
@@ -20,11 +25,12 @@ import type { GatewayView } from "./views.ts";
 export function planGateway(read: Read, view: GatewayView): Plan {
   const scope = read(gatewayScopeOf, view.proxy);
   const clusters = read(gatewayClusters, scope);
+  const passing = read(passthroughClusters, scope);
   const servers = read(serverChunks, scope);
   return {
     ...emptyPlan,
-    cluster: [blackHole, clusters.cluster],
-    endpoint: [clusters.endpoint],
+    cluster: [blackHole, clusters.cluster, passing.cluster],
+    endpoint: [clusters.endpoint, passing.endpoint],
     listener: [servers.listener],
     route: [servers.route],
     secret: [servers.secret],
@@ -42,6 +48,47 @@ const gatewayClusters = defineKeyedQuery<GatewayScope, { readonly cluster: Chunk
   (read, scope) => serviceClusterChunks(read, "gateway", scope.outbound, read(gatewayServices, scope)),
   sameData,
 );
+
+/** What a server of mode AUTO_PASSTHROUGH leads to: every service of the mesh under its hosts, by SNI alone. */
+export const passthroughClusters = defineKeyedQuery<
+  GatewayScope,
+  { readonly cluster: Chunk<OutboundClusterKey>; readonly endpoint: Chunk<OutboundClusterKey> }
+>(
+  "passthroughClusters",
+  gatewayScopeText,
+  (read, scope) => {
+    const hosts = read(mergedGatewayOf, scope).listeners.flatMap(({ servers }) =>
+      servers.flatMap((server) => (server.kind === "auto-passthrough" ? server.hosts : [])),
+    );
+    const services = hosts.length === 0 ? [] : servicesUnder(read, scope, hosts);
+    const { cluster, endpoint } = serviceClusterChunks(read, "passthrough", scope.outbound, services);
+    const passing = ({ entries }: Chunk): Chunk<OutboundClusterKey> => ({
+      id: "passthrough",
+      entries: entries.map(({ key }) => {
+        const passed: OutboundClusterKey = { ...(key as OutboundClusterKey), passthrough: true };
+        return { name: clusterNameOf(passed), key: passed };
+      }),
+    });
+    return { cluster: passing(cluster), endpoint: passing(endpoint) };
+  },
+  sameData,
+);
+
+function servicesUnder(read: Read, scope: GatewayScope, hosts: readonly string[]): readonly string[] {
+  const outlet = { scope: scope.outbound, port: anyOutlet };
+  return read(visibleNamespaces, outlet)
+    .flatMap((namespace) => read(visibleServices, { outlet, namespace }))
+    .filter((key) => hosts.some((host) => coversService(host, key)))
+    .filter((key) => read(serviceOf, key)?.external === false)
+    .toSorted();
+}
+
+/** A server's host, `host` or `namespace/host`, and a service, `namespace/host`. */
+export function coversService(served: string, service: string): boolean {
+  const [namespace = "", host = ""] = service.split("/");
+  const [before = "", after] = served.split("/");
+  return after === undefined ? hostCovers(before, host) : before === namespace && hostCovers(after, host);
+}
 
 const serverChunks = defineKeyedQuery<
   GatewayScope,

@@ -21,7 +21,7 @@ export type {
   VirtualOutboundKey,
   WellKnownClusterKey,
 } from "./keys.ts";
-export { keyText, outboundClusterName, stableText } from "./keys.ts";
+export { keyText, clusterNameOf, outboundClusterName, passthroughClusterName, stableText } from "./keys.ts";
 export { discoveredName, discoversHosts, partsOfDiscovered } from "./discovered-tables.ts";
 export { virtualHostName, virtualHostsOf } from "./virtual-hosts.ts";
 export type {
@@ -31,5 +31,6 @@ export type {
   VirtualInboundKey,
 } from "./inbound-keys.ts";
 export { inboundClusterName } from "./inbound.ts";
+export { coversService, passthroughClusters } from "./gateway.ts";
 export type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
 export type { AddedKey, PatchContext, PatchedKey, PatchRef } from "./patches.ts";

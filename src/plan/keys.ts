@@ -24,6 +24,8 @@ export interface OutboundClusterKey {
   readonly locality: string;
   /** Connections go on to the address that the client meant: headless services, for captured traffic. */
   readonly toOriginal: boolean;
+  /** For mutual TLS that passes through a gateway between networks: nothing is added to it, and nothing else gets in. */
+  readonly passthrough?: true;
 }
 
 /** PassthroughCluster, BlackHoleCluster: the same bytes for every proxy. */
@@ -146,6 +148,18 @@ export type SecretKey = CredentialKey;
 /** `outbound|9080|v1|reviews.default.svc.cluster.local`, the name that Istio's users know. */
 export function outboundClusterName(port: number, subset: string, host: string): string {
   return `outbound|${port}|${subset}|${host}`;
+}
+
+/** `outbound_.9080_.v1_.reviews.default.svc.cluster.local`: the cluster of TLS that passes through, and the SNI it is chosen by. */
+export function passthroughClusterName(port: number, subset: string, host: string): string {
+  return `outbound_.${port}_.${subset}_.${host}`;
+}
+
+export function clusterNameOf({ service, port, subset, passthrough }: OutboundClusterKey): string {
+  const host = service.slice(service.indexOf("/") + 1);
+  return passthrough === true
+    ? passthroughClusterName(port, subset, host)
+    : outboundClusterName(port, subset, host);
 }
 
 /** A resource's key, by type; "inbound" and "gateway" members are added by those who build them. */

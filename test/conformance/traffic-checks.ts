@@ -5,6 +5,17 @@ import { echoIn, type Echo, type Result } from "../e2e/echoes.ts";
 export interface Check {
   readonly check: string;
   readonly args?: readonly unknown[];
+  /** Of custom checks: what they want, in words. */
+  readonly describe?: string;
+}
+
+/** What a call was, as far as checks ask. */
+export interface Called {
+  readonly scheme: string;
+  /** The host that was called. */
+  readonly host: string;
+  /** Addresses of the Services by name. */
+  readonly addresses: (service: string) => readonly string[];
 }
 
 /** gRPC codes by the names that the cases use. */
@@ -22,12 +33,12 @@ const grpcCodes: Readonly<Record<string, number>> = {
 };
 
 /** Why the results do not satisfy the check; undefined when they do. */
-export function checkFailure(check: Check, results: readonly Result[]): string | undefined {
+export function checkFailure(check: Check, results: readonly Result[], called: Called): string | undefined {
   const args = check.args ?? [];
   switch (check.check) {
     case "And":
     case "Each":
-      return first(args.map((arg) => checkFailure(arg as Check, results)));
+      return first(args.map((arg) => checkFailure(arg as Check, results, called)));
     case "OK":
       return each(
         results,
@@ -69,16 +80,73 @@ export function checkFailure(check: Check, results: readonly Result[]): string |
     case "ResponseHeaders":
       return headers(results, responseHeader, args[0]);
     case "LocationHeader":
-      return header(results, responseHeader, "location", String(args[0]));
-    case "MTLSForHTTP":
-      return each(
+      return header(
         results,
-        (result) => requestHeader(result, "x-forwarded-client-cert") !== "",
-        () => "no mutual TLS",
+        responseHeader,
+        "location",
+        String(args[0]).replaceAll("{{.Hostname}}", called.host),
       );
+    case "MTLSForHTTP":
+      // What is not readable HTTP bears no header to see it by.
+      return called.scheme !== "http" && called.scheme !== "grpc"
+        ? undefined
+        : each(
+            results,
+            (result) => requestHeader(result, "x-forwarded-client-cert") !== "",
+            () => "no mutual TLS",
+          );
+    case "ProxyProtocolVersion":
+      return seen(results, "proxyProtocol", (echo) => echo.proxyProtocol, String(args[0]));
+    case "AllResponsesFromOneHost":
+      return hostsOf(results).size === 1 ? undefined : `answers of ${[...hostsOf(results)].join(", ")}`;
+    case "DNSAnswersEqualSet":
+      return answersFailure(results, args.map(String), called);
+    // There is one cluster, and what was reached is in it.
+    case "ReachedTargetClusters":
+      return undefined;
+    case "custom":
+      return customFailure(check.describe ?? "", results, called);
     default:
       return `no judge for the check ${check.check}`;
   }
+}
+
+function answersFailure(
+  results: readonly Result[],
+  expected: readonly string[],
+  called: Called,
+): string | undefined {
+  const service = /all addresses .* of service (\S+)/.exec(expected[0] ?? "")?.[1];
+  const wanted = JSON.stringify((service === undefined ? expected : called.addresses(service)).toSorted());
+  return each(
+    results,
+    (result) => result.body === wanted,
+    (result) => `answers ${result.body} ${result.error ?? ""}, expected ${wanted}`,
+  );
+}
+
+/** Checks that the cases give in words. */
+function customFailure(words: string, results: readonly Result[], called: Called): string | undefined {
+  if (words.includes("must NOT all come from one host"))
+    return hostsOf(results).size > 1 ? undefined : "all answers came from one host";
+  if (words.includes('must not contain "PROXY TCP4"'))
+    return each(
+      results,
+      (result) => isOk(result) && !result.body.includes("PROXY TCP4"),
+      (result) => `${result.error ?? ""} ${result.body}`,
+    );
+  if (words.includes("Host header seen by the server equals the host that was called"))
+    return (
+      checkFailure({ check: "OK" }, results, called) ??
+      (called.scheme === "tcp" ? undefined : seen(results, "host", (echo) => echo.host, called.host))
+    );
+  return `no judge for: ${words}`;
+}
+
+function hostsOf(results: readonly Result[]): ReadonlySet<string> {
+  return new Set(
+    results.map((result) => echoIn(result)?.hostname ?? /hostname=(\S+)/.exec(result.body)?.[1] ?? ""),
+  );
 }
 
 function isOk(result: Result): boolean {

@@ -1,169 +1,160 @@
 // traffic-matrix: configuration for echo workloads and calls between them, through real Envoys in a standalone mesh.
-// Families run here: see `families`; the others are said to have no runner yet.
+// `npm run scores -- traffic-matrix/gateway` runs the cases whose ids begin so.
 
-import { existsSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { deployEchoes, order, podIp, type EchoPortSpec, type Order, type Result } from "../e2e/echoes.ts";
+import { parseAllDocuments, stringify } from "yaml";
+import type { Result } from "../e2e/echoes.ts";
 import { whyNoEndToEnd } from "../e2e/able.ts";
-import { startMesh, type Mesh } from "../e2e/mesh.ts";
-import { checkFailure, type Check } from "./traffic-checks.ts";
+import { startMesh } from "../e2e/mesh.ts";
+import { carryOut, filled, type Case, type CaseCall, type Pair } from "./traffic-calls.ts";
+import { checkFailure } from "./traffic-checks.ts";
+import { gatewayNamespace, layGround, namespace, type Ground, type PortRow } from "./traffic-ground.ts";
 import type { Failure, Score } from "./score.ts";
 
-export const families = ["virtualservice"];
-
-interface Case {
-  readonly id: string;
-  readonly name: string;
-  readonly mode: "every-src-dst-pair" | "fixed";
-  readonly config: string;
-  readonly toN?: number;
-  readonly call?: CaseCall;
-  readonly calls?: readonly CaseCall[];
-  readonly dynamicCheck?: { readonly describe?: string };
-  readonly skippedUpstream?: unknown;
-}
-
-interface CaseCall {
-  readonly name?: string;
-  readonly from?: string;
-  readonly opts: {
-    readonly to?: string;
-    readonly port?: { readonly name?: string };
-    readonly scheme?: string;
-    readonly count?: number;
-    readonly timeoutMs?: number;
-    readonly http?: {
-      readonly path?: string;
-      readonly method?: string;
-      readonly headers?: Readonly<Record<string, string>>;
-      readonly http2?: boolean;
-      readonly followRedirects?: boolean;
-    };
-    readonly check?: Check;
-  };
-}
-
-interface PortRow {
-  readonly name: string;
-  readonly protocol: string;
-  readonly servicePort: number | null;
-  readonly workloadPort: number;
-  readonly serverFirst?: boolean;
-  readonly localhostIP?: boolean;
-  readonly instanceIP?: boolean;
-  readonly tLS?: boolean;
-  readonly mTLS?: boolean;
-  readonly proxyProtocol?: boolean;
-}
-
-const namespace = "echo1";
-const apps = ["a", "b", "c"];
-/** Who calls whom, with the further targets of cases that want several. */
-const pairs = [
-  { from: "a", to: ["b", "c", "a"] },
-  { from: "b", to: ["c", "a", "b"] },
-  { from: "c", to: ["a", "b", "c"] },
-];
 /** Istio's own suite retries up to 30 s; a mesh on one machine settles sooner. */
 const convergeMs = 8_000;
+/** A call that is to fail could be made before what makes it fail has arrived. */
+const settleMs = 400;
 
-export async function run(dir: string): Promise<Score> {
+/** `SCORES_TRACE=1` says what becomes of each case as it goes: a whole run takes minutes. */
+const trace = process.env["SCORES_TRACE"] === undefined ? (): void => {} : console.log;
+
+export async function run(dir: string, filter = ""): Promise<Score> {
   const reason = whyNoEndToEnd();
   if (reason !== undefined) {
     const failures = [{ id: "traffic-matrix", reason: `cannot run here: ${reason}` }];
     return { name: "traffic-matrix", passed: 0, failed: 1, knownDifferences: 0, failures };
   }
+  const cases = casesIn(dir).filter(({ id, skippedUpstream }) => !skippedUpstream && id.startsWith(filter));
+  const ports = JSON.parse(readFileSync(join(dir, "ports.json"), "utf8")) as readonly PortRow[];
   const mesh = await startMesh({ name: "matrix", port: 18_490 });
   try {
-    await deployWorkloads(mesh, dir);
-    return await runFamilies(mesh, dir);
+    const ground = await layGround(mesh, ports);
+    const failures: Failure[] = [];
+    for (const given of cases) {
+      const why = await judge(ground, given);
+      trace(`${given.id}: ${why ?? "passes"}`);
+      if (why !== undefined) failures.push({ id: given.id, reason: why });
+    }
+    const passed = cases.length - failures.length;
+    return { name: "traffic-matrix", passed, failed: failures.length, knownDifferences: 0, failures };
   } finally {
     await mesh.down();
   }
 }
 
-async function deployWorkloads(mesh: Mesh, dir: string): Promise<void> {
-  const rows = JSON.parse(readFileSync(join(dir, "ports.json"), "utf8")) as readonly PortRow[];
-  const ports = rows.filter((row) => !row.tLS && !row.mTLS && !row.proxyProtocol).map(portOf);
-  await mesh.kubectl(["create", "namespace", namespace]);
-  await mesh.kubectl(["label", "namespace", namespace, "istio-injection=enabled"]);
-  await deployEchoes(
-    mesh,
-    apps.map((name) => ({ name, namespace, ports })),
-  );
-}
-
-function portOf(row: PortRow): EchoPortSpec {
-  const flag = row.localhostIP
-    ? "http-localhost"
-    : row.instanceIP
-      ? "http-pod-ip"
-      : row.protocol !== "TCP"
-        ? "http"
-        : row.serverFirst
-          ? "tcp-server-first"
-          : "tcp";
-  return { name: row.name, servicePort: row.servicePort, workloadPort: row.workloadPort, flag };
-}
-
-async function runFamilies(mesh: Mesh, dir: string): Promise<Score> {
-  const ports = JSON.parse(readFileSync(join(dir, "ports.json"), "utf8")) as readonly PortRow[];
-  const addresses = new Map<string, string>();
-  for (const app of apps) addresses.set(app, await podIp(mesh, namespace, `app=${app}`));
-  const failures: Failure[] = [];
-  let passed = 0;
-  for (const family of families) {
-    const file = join(dir, `${family}.json`);
-    if (!existsSync(file)) continue;
-    for (const given of JSON.parse(readFileSync(file, "utf8")) as readonly Case[]) {
-      if (given.skippedUpstream) continue;
-      const reason = await judge({ mesh, addresses, ports }, given);
-      if (reason === undefined) passed++;
-      else failures.push({ id: given.id, reason });
-    }
-  }
-  return { name: "traffic-matrix", passed, failed: failures.length, knownDifferences: 0, failures };
-}
-
-interface Ground {
-  readonly mesh: Mesh;
-  readonly addresses: ReadonlyMap<string, string>;
-  readonly ports: readonly PortRow[];
+function casesIn(dir: string): Case[] {
+  return readdirSync(dir)
+    .filter((file) => file.endsWith(".json") && file !== "ports.json")
+    .toSorted()
+    .flatMap((file) => JSON.parse(readFileSync(join(dir, file), "utf8")) as readonly Case[]);
 }
 
 /** Why a case fails; undefined when every pair of it passes. */
 async function judge(ground: Ground, given: Case): Promise<string | undefined> {
-  const chosen = given.mode === "fixed" ? [{ from: "a", to: ["b", "c", "a"] }] : pairs;
-  for (const pair of chosen) {
-    const reason = await judgePair(ground, given, pair.from, pair.to);
-    if (reason !== undefined) return `${pair.from} -> ${pair.to[0]}: ${reason}`;
+  const restore = await prepare(ground, given);
+  try {
+    for (const pair of pairsOf(given)) {
+      const reason = await judgePair(ground, given, pair);
+      if (reason !== undefined) return `${pair.from} -> ${pair.to[0]}: ${reason}`;
+    }
+    return undefined;
+  } finally {
+    await restore();
   }
-  return undefined;
 }
 
-async function judgePair(
-  ground: Ground,
-  given: Case,
-  from: string,
-  to: readonly string[],
-): Promise<string | undefined> {
-  const config = given.config.replaceAll(/\$\{(DST\d?|NS)\}/g, (_, name: string) =>
-    name === "NS" ? namespace : (to[Number(name.slice(3) || 1) - 1] ?? ""),
-  );
+/** The gateway of this family reads the PROXY protocol, as its Pod says. */
+async function prepare({ mesh }: Ground, { family }: Case): Promise<() => Promise<void>> {
+  if (family !== "proxy-protocol-gateway") return async () => undefined;
+  const set = async (value: string | null): Promise<void> => {
+    const annotations = { "proxy.istio.io/config": value };
+    const patch = JSON.stringify({ spec: { template: { metadata: { annotations } } } });
+    const gateway = ["deployment/istio-ingressgateway", "-n", gatewayNamespace];
+    await mesh.kubectl(["patch", ...gateway, "--type=merge", "-p", patch]);
+    await mesh.kubectl(["rollout", "status", ...gateway, "--timeout=60s"]);
+  };
+  await set(JSON.stringify({ gatewayTopology: { proxyProtocol: {} } }));
+  return () => set(null);
+}
+
+/** Workloads with a sidecar behind a Service that has an address. */
+const regular = ["a", "b", "c", "tproxy"];
+const injected = [...regular, "vm", "headless", "statefulset"];
+
+function pairsOf(given: Case): readonly Pair[] {
+  if (given.mode === "fixed") return [{ from: "a", to: ["b", "c", "a"] }];
+  if (given.via === "ingress-gateway") {
+    const matchers = given.targetMatchers ?? [];
+    const targets = matchers.includes("And")
+      ? ["b"]
+      : matchers.includes("RegularPod")
+        ? ["b", "tproxy"]
+        : ["b", "tproxy", "vm", "headless", "statefulset", "naked"];
+    return targets.map((to) => ({ from: "ingress-gateway", to: [to] }));
+  }
+  if (given.family === "selfcall") return injected.map((name) => ({ from: name, to: [name] }));
+  if (given.family === "sniffing")
+    return injected.flatMap((from) => [...injected, "naked"].map((to) => ({ from, to: [to] })));
+  const circle = [
+    { from: "a", to: ["b", "c", "a"] },
+    { from: "b", to: ["c", "a", "b"] },
+    { from: "c", to: ["a", "b", "c"] },
+  ];
+  return given.targetMatchers?.includes("NotTProxy") === true || given.toN !== undefined
+    ? circle
+    : [...circle, { from: "tproxy", to: ["vm", "a", "b"] }, { from: "vm", to: ["tproxy", "a", "b"] }];
+}
+
+async function judgePair(ground: Ground, given: Case, pair: Pair): Promise<string | undefined> {
+  const config = configOf(ground, given, pair);
   try {
-    await ground.mesh.kubectl(["apply", "-n", namespace, "-f", "-"], config);
+    if (config !== "") await ground.mesh.kubectl(["apply", "-f", "-"], config);
   } catch (error) {
     return (error as Error).message;
   }
   try {
+    if (config !== "") await pause(settleMs);
     for (const call of given.calls ?? (given.call ? [given.call] : [])) {
-      const reason = await converge(() => judgeCall(ground, given, call, from, to));
+      const reason = await converge(() => judgeCall(ground, given, call, pair));
       if (reason !== undefined) return call.name === undefined ? reason : `${call.name}: ${reason}`;
     }
     return undefined;
   } finally {
-    await ground.mesh.kubectl(["delete", "-n", namespace, "-f", "-", "--wait=false"], config);
+    if (config !== "") await ground.mesh.kubectl(["delete", "-f", "-", "--wait=false"], config);
   }
+}
+
+/** The case's objects, each in its namespace; what Istio keeps in its system's namespace is the gateways' here. */
+function configOf(ground: Ground, given: Case, pair: Pair): string {
+  const objects = parseAllDocuments(filled(ground, given.config ?? "", pair))
+    .map((document) => document.toJS() as ConfigObject | null)
+    .filter((object) => object !== null);
+  return objects
+    .map((object) => {
+      const of = object.metadata.namespace ?? namespace;
+      const metadata = { ...object.metadata, namespace: of === "istio-system" ? gatewayNamespace : of };
+      return stringify({ ...object, metadata, ...(object.kind === "Secret" ? secretOf(ground) : {}) });
+    })
+    .join("---\n");
+}
+
+interface ConfigObject {
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace?: string };
+}
+
+/** The cases leave the certificate to whoever runs them. */
+function secretOf({ certificate }: Ground): { readonly data: Readonly<Record<string, string>> } {
+  const encoded = (text: string): string => Buffer.from(text).toString("base64");
+  return {
+    data: {
+      "tls.crt": encoded(certificate.chain),
+      "tls.key": encoded(certificate.key),
+      "ca.crt": encoded(certificate.root),
+    },
+  };
 }
 
 async function converge(ask: () => Promise<string | undefined>): Promise<string | undefined> {
@@ -171,38 +162,30 @@ async function converge(ask: () => Promise<string | undefined>): Promise<string 
   for (;;) {
     const reason = await ask();
     if (reason === undefined || Date.now() > until) return reason;
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    await pause(150);
   }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 async function judgeCall(
   ground: Ground,
   given: Case,
-  { opts, from: caller }: CaseCall,
-  from: string,
-  to: readonly string[],
+  call: CaseCall,
+  pair: Pair,
 ): Promise<string | undefined> {
-  const target = opts.to ?? to[0] ?? "";
-  const port = ground.ports.find((row) => row.name === (opts.port?.name ?? "http"));
-  const scheme = opts.scheme ?? "http";
-  const what: Order = {
-    url: `${scheme}://${target}:${port?.servicePort}${(opts.http?.path ?? "/").split("#")[0]}`,
-    count: opts.count ?? 1,
-    method: opts.http?.method ?? "GET",
-    // A caller of port 80 sends no port in Host, as HTTP clients do.
-    headers: { ...opts.http?.headers },
-    timeoutMs: opts.timeoutMs ?? 5_000,
-    ...(opts.http?.http2 === undefined ? {} : { http2: opts.http.http2 }),
-    ...(opts.http?.followRedirects === undefined ? {} : { followRedirects: opts.http.followRedirects }),
-  };
-  const results = await order(ground.mesh, ground.addresses.get(caller ?? from) ?? "", what);
-  if (given.dynamicCheck?.describe?.includes("weights") === true) return weightsFailure(given, to, results);
-  return checkFailure(opts.check ?? { check: "OK" }, results);
+  const { called, results } = await carryOut(ground, given, call, pair);
+  const words = given.dynamicCheck?.describe ?? "";
+  if (words.includes("weights")) return weightsFailure(given, pair.to, results);
+  if (words !== "") return checkFailure({ check: "custom", describe: words }, results, called);
+  return checkFailure(call.opts.check ?? { check: "OK" }, results, called);
 }
 
 /** Hits per destination within 10 of the configured weights out of 100. */
 function weightsFailure(given: Case, to: readonly string[], results: readonly Result[]): string | undefined {
-  const weights = [...given.config.matchAll(/weight:\s*(\d+)/g)].map((match) => Number(match[1]));
+  const weights = [...(given.config ?? "").matchAll(/weight:\s*(\d+)/g)].map((match) => Number(match[1]));
   const hits = to.map((app) => results.filter((result) => result.body.includes(`"service":"${app}"`)).length);
   const wrong = weights.some((weight, at) => Math.abs(weight - (hits[at] ?? 0)) > 10);
   return wrong ? `hits ${hits.join("/")}, expected ${weights.join("/")}` : undefined;

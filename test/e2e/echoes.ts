@@ -14,7 +14,14 @@ export interface EchoPortSpec {
   readonly name: string;
   readonly servicePort: number | null;
   readonly workloadPort: number;
-  readonly flag: "http" | "tcp" | "tcp-server-first" | "http-localhost" | "http-pod-ip";
+  readonly flag:
+    | "http"
+    | "https"
+    | "tcp"
+    | "tcp-server-first"
+    | "http-localhost"
+    | "http-pod-ip"
+    | "http-behind-proxy";
 }
 
 export interface EchoApp {
@@ -27,6 +34,12 @@ export interface EchoApp {
   readonly annotations?: Readonly<Record<string, string>>;
   readonly labels?: Readonly<Record<string, string>>;
   readonly headless?: boolean;
+  /** A StatefulSet instead of a Deployment. */
+  readonly stateful?: boolean;
+  /** Left without a sidecar. */
+  readonly naked?: boolean;
+  /** Names on the certificate of its `https` ports. */
+  readonly certificateNames?: readonly string[];
   readonly replicas?: number;
   /** What the pod gets to end; little without, so that tests need not wait. */
   readonly graceSeconds?: number;
@@ -53,6 +66,7 @@ export function echoManifest(app: EchoApp): string {
     String(orderPort),
     "--pod-ip",
     "$(POD_IP)",
+    ...(app.certificateNames === undefined ? [] : ["--own-certificate", app.certificateNames.join(",")]),
     ...flags,
   ];
   const exposed = app.ports.filter((port) => port.servicePort !== null);
@@ -74,14 +88,15 @@ export function echoManifest(app: EchoApp): string {
     },
     {
       apiVersion: "apps/v1",
-      kind: "Deployment",
+      kind: app.stateful === true ? "StatefulSet" : "Deployment",
       metadata: { name, namespace },
       spec: {
+        ...(app.stateful === true ? { serviceName: service } : {}),
         replicas: app.replicas ?? 1,
         selector: { matchLabels: { app: service, version } },
         template: {
           metadata: {
-            labels,
+            labels: { ...labels, ...(app.naked === true ? { "sidecar.istio.io/inject": "false" } : {}) },
             annotations: {
               "traffic.sidecar.istio.io/excludeInboundPorts": String(orderPort),
               ...app.annotations,
@@ -112,7 +127,8 @@ export function echoManifest(app: EchoApp): string {
 export async function deployEchoes(mesh: Mesh, apps: readonly EchoApp[]): Promise<void> {
   await mesh.kubectl(["apply", "-f", "-"], apps.map(echoManifest).join("---\n"));
   for (const app of apps) {
-    await mesh.kubectl(["rollout", "status", `deployment/${app.name}`, "-n", app.namespace, "--timeout=60s"]);
+    const kind = app.stateful === true ? "statefulset" : "deployment";
+    await mesh.kubectl(["rollout", "status", `${kind}/${app.name}`, "-n", app.namespace, "--timeout=60s"]);
   }
 }
 

@@ -2,7 +2,7 @@
 // proven is the one of the Pod it names. What it is entitled to comes from the Pod, not from what the proxy says.
 
 import type { Message } from "#envoy";
-import { labels as labelNames, annotations as annotationNames } from "#objects";
+import { labels as labelNames, annotations as annotationNames, parseProxyConfig } from "#objects";
 import {
   dnsCaptureField,
   environmentRow,
@@ -148,8 +148,16 @@ function classOf(engine: Engine, nodeId: NodeId, pod: Pod, { envoyVersion, metad
     dnsDomain: `${nodeId.namespace}.svc.${environment.clusterDomain}`,
     interception: mode === "TPROXY" || mode === "NONE" ? mode : "REDIRECT",
     envoyVersion,
+    ...(nodeId.kind === "router" ? topologyOf(pod) : {}),
     metadata,
   };
+}
+
+/** What the Pod says in `proxy.istio.io/config`; injection has told its owner if that cannot be read. */
+function topologyOf(pod: Pod): Pick<ProxyClass, "topology"> {
+  const text = pod.metadata.annotations?.[annotationNames.proxyConfig] ?? "";
+  const topology = text === "" ? undefined : parseProxyConfig(text, {}).config.gatewayTopology;
+  return topology === undefined ? {} : { topology };
 }
 
 /** `region/zone/subzone` of the Pod's Node, or of the Pod's own label. */

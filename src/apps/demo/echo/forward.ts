@@ -1,13 +1,17 @@
 // The client side of echo: makes calls from where it runs (a pod in the mesh, say) and says what came back.
 
 import { request as httpRequest, type RequestOptions } from "node:http";
-import { connect as connectHttp2 } from "node:http2";
+import { connect as connectHttp2, type SecureClientSessionOptions } from "node:http2";
 import { request as httpsRequest } from "node:https";
-import { connect as connectTcp } from "node:net";
+import { lookupDns } from "./forward-dns.ts";
+import { callTcp } from "./forward-tcp.ts";
 
 /** One order: `count` calls, one after another or `concurrency` at a time. */
 export interface Order {
-  /** `http://host:port/path`, `https://...`, `tcp://host:port` or `grpc://host:port/service/method`. */
+  /**
+   * `http://host:port/path`, `https://...`, `ws://...`, `tcp://host:port`, `tls://host:port`, `grpc://host:port/service/method`,
+   * `dns://name?protocol=tcp&server=127.0.0.1` (the system's server, and UDP, unless said).
+   */
   readonly url: string;
   readonly count?: number;
   readonly concurrency?: number;
@@ -17,10 +21,14 @@ export interface Order {
   readonly http2?: boolean;
   readonly followRedirects?: boolean;
   readonly timeoutMs?: number;
-  /** SNI of https calls. */
+  /** SNI of calls over TLS, and the protocols they offer. */
   readonly serverName?: string;
-  /** What a TCP call sends. */
+  readonly alpn?: readonly string[];
+  /** What a TCP call sends, what it waits for, whether the server has to speak first, and whether a PROXY header leads. */
   readonly message?: string;
+  readonly expect?: string;
+  readonly serverFirst?: boolean;
+  readonly proxyProtocol?: boolean;
   readonly body?: string;
 }
 
@@ -67,13 +75,16 @@ async function callOnce(order: Order): Promise<Result> {
   }
 }
 
-type Answer = Omit<Result, "durationMs">;
+export type Answer = Omit<Result, "durationMs">;
 
 async function callFor(order: Order): Promise<Answer> {
-  const url = new URL(order.url.replace(/^(tcp|grpc):/, "http:"));
-  if (order.url.startsWith("tcp:")) return callTcp(url, order);
+  const url = new URL(order.url.replace(/^(tcp|tls|grpc|ws|dns):/, "http:"));
+  const timeoutMs = order.timeoutMs ?? defaultTimeoutMs;
+  if (order.url.startsWith("dns:")) return lookupDns(url, timeoutMs);
+  if (order.url.startsWith("tcp:") || order.url.startsWith("tls:")) return callTcp(url, order, timeoutMs);
+  if (order.url.startsWith("ws:")) return callWebSocket(url, order);
   if (order.url.startsWith("grpc:")) return callHttp2(url, grpcOrder(order));
-  if (order.http2 === true && url.protocol === "http:") return callHttp2(url, order);
+  if (order.http2 === true) return callHttp2(url, order);
   let at = url;
   for (let hops = 0; ; hops++) {
     const answer = await callHttp1(at, order);
@@ -93,13 +104,13 @@ async function callFor(order: Order): Promise<Answer> {
 
 function callHttp1(url: URL, order: Order): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-  const options: RequestOptions & { rejectUnauthorized: boolean; servername?: string } = {
+  const options: RequestOptions & { rejectUnauthorized: boolean } = {
     method: order.method ?? "GET",
     headers: order.headers ?? {},
     agent: false,
     // Echo's certificates are its own: what is tested is the mesh between.
     rejectUnauthorized: false,
-    ...(order.serverName === undefined ? {} : { servername: order.serverName }),
+    ...tlsOptions(order),
     signal: AbortSignal.timeout(order.timeoutMs ?? defaultTimeoutMs),
   };
   const request = (url.protocol === "https:" ? httpsRequest : httpRequest)(url, options, (response) => {
@@ -119,6 +130,46 @@ function callHttp1(url: URL, order: Order): Promise<Answer> {
   return promise;
 }
 
+function tlsOptions({ serverName, alpn }: Order): { servername?: string; ALPNProtocols?: string[] } {
+  return {
+    ...(serverName === undefined ? {} : { servername: serverName }),
+    ...(alpn === undefined ? {} : { ALPNProtocols: [...alpn] }),
+  };
+}
+
+/** Opens a WebSocket, sends one masked frame, and answers with the text that comes back. */
+function callWebSocket(url: URL, order: Order): Promise<Answer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
+  const request = httpRequest(url, {
+    headers: {
+      connection: "Upgrade",
+      upgrade: "websocket",
+      "sec-websocket-version": "13",
+      "sec-websocket-key": "bWl6emVuIHNheXMgaGVsbG8=",
+      ...order.headers,
+    },
+    agent: false,
+    signal: AbortSignal.timeout(order.timeoutMs ?? defaultTimeoutMs),
+  });
+  request.on("upgrade", (response, socket) => {
+    const text = Buffer.from((order.message ?? "hello").slice(0, 125));
+    // A mask of zeros is allowed, and leaves the text as it is.
+    socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), text]));
+    socket.once("data", (frame: Buffer) => {
+      resolve({ status: 200, headers: flat(response.headers), body: frame.subarray(2).toString() });
+      socket.destroy();
+    });
+    socket.on("error", reject);
+  });
+  request.on("response", (response) => {
+    response.resume();
+    resolve({ status: response.statusCode ?? 0, headers: flat(response.headers), body: "" });
+  });
+  request.on("error", reject);
+  request.end();
+  return promise;
+}
+
 function grpcOrder(order: Order): Order {
   const headers = { "content-type": "application/grpc", te: "trailers", ...order.headers };
   // One empty message: a flag byte and a length of 0.
@@ -127,7 +178,8 @@ function grpcOrder(order: Order): Order {
 
 function callHttp2(url: URL, order: Order): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-  const session = connectHttp2(`http://${url.host}`);
+  const options: SecureClientSessionOptions = { rejectUnauthorized: false, ...tlsOptions(order) };
+  const session = connectHttp2(`${url.protocol}//${url.host}`, options);
   const timer = setTimeout(() => reject(new Error("timed out")), order.timeoutMs ?? defaultTimeoutMs);
   const { host, Host, ...headers } = order.headers ?? {};
   const stream = session.request({
@@ -136,8 +188,9 @@ function callHttp2(url: URL, order: Order): Promise<Answer> {
     ":authority": host ?? Host ?? url.host,
     ...headers,
   });
+  const isGrpc = headers["content-type"] === "application/grpc";
   let answer: Answer = { status: 0, headers: {}, body: "" };
-  let body = "";
+  const chunks: Buffer[] = [];
   stream.on("response", (fields) => {
     const status = fields["grpc-status"];
     answer = { ...answer, status: Number(fields[":status"]), headers: flat(fields) };
@@ -147,33 +200,18 @@ function callHttp2(url: URL, order: Order): Promise<Answer> {
     if (fields["grpc-status"] !== undefined)
       answer = { ...answer, grpcStatus: Number(fields["grpc-status"]) };
   });
-  stream.on("data", (chunk: Buffer) => (body += chunk.toString()));
-  stream.on("end", () => resolve({ ...answer, body }));
+  stream.on("data", (chunk: Buffer) => chunks.push(chunk));
+  // A gRPC message follows a flag byte and its length.
+  stream.on("end", () => {
+    const body = Buffer.concat(chunks);
+    resolve({ ...answer, body: (isGrpc ? body.subarray(5) : body).toString() });
+  });
   stream.on("error", reject);
   session.on("error", reject);
   stream.end(order.body === undefined ? undefined : Buffer.from(order.body, "latin1"));
   return promise.finally(() => {
     clearTimeout(timer);
     session.destroy();
-  });
-}
-
-/** Sends the message, and answers with the first line that comes back. */
-function callTcp(url: URL, order: Order): Promise<Answer> {
-  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-  const socket = connectTcp({ host: url.hostname, port: Number(url.port) });
-  const timer = setTimeout(() => reject(new Error("timed out")), order.timeoutMs ?? defaultTimeoutMs);
-  let body = "";
-  socket.on("connect", () => socket.write(order.message ?? "hello\n"));
-  socket.on("data", (chunk) => {
-    body += chunk.toString();
-    if (body.includes("echo=")) resolve({ status: 200, headers: {}, body });
-  });
-  socket.on("error", reject);
-  socket.on("close", () => reject(new Error(`closed after ${body.length} bytes`)));
-  return promise.finally(() => {
-    clearTimeout(timer);
-    socket.destroy();
   });
 }
 

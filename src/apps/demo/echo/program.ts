@@ -7,7 +7,8 @@ import { lingerMs } from "../web.ts";
 import { startEcho, type Activity, type EchoPort } from "./server.ts";
 
 export const echoHelp = `echo [--service NAME] [--version v1] [--http PORTS] [--http-localhost PORTS] [--tcp PORTS] [--tcp-server-first PORTS]
-     [--https PORTS --key-file FILE --cert-file FILE] [--forward PORT] [--pod-ip IP --http-pod-ip PORTS]
+     [--https PORTS (--key-file FILE --cert-file FILE | --own-certificate NAMES)] [--http-behind-proxy PORTS]
+     [--forward PORT] [--pod-ip IP --http-pod-ip PORTS]
   PORTS are comma-separated. Example: echo --service a --http 8080,8081 --tcp 9090 --forward 8999`;
 
 const orderBytesMax = 262_144;
@@ -22,6 +23,8 @@ export async function runEcho(args: readonly string[]): Promise<void> {
       http: text,
       "http-localhost": text,
       "http-pod-ip": text,
+      "http-behind-proxy": text,
+      "own-certificate": text,
       "pod-ip": text,
       tcp: text,
       "tcp-server-first": text,
@@ -40,13 +43,19 @@ export async function runEcho(args: readonly string[]): Promise<void> {
     ...numbers(values["http-pod-ip"]).map(
       (port) => ({ kind: "http", port, address: values["pod-ip"] }) as const,
     ),
+    ...numbers(values["http-behind-proxy"]).map(
+      (port) => ({ kind: "http", port, address: any, behindProxy: true }) as const,
+    ),
     ...numbers(values.https).map((port) => ({ kind: "https", port, address: any }) as const),
     ...numbers(values.tcp).map((port) => ({ kind: "tcp", port, address: any, serverFirst: false }) as const),
     ...numbers(values["tcp-server-first"]).map(
       (port) => ({ kind: "tcp", port, address: any, serverFirst: true }) as const,
     ),
   ];
-  const certificate = await certificateIn(values["key-file"], values["cert-file"]);
+  const certificate =
+    values["own-certificate"] === ""
+      ? await certificateIn(values["key-file"], values["cert-file"])
+      : await ownCertificate(values["own-certificate"].split(","));
   const activity: Activity = { openRequests: 0 };
   await startEcho({
     service: values.service,
@@ -73,6 +82,19 @@ async function certificateIn(
   if (keyFile === "" || certFile === "") return undefined;
   const { readFile } = await import("node:fs/promises");
   return { key: await readFile(keyFile), cert: await readFile(certFile) };
+}
+
+/** A certificate that nobody vouches for, made anew at every start. */
+async function ownCertificate(names: readonly string[]): Promise<{ key: string; cert: string }> {
+  const { CertificateAuthority, createSelfSignedMaterial } = await import("#identity");
+  const clock = {
+    nowMs: () => Date.now(),
+    monotonicMs: () => performance.now(),
+    after: (): (() => void) => () => {},
+  };
+  const authority = await CertificateAuthority.load(await createSelfSignedMaterial(clock), { clock });
+  const { key, chain } = await authority.issueServing(names);
+  return { key, cert: chain };
 }
 
 function numbers(list: string): readonly number[] {

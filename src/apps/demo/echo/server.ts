@@ -1,6 +1,7 @@
 // A server that answers with what it saw of a request: for tests of the mesh, and for people who want to look through
 // one. HTTP/1.1 and HTTP/2 without TLS share a port; a gRPC call of any method is answered with status 0.
 
+import { createHash } from "node:crypto";
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
 import {
   createSecureServer,
@@ -15,7 +16,7 @@ import type { Readable, Writable } from "node:stream";
 import type { TLSSocket } from "node:tls";
 
 export type EchoPort =
-  | { readonly kind: "http"; readonly port: number; readonly address: string }
+  | { readonly kind: "http"; readonly port: number; readonly address: string; readonly behindProxy?: boolean }
   | { readonly kind: "https"; readonly port: number; readonly address: string }
   | { readonly kind: "tcp"; readonly port: number; readonly address: string; readonly serverFirst: boolean };
 
@@ -47,6 +48,8 @@ export interface Echo {
   readonly remoteAddress: string;
   readonly alpn: string;
   readonly sni: string;
+  /** Of the PROXY protocol, on ports that await its header; empty without. */
+  readonly proxyProtocol: string;
 }
 
 /** The longest body that is read before the answer; more is refused with 413. */
@@ -72,7 +75,10 @@ export async function startEcho(options: EchoOptions): Promise<readonly Server[]
 function serverFor(port: EchoPort, options: EchoOptions): Server {
   switch (port.kind) {
     case "http":
-      return plainServer((request, response) => answer(options, request, response));
+      return plainServer(
+        (request, response) => answer(options, request, response),
+        port.behindProxy === true ? takeProxyHeader : untouched,
+      );
     case "https":
       return createSecureServer(
         { ...options.certificate, allowHTTP1: true },
@@ -87,18 +93,59 @@ type Request = IncomingMessage | Http2ServerRequest;
 type Response = ServerResponse | Http2ServerResponse;
 
 /** Both HTTP versions on one port, told apart by the first bytes. */
-function plainServer(onRequest: (request: Request, response: Response) => void): Server {
+function plainServer(
+  onRequest: (request: Request, response: Response) => void,
+  opened: (socket: Socket, bytes: Buffer) => Buffer | undefined,
+): Server {
   const http1 = createHttpServer(onRequest);
+  http1.on("upgrade", answerUpgrade);
   const http2 = createHttp2Server(onRequest);
   return createTcpServer((socket) => {
     socket.on("error", () => socket.destroy());
-    socket.once("data", (first: Buffer) => {
+    socket.once("data", (bytes: Buffer) => {
       socket.pause();
+      const first = opened(socket, bytes);
+      if (first === undefined) return socket.destroy();
       socket.unshift(first);
       const isHttp2 = first.subarray(0, http2Preface.length).toString("latin1") === http2Preface;
       (isHttp2 ? http2 : http1).emit("connection", socket);
       if (!isHttp2) socket.resume();
     });
+  });
+}
+
+/** Versions of the PROXY protocol that connections opened with. */
+const proxied = new WeakMap<object, string>();
+const untouched = (_socket: Socket, bytes: Buffer): Buffer => bytes;
+const proxyV2Signature = Buffer.from("0d0a0d0a000d0a515549540a", "hex");
+
+/** Cuts the header of the PROXY protocol off; undefined when there is none, which such a port refuses. */
+function takeProxyHeader(socket: Socket, bytes: Buffer): Buffer | undefined {
+  if (bytes.subarray(0, proxyV2Signature.length).equals(proxyV2Signature)) {
+    proxied.set(socket, "2");
+    return bytes.subarray(16 + bytes.readUInt16BE(14));
+  }
+  const end = bytes.indexOf("\r\n");
+  if (end === -1 || bytes.subarray(0, 6).toString("latin1") !== "PROXY ") return undefined;
+  proxied.set(socket, "1");
+  return bytes.subarray(end + 2);
+}
+
+/** A WebSocket, as far as a test of what lies between needs one: the handshake, then every frame comes back unmasked. */
+function answerUpgrade(request: IncomingMessage, socket: Socket): void {
+  const accept = createHash("sha1")
+    .update(`${request.headers["sec-websocket-key"] ?? ""}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
+    .digest("base64");
+  socket.on("error", () => socket.destroy());
+  socket.write(
+    `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`,
+  );
+  socket.on("data", (frame: Buffer) => {
+    const length = (frame[1] ?? 0) & 0x7f;
+    if (length > 125 || frame.length < 6 + length) return socket.destroy();
+    const mask = frame.subarray(2, 6);
+    const text = frame.subarray(6, 6 + length).map((byte, at) => byte ^ (mask[at % 4] ?? 0));
+    socket.write(Buffer.concat([Buffer.from([frame[0] ?? 0x81, length]), text]));
   });
 }
 
@@ -118,7 +165,7 @@ function answer(options: EchoOptions, request: Request, response: Response): voi
   body.on("end", () => {
     const seen = echoOf(options, request);
     if (seen.headers["content-type"]?.startsWith("application/grpc") === true && "stream" in response) {
-      answerGrpc(response);
+      answerGrpc(response, seen);
       return;
     }
     const { status, delayMs } = wishesOf(request.url ?? "/");
@@ -142,11 +189,14 @@ function wishesOf(url: string): { readonly status: number; readonly delayMs: num
   };
 }
 
-/** One empty message and status 0, whatever the method. */
-function answerGrpc(response: Http2ServerResponse): void {
+/** One message, which says what was seen, and status 0, whatever the method. */
+function answerGrpc(response: Http2ServerResponse, seen: Echo): void {
+  const message = Buffer.from(JSON.stringify(seen));
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(message.length, 1);
   response.writeHead(200, { "content-type": "application/grpc", "x-echo-hostname": hostname() });
   response.addTrailers({ "grpc-status": "0" });
-  response.end(Buffer.from([0, 0, 0, 0, 0]));
+  response.end(Buffer.concat([head, message]));
 }
 
 function echoOf(options: EchoOptions, request: Request): Echo {
@@ -169,6 +219,7 @@ function echoOf(options: EchoOptions, request: Request): Echo {
     remoteAddress: socket.remoteAddress ?? "",
     alpn: typeof socket.alpnProtocol === "string" ? socket.alpnProtocol : "",
     sni: typeof socket.servername === "string" ? socket.servername : "",
+    proxyProtocol: proxied.get(request.socket) ?? "",
   };
 }
 
