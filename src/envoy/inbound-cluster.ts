@@ -3,10 +3,12 @@
 import { packService, telemetryMetadata } from "#base";
 import type { Read } from "#engine";
 import { readMesh } from "#model";
+import type { ConnectionPoolSettings } from "#objects";
 import type { InboundClusterKey, InboundPassthroughClusterKey } from "#plan";
 import { durationMsOf } from "./duration.ts";
 import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
+import { commonOptions, poolFields } from "./traffic-policy.ts";
 
 /** The source address of connections to the application; the capture rules know it and leave them alone. */
 const passthroughBind = "127.0.0.6";
@@ -20,6 +22,7 @@ export function inboundCluster(read: Read, key: InboundClusterKey): EnvoyResourc
   const first = key.services[0];
   const message: Message = {
     ...common(read, name),
+    ...(key.pool === undefined ? {} : readPool(read, key.pool)),
     ...discovery(key),
     ...bindConfig(key),
     typedExtensionProtocolOptions: protocolOptions(key),
@@ -60,6 +63,14 @@ function common(read: Read, name: string): Message {
       ],
     },
   };
+}
+
+/** What a Sidecar says about connections to the application: in place of no limits. */
+function readPool(read: Read, connectionPool: ConnectionPoolSettings): Message {
+  return poolFields(
+    { connectionPool },
+    { connectTimeout: readMesh(read, "connectTimeout"), h2Upgrade: false },
+  );
 }
 
 function discovery({ port, upstream }: InboundClusterKey): Message {
@@ -115,10 +126,16 @@ function isLoopback(address: string): boolean {
 
 const bothProtocols: Message = { httpProtocolOptions: {}, http2ProtocolOptions: {} };
 
-function protocolOptions({ protocol, http2 }: InboundClusterKey): Message {
-  if (protocol === "tcp") return {};
-  if (protocol === "auto") return httpOptions({ useDownstreamProtocolConfig: bothProtocols });
+function protocolOptions({ protocol, http2, pool }: InboundClusterKey): Message {
+  const shared = commonOptions(pool);
+  const common = shared === undefined ? {} : { commonHttpProtocolOptions: shared };
+  if (protocol === "tcp")
+    return shared === undefined
+      ? {}
+      : httpOptions({ ...common, explicitHttpConfig: { httpProtocolOptions: {} } });
+  if (protocol === "auto") return httpOptions({ ...common, useDownstreamProtocolConfig: bothProtocols });
   return httpOptions({
+    ...common,
     explicitHttpConfig: http2 ? { http2ProtocolOptions: {} } : { httpProtocolOptions: {} },
   });
 }

@@ -220,7 +220,8 @@ function slowStart(balancer: LoadBalancerSettings | undefined): Message | undefi
   return window === undefined ? undefined : { slowStartWindow: durationOf(durationMsOf(window)) };
 }
 
-function commonOptions(pool: ConnectionPoolSettings | undefined): Message | undefined {
+/** `common_http_protocol_options`; Envoy reads some of it for TCP as well. */
+export function commonOptions(pool: ConnectionPoolSettings | undefined): Message | undefined {
   const idle = pool?.http?.idleTimeout ?? pool?.tcp?.idleTimeout;
   const requests = pool?.http?.maxRequestsPerConnection ?? 0;
   const lifetime = pool?.tcp?.maxConnectionDuration;

@@ -6,6 +6,7 @@ import type { Workload } from "./workload.ts";
 
 /** The part of MeshConfig that injection reads; names as in MeshConfig. */
 export interface InjectionMesh {
+  readonly rootNamespace?: string;
   readonly trustDomain?: string;
   readonly enablePrometheusMerge?: boolean;
   readonly proxyListenPort?: number;
@@ -90,5 +91,14 @@ export function applicationContainers(pod: Pod): string[] {
 export function image(context: InjectionContext, otherwise: string): string {
   const { hub, tag } = context.values.global;
   const named = choose(context, "sidecar.istio.io/proxyImage", otherwise);
-  return named.includes("/") ? named : `${hub}/${named}:${tag}`;
+  return named.includes("/") ? named : `${hub}/${named}:${tag}${imageVariant(context)}`;
+}
+
+/** The end of the tag for another build of the image, as Istio's `debug` and `distroless`; "" for the usual one. */
+function imageVariant(context: InjectionContext): string {
+  const configured = context.proxyConfig["image"] as { readonly imageType?: string } | undefined;
+  const type = choose(context, "sidecar.istio.io/proxyImageType", configured?.imageType ?? "");
+  return type === "" || type === "default" || context.values.global.tag.endsWith(`-${type}`)
+    ? ""
+    : `-${type}`;
 }

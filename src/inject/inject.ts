@@ -2,6 +2,7 @@
 // user's own `istio-proxy` container over the template, then probes, metrics and order are seen to.
 
 import type { Problem } from "#base";
+import type { ProxyConfig } from "#objects";
 import { parse } from "yaml";
 import { checkAnnotations } from "./annotations.ts";
 import {
@@ -25,6 +26,7 @@ import {
 } from "./pod.ts";
 import { isTrue } from "./policy.ts";
 import { rewriteProbes } from "./probes.ts";
+import { asDefaultConfig, mergeProxyConfigs, proxyConfigsFor } from "./proxy-config.ts";
 import { mergePrometheus } from "./prometheus.ts";
 import { sidecarTemplate } from "./sidecar-template.ts";
 import { type InjectionValues, isPlain } from "./values.ts";
@@ -34,6 +36,8 @@ export interface InjectionSettings {
   readonly namespace: string;
   readonly values: InjectionValues;
   readonly mesh: InjectionMesh;
+  /** The ProxyConfig objects of the mesh; those that hold for the pod are chosen here. */
+  readonly proxyConfigs?: readonly ProxyConfig[];
   /** "" or "default" is the default revision. */
   readonly revision: string;
   /** Whether the nodes start init containers with `restartPolicy: Always` as sidecars (Kubernetes 1.29 or later). */
@@ -75,10 +79,12 @@ function contextOf(
   const annotations = pod.metadata?.annotations ?? {};
   const problems: Problem[] = [];
   const own = parseOwnConfig(annotations["proxy.istio.io/config"], problems);
-  const defaults = mesh.defaultConfig ?? {};
-  const metadata = { ...asPlain(defaults["proxyMetadata"]), ...asPlain(own["proxyMetadata"]) };
-  const proxyConfig: Plain = { ...defaults, ...own };
-  if (Object.keys(metadata).length > 0) proxyConfig["proxyMetadata"] = metadata;
+  const objects = proxyConfigsFor(settings.proxyConfigs ?? [], {
+    namespace,
+    rootNamespace: mesh.rootNamespace || values.global.istioNamespace,
+    labels: pod.metadata?.labels ?? {},
+  });
+  const proxyConfig = mergeProxyConfigs([mesh.defaultConfig ?? {}, ...objects.map(asDefaultConfig), own]);
   const native = annotations["sidecar.istio.io/nativeSidecar"];
   const context: InjectionContext = {
     pod,
@@ -261,8 +267,4 @@ function annotate(pod: Pod, template: Pod, context: InjectionContext): Pod {
       },
     },
   };
-}
-
-function asPlain(value: unknown): Plain {
-  return isPlain(value) ? value : {};
 }

@@ -2,7 +2,14 @@
 
 import type { ObjectRef } from "#base";
 import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
-import { refOf, type IstioIngressListener, type ServerTLSSettings, type Sidecar } from "#objects";
+import {
+  refOf,
+  type ConnectionPoolSettings,
+  type IstioIngressListener,
+  type ServerTLSSettings,
+  type Sidecar,
+} from "#objects";
+import { environmentOf } from "./mesh.ts";
 import { isHttp2, listenerProtocol, parseProtocol, type Protocol } from "./protocol.ts";
 import type { ProxyClass } from "./proxy.ts";
 import { oldestFirst, selects, type Labels } from "./selectors.ts";
@@ -54,6 +61,8 @@ export interface InboundPort {
   readonly upstream: Upstream;
   /** Where a listener of its own binds, for ports that capture does not redirect. */
   readonly bind?: string;
+  /** What a Sidecar says about connections to the application. */
+  readonly pool?: ConnectionPoolSettings;
   /** TLS that a Sidecar asks for; holds only where mutual TLS is disabled. */
   readonly tls?: ServerTLSSettings;
   readonly origin: ObjectRef;
@@ -98,6 +107,7 @@ export const inboundPortsOf = defineKeyedQuery<InboundScope, readonly InboundPor
   inboundScopeText,
   (read, scope) => {
     const sidecar = read(ingressSidecarOf, scope);
+    const pool = read(inboundPoolOf, scope);
     const ports =
       sidecar === undefined
         ? // Without capture a listener of ours would take the application's own port.
@@ -105,7 +115,9 @@ export const inboundPortsOf = defineKeyedQuery<InboundScope, readonly InboundPor
           ? []
           : portsOfTargets(read(inboundTargetsOf, scope))
         : portsOfSidecar(sidecar, scope);
-    return ports.toSorted((a, b) => a.port - b.port);
+    return ports
+      .map((port) => (port.pool === undefined && pool !== undefined ? { ...port, pool } : port))
+      .toSorted((a, b) => a.port - b.port);
   },
   sameData,
 );
@@ -114,16 +126,36 @@ export const inboundPortsOf = defineKeyedQuery<InboundScope, readonly InboundPor
 export const ingressSidecarOf = defineKeyedQuery<WorkloadKey, Sidecar | undefined>(
   "ingressSidecarOf",
   workloadText,
-  (read, { namespace, labels }) => {
-    const rows = read(tables.Sidecar.by.namespace, namespace).toSorted(oldestFirst);
-    const own = rows.find(
-      ({ spec }) =>
-        hasLabels(spec?.workloadSelector?.labels) && selects(spec?.workloadSelector?.labels, labels),
-    );
-    const chosen = own ?? rows.find(({ spec }) => !hasLabels(spec?.workloadSelector?.labels));
+  (read, workload) => {
+    const chosen = chooseSidecar(read(tables.Sidecar.by.namespace, workload.namespace), workload);
     return (chosen?.spec?.ingress ?? []).length > 0 ? chosen : undefined;
   },
 );
+
+/** `inboundConnectionPool` of the Sidecar that holds for a workload, the root namespace's included. */
+const inboundPoolOf = defineKeyedQuery<WorkloadKey, ConnectionPoolSettings | undefined>(
+  "inboundPoolOf",
+  workloadText,
+  (read, workload) => {
+    const { rootNamespace } = read(environmentOf, "");
+    const own = chooseSidecar(read(tables.Sidecar.by.namespace, workload.namespace), workload);
+    const chosen = own ?? chooseSidecar(read(tables.Sidecar.by.namespace, rootNamespace), undefined);
+    return chosen?.spec?.inboundConnectionPool;
+  },
+  sameData,
+);
+
+/** The oldest that selects the workload, or else the oldest without a selector. */
+function chooseSidecar(all: readonly Sidecar[], workload: WorkloadKey | undefined): Sidecar | undefined {
+  const rows = all.toSorted(oldestFirst);
+  const own = rows.find(
+    ({ spec }) =>
+      workload !== undefined &&
+      hasLabels(spec?.workloadSelector?.labels) &&
+      selects(spec?.workloadSelector?.labels, workload.labels),
+  );
+  return own ?? rows.find(({ spec }) => !hasLabels(spec?.workloadSelector?.labels));
+}
 
 /** Row keys of the Services that select a workload. */
 const servicesSelecting = defineKeyedQuery<WorkloadKey, readonly string[]>(
@@ -258,6 +290,7 @@ function portsOfSidecar(sidecar: Sidecar, scope: InboundScope): InboundPort[] {
         upstream,
         ...(binds ? { bind: listener.bind ?? "0.0.0.0" } : {}),
         ...(listener.tls === undefined ? {} : { tls: listener.tls }),
+        ...(listener.connectionPool === undefined ? {} : { pool: listener.connectionPool }),
         origin: refOf(sidecar),
       },
     ];

@@ -42,10 +42,18 @@ WorkloadEntry spec works
 Sidecar spec.workloadSelector works
 Sidecar spec.egress works
 Sidecar spec.ingress works
-Sidecar spec.ingress[].connectionPool warns
-Sidecar spec.ingress[].tls works
+Sidecar spec.ingress[].connectionPool.http.h2UpgradePolicy warns
+Sidecar spec.ingress[].connectionPool.http.useClientProtocol warns
+Sidecar spec.ingress[].connectionPool.http.maxConcurrentStreams warns
+Sidecar spec.ingress[].connectionPool.http.http2KeepAlive warns
+Sidecar spec.inboundConnectionPool works
+Sidecar spec.inboundConnectionPool.http.h2UpgradePolicy warns
+Sidecar spec.inboundConnectionPool.http.useClientProtocol warns
+Sidecar spec.inboundConnectionPool.http.maxConcurrentStreams warns
+Sidecar spec.inboundConnectionPool.http.http2KeepAlive warns
 Sidecar spec.outboundTrafficPolicy works
-Sidecar spec.outboundTrafficPolicy.egressProxy warns
+
+ProxyConfig spec works
 
 EnvoyFilter spec works
 EnvoyFilter spec.configPatches[].match.proxy warns
@@ -107,6 +115,17 @@ annotation sidecar.istio.io/nativeSidecar works
 annotation sidecar.istio.io/proxyCPU works
 annotation sidecar.istio.io/proxyCPULimit works
 annotation sidecar.istio.io/proxyImage works
+annotation sidecar.istio.io/proxyImageType works
+annotation sidecar.istio.io/interceptionMode works
+annotation sidecar.istio.io/bootstrapOverride works
+annotation sidecar.istio.io/statsInclusionPrefixes works
+annotation sidecar.istio.io/statsInclusionSuffixes works
+annotation sidecar.istio.io/statsInclusionRegexps works
+annotation traffic.sidecar.istio.io/excludeInterfaces works
+annotation traffic.sidecar.istio.io/kubevirtInterfaces works
+annotation istio.io/reroute-virtual-interfaces works
+annotation networking.istio.io/exportTo works
+annotation proxy.istio.io/overrides works
 annotation sidecar.istio.io/proxyMemory works
 annotation sidecar.istio.io/proxyMemoryLimit works
 annotation sidecar.istio.io/rewriteAppHTTPProbers works
@@ -142,6 +161,8 @@ annotation sidecar.istio.io/statsCompression warns
 label istio-injection works
 label istio.io/rev works
 label security.istio.io/tlsMode works
+label networking.istio.io/enable-autoallocate-ip works
+label service.istio.io/workload-name works
 label service.istio.io/canonical-name works
 label service.istio.io/canonical-revision works
 label sidecar.istio.io/inject works

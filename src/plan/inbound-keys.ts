@@ -10,6 +10,7 @@ export interface InboundClusterKey {
   readonly protocol: InboundPort["protocol"];
   readonly http2: boolean;
   readonly services: InboundPort["services"];
+  readonly pool?: InboundPort["pool"];
 }
 
 /** `InboundPassthroughCluster`: ports that no service names. */

@@ -51,10 +51,18 @@ const inboundPlanOf = defineKeyedQuery<InboundScope, Plan>(
 );
 
 function plannedCluster(port: InboundPort): Planned<InboundClusterKey> {
-  const { upstream, protocol, http2, services } = port;
+  const { upstream, protocol, http2, services, pool } = port;
   return {
     name: inboundClusterName(port.port),
-    key: { kind: "inbound", port: port.port, upstream, protocol, http2, services },
+    key: {
+      kind: "inbound",
+      port: port.port,
+      upstream,
+      protocol,
+      http2,
+      services,
+      ...(pool === undefined ? {} : { pool }),
+    },
   };
 }
 

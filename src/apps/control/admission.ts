@@ -123,6 +123,8 @@ async function podOf({ awaitPod }: AdmissionOptions, nodeId: NodeId): Promise<Po
 interface Said {
   readonly envoyVersion: string;
   readonly metadata: ProxyClass["metadata"];
+  /** Decides about its own listeners alone. */
+  readonly interception: ProxyClass["interception"];
 }
 
 function saidBy(node: Message): Said {
@@ -130,10 +132,18 @@ function saidBy(node: Message): Said {
     readonly fields?: Readonly<Record<string, { readonly stringValue?: string }>>;
   };
   const captures = fields?.[dnsCaptureField]?.stringValue === "true";
-  return { envoyVersion: envoyVersionOf(node), metadata: captures ? { [dnsCaptureField]: "true" } : {} };
+  return {
+    envoyVersion: envoyVersionOf(node),
+    metadata: captures ? { [dnsCaptureField]: "true" } : {},
+    interception: interceptionOf(fields?.["INTERCEPTION_MODE"]?.stringValue),
+  };
 }
 
-function classOf(engine: Engine, nodeId: NodeId, pod: Pod, { envoyVersion, metadata }: Said): ProxyClass {
+function interceptionOf(mode: string | undefined): ProxyClass["interception"] {
+  return mode === "TPROXY" || mode === "NONE" ? mode : "REDIRECT";
+}
+
+function classOf(engine: Engine, nodeId: NodeId, pod: Pod, said: Said): ProxyClass {
   const environment = engine.rows(environmentTable).get(environmentRow) ?? defaultEnvironment;
   const labels = pod.metadata.labels ?? {};
   const mode = pod.metadata.annotations?.[annotationNames.interceptionMode];
@@ -146,10 +156,11 @@ function classOf(engine: Engine, nodeId: NodeId, pod: Pod, { envoyVersion, metad
     locality: localityOf(engine, pod),
     clusterId: environment.clusterId,
     dnsDomain: `${nodeId.namespace}.svc.${environment.clusterDomain}`,
-    interception: mode === "TPROXY" || mode === "NONE" ? mode : "REDIRECT",
-    envoyVersion,
+    // The annotation, where there is one; ProxyConfig may say it too, and only the proxy knows with which it was made.
+    interception: mode === undefined ? said.interception : interceptionOf(mode),
+    envoyVersion: said.envoyVersion,
     ...(nodeId.kind === "router" ? topologyOf(pod) : {}),
-    metadata,
+    metadata: said.metadata,
   };
 }
 

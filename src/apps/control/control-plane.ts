@@ -448,6 +448,7 @@ export class ControlPlane {
         values: this.#inputs.injection,
         // The same object as injection sees it: plain data.
         mesh: this.#inputs.mesh as InjectionMesh,
+        proxyConfigs: [...this.#engine.rows(tables.ProxyConfig).values()],
         revision: settings.revision,
         nativeSidecars: false,
       }),
