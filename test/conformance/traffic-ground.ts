@@ -138,7 +138,11 @@ function surroundings(ports: readonly PortRow[]): string {
       apiVersion: network,
       kind: "Sidecar",
       metadata: { name: "restrict-to-namespace", namespace },
-      spec: { egress: [{ hosts: [`${gatewayNamespace}/*`, `${namespace}/*`, `${externalNamespace}/*`] }] },
+      // Unknown hosts are let through, as the cases suppose; those that do not want it say so.
+      spec: {
+        outboundTrafficPolicy: { mode: "ALLOW_ANY" },
+        egress: [{ hosts: [`${gatewayNamespace}/*`, `${namespace}/*`, `${externalNamespace}/*`] }],
+      },
     },
     {
       apiVersion: network,
