@@ -3,6 +3,7 @@
 import type { ResourceType } from "#plan";
 import type { ProxyState } from "./proxy-state.ts";
 import { Subscription } from "./subscription.ts";
+import { contentVersion } from "./table-hosts.ts";
 import type { DeltaRequest } from "./wire.ts";
 
 /** Reads one proxy's requests into its state. */
@@ -19,7 +20,7 @@ export class Claims {
   }
 
   subscribe(request: DeltaRequest, type: ResourceType): Subscription {
-    const { subscriptions, tableHosts, nowMs } = this.#state;
+    const { subscriptions } = this.#state;
     let subscription = subscriptions.get(type);
     const isFirst = subscription === undefined;
     if (subscription === undefined) {
@@ -27,7 +28,6 @@ export class Claims {
       subscriptions.set(type, subscription);
       this.#firstRequest(request, type, subscription);
     }
-    const hosts = subscriptions.get("virtualHost");
     for (const name of request.subscribe) {
       if (name === "*") {
         askForAll(subscription);
@@ -39,7 +39,7 @@ export class Claims {
       const isDue = type === "endpoint" && isHeld && this.#endpointsDue.some((due) => due.has(name));
       if (isDue || !isHeld) subscription.held.delete(name);
       if (!isFirst || !subscription.held.isOfBase(name)) subscription.recheck.add(name);
-      if (type === "route") tableHosts.tableAsked(name, isHeld, hosts, nowMs());
+      if (type === "route") this.#tableAsked(name, request.initialVersions.get(name));
     }
     // What is held and not asked for is to be forgotten.
     const { wildcard, held, names } = subscription;
@@ -47,12 +47,18 @@ export class Claims {
     // Only the first request says what is held.
     if (type === "endpoint") this.#endpointsDue.length = 0;
     for (const name of request.unsubscribe) {
-      if (type === "route") tableHosts.tableLeft(name, hosts);
+      if (type === "route") this.#state.tableHosts.tableLeft(name, subscriptions.get("virtualHost"));
       if (name === "*") subscription.wildcard = false;
       subscription.names.delete(name);
       if (!subscription.wildcard) subscription.held.delete(name);
     }
     return subscription;
+  }
+
+  #tableAsked(name: string, claimed: string | undefined): void {
+    const { subscriptions, tableHosts, isBack, views, nowMs } = this.#state;
+    const mayList = isBack && views.some((view) => view.hasAny("virtualHost"));
+    tableHosts.tableAsked(name, claimed, subscriptions.get("virtualHost"), mayList, nowMs());
   }
 
   /** Clusters are sent, and an EDS cluster's endpoints, which have its name, are to follow. */
@@ -79,6 +85,7 @@ export class Claims {
       subscription.mustAnswerSinceMs = nowMs();
     this.#state.wokenAtMs ??= nowMs();
     if (request.initialVersions.size === 0) return;
+    this.#state.isBack = true;
     const { initialVersions } = request;
     const believed =
       type === "virtualHost"
@@ -96,7 +103,9 @@ export class Claims {
     const { views, nowMs } = this.#state;
     for (const view of views) {
       if (!view.awaitsVerdict(type)) continue;
-      for (const [name, version] of versions) view.accept(type, name, version, undefined, nowMs());
+      for (const [name, version] of versions) {
+        view.accept(type, name, contentVersion(version), undefined, nowMs());
+      }
     }
     const [view, ...others] = views;
     subscription.held.adopt(versions);

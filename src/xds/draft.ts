@@ -5,7 +5,7 @@ import type { Fill } from "./fill.ts";
 import { LayeredMap } from "./layered-map.ts";
 import { newcomerWaitMs, responseBytesMax } from "./limits.ts";
 import type { ProxyState } from "./proxy-state.ts";
-import { toldAbsent, type SentResource, type Subscription } from "./subscription.ts";
+import { stale, toldAbsent, type SentResource, type Subscription } from "./subscription.ts";
 import { noHostsOf } from "./table-hosts.ts";
 
 export class Draft {
@@ -54,11 +54,7 @@ export class Draft {
   compareDueTables(): void {
     const { tableHosts, subscriptions, views } = this.#state;
     const { held } = this.#subscription;
-    for (const name of tableHosts.leftHosts()) this.removed.set(name, undefined);
-    for (const table of tableHosts.takeDoubtful()) {
-      const holdsAny = held.keys().some((name) => partsOfDiscovered(name).table === table);
-      if (!holdsAny) this.removed.set(noHostsOf(table), undefined);
-    }
+    for (const table of tableHosts.takeDoubtful()) this.#compareDoubtful(table);
     const ready = tableHosts.ready(subscriptions.get("route"));
     if (ready.size === 0) return;
     const names = new Map([...ready.keys()].map((table) => [table, new Set<string>()]));
@@ -67,6 +63,17 @@ export class Draft {
     }
     for (const name of held.keys()) names.get(partsOfDiscovered(name).table)?.add(name);
     for (const [table, sinceMs] of ready) this.#compareDueTable(table, sinceMs, names.get(table)!);
+  }
+
+  /** Says that a table has no virtual hosts, if so: its listener may still wait for word of any. */
+  #compareDoubtful(table: string): void {
+    const isOfTable = (name: string) => partsOfDiscovered(name).table === table;
+    const { tableHosts } = this.#state;
+    // Of a due table everything is said when its time comes.
+    if (this.#state.isOfUnaskedTable(noHostsOf(table)) || tableHosts.isPostponed(noHostsOf(table))) return;
+    if (this.resources.keys().some(isOfTable)) return;
+    const holds = (name: string) => isOfTable(name) && this.#state.holdsHost(name);
+    if (!this.#subscription.held.keys().some(holds)) this.removed.set(noHostsOf(table), undefined);
   }
 
   #compareDueTable(table: string, sinceMs: number, hosts: ReadonlySet<string>): void {
@@ -86,11 +93,11 @@ export class Draft {
     const type = this.#type;
     const subscription = this.#subscription;
     const held = subscription.held.get(name);
-    if (type === "virtualHost" && state.isNotNow(name)) return;
-    if (type === "route" && state.tableHosts.isUnclean(name)) {
-      subscription.recheck.add(name);
+    if (type === "virtualHost" && state.isOfUnaskedTable(name)) {
+      if (held === stale) this.removed.set(name, stale);
       return;
     }
+    if (type === "virtualHost" && state.tableHosts.isPostponed(name)) return;
     if (!subscription.wants(name)) {
       subscription.held.delete(name);
       return;
@@ -100,14 +107,14 @@ export class Draft {
       this.waits = true;
       return;
     }
-    if (target.kind === "keep" && held !== undefined) return;
+    if (target.kind === "keep" && held !== undefined && held !== stale) return;
     if (target.kind !== "resource") {
       this.#compareAbsent(name);
       return;
     }
     const { resource, trial } = target;
     state.forgetRefused(type, subscription, name, resource);
-    if (held === resource.version) return;
+    if (held === state.versionFor(type, name, resource)) return;
     // On trial is only what no proxy has refused, or what is tried again.
     if (trial === undefined && subscription.refused.get(name) === resource.version) return;
     if (this.#bytes > 0 && this.#bytes + resource.bytes.length > responseBytesMax) {

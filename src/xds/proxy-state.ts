@@ -3,7 +3,7 @@
 
 import type { EnvoyResource } from "#envoy";
 import { partsOfDiscovered, type ResourceType } from "#plan";
-import { Subscription, toldAbsent } from "./subscription.ts";
+import { stale, toldAbsent, type Subscription } from "./subscription.ts";
 import { isOfUnaskedTable, TableHosts } from "./table-hosts.ts";
 import { namedBy, type LiveView, type Subscriber, type Target } from "./view.ts";
 
@@ -13,6 +13,8 @@ export class ProxyState {
   readonly tableHosts = new TableHosts();
   /** The views that the proxy is entitled to. */
   views: readonly LiveView[] = [];
+  /** Whether the proxy holds something from an earlier stream; its first requests, for clusters and listeners, say so. */
+  isBack = false;
   /** Since when something that the proxy wants is other than what it holds, for reports. */
   wokenAtMs: number | undefined;
   /** The session, as its views see it. */
@@ -48,7 +50,7 @@ export class ProxyState {
 
   holdsHost(name: string): boolean {
     const held = this.subscriptions.get("virtualHost")?.held.get(name);
-    return held !== undefined && held !== toldAbsent;
+    return held !== undefined && held !== toldAbsent && held !== stale;
   }
 
   holdsCluster(name: string): boolean {
@@ -56,9 +58,14 @@ export class ProxyState {
     return clusters === undefined || clusters.held.has(name);
   }
 
-  /** Virtual hosts of a table that the proxy has not (yet): never sent, and what it says of them is kept in mind. */
-  isNotNow(host: string): boolean {
-    return this.tableHosts.isPostponed(host) || isOfUnaskedTable(host, this.subscriptions.get("route"));
+  /** Whether a virtual host is of a table that the proxy does not want, and so never to be sent. */
+  isOfUnaskedTable(host: string): boolean {
+    return isOfUnaskedTable(host, this.subscriptions.get("route"));
+  }
+
+  /** The version under which the proxy is sent a resource. */
+  versionFor(type: ResourceType, name: string, resource: EnvoyResource): string {
+    return type === "route" ? this.tableHosts.tableVersion(name, resource) : resource.version;
   }
 
   /** Whether the proxy may still hold something that names a resource of this type which is to go. */

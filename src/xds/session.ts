@@ -258,6 +258,7 @@ export class AdsSession {
     const [view] = this.#state.views;
     // Virtual hosts go table by table.
     if (view === undefined || type === "virtualHost") return undefined;
+    if (type === "route" && this.#state.tableHosts.anyProvisional) return undefined;
     const { held, refused, trialGroups, names } = subscription;
     if (held.size > 0 || refused.size > 0 || trialGroups.length > 0) return undefined;
     if (!subscription.wildcard && names.size === 0) return undefined;
@@ -303,8 +304,9 @@ export class AdsSession {
     const resources: EnvoyResource[] = [];
     if (fill !== undefined) subscription.held.adopt(fill.versions);
     for (const [name, { resource }] of draft.resources) {
-      subscription.held.set(name, resource.version);
-      resources.push(resource);
+      const version = this.#state.versionFor(type, name, resource);
+      subscription.held.set(name, version);
+      resources.push(version === resource.version ? resource : { ...resource, version });
     }
     for (const name of removed.keys()) {
       if (subscription.names.has(name)) subscription.held.set(name, toldAbsent);

@@ -27,6 +27,9 @@ export const toldAbsent = "";
 /** A name of which the proxy may hold either of two versions. */
 export const uncertain = "?";
 
+/** A virtual host that the proxy lists and does not hold, since its table left and came again. */
+export const stale = "~";
+
 /** Names and versions of its own that a subscription may have before it looks what it can share. */
 const looseMin = 16;
 

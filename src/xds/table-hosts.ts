@@ -5,49 +5,62 @@
 // for its virtual hosts: its listener waits for the first of them, or for word that there are none, which is the
 // removal of any name of that table. So a table is *due* from the moment the proxy asks for it: once the proxy has
 // taken the table itself, all its virtual hosts follow in one response, whatever the proxy was said to hold.
+//
+// What a proxy lists of a table that left and came again may be of the table's earlier life (*stale*). The only memory
+// that outlives streams and replicas is the proxy's own, so there it is written down: a table that comes while the
+// proxy may list such virtual hosts goes under a *provisional* version until it has taken the new ones. Who comes back
+// with a provisional version is not believed what it lists of that table; who has the final one is.
 
+import type { EnvoyResource } from "#envoy";
 import { discoversHosts, partsOfDiscovered } from "#plan";
 import type { Subscription } from "./subscription.ts";
-import { toldAbsent, uncertain } from "./subscription.ts";
+import { stale, toldAbsent, uncertain } from "./subscription.ts";
+
+const provisionalMark = "~";
 
 export class TableHosts {
   /** Tables whose virtual hosts are to be compared all at once, and since when. */
   readonly #due = new Map<string, number>();
-  /** Tables that Envoy got anew in this stream: what it says it holds of them is not so. */
+  /** Tables that Envoy got anew, in this stream or since it last took their virtual hosts: what it lists is stale. */
   readonly #anew = new Set<string>();
-  /**
-   * Virtual hosts of tables that the proxy let go, by table: it lists them as held until it is told otherwise, and would
-   * after a reconnect. The table does not come again before it has been told.
-   */
-  readonly #left = new Map<string, Set<string>>();
-  /** Tables of which a new virtual host was refused: if it was the only one, the listener still waits. */
+  /** Tables that go under a provisional version. */
+  readonly #provisional = new Set<string>();
+  /** Tables of which virtual hosts were rejected: if the proxy has no others, their listener still waits. */
   readonly #doubtful = new Set<string>();
 
   /**
    * The proxy asks for a table.
-   * @param isHeld whether it says that it holds it from an earlier stream
+   * @param claimed the version that it says it holds from an earlier stream
    * @param hosts the subscription to virtual hosts, if there is one yet
+   * @param mayList whether the proxy may still come to list virtual hosts, if there is none
    */
-  tableAsked(table: string, isHeld: boolean, hosts: Subscription | undefined, nowMs: number): void {
+  tableAsked(
+    table: string,
+    claimed: string | undefined,
+    hosts: Subscription | undefined,
+    mayList: boolean,
+    nowMs: number,
+  ): void {
     if (!discoversHosts(table)) return;
     this.#due.set(table, nowMs);
-    if (isHeld) return;
+    if (claimed !== undefined && !isProvisional(claimed)) return;
     this.#anew.add(table);
-    forgetHosts(table, hosts);
+    const lists = hosts === undefined ? mayList : makeStale(table, hosts);
+    if (lists || claimed !== undefined) this.#provisional.add(table);
   }
 
-  /** The proxy no longer wants a table, and with it went its virtual hosts. */
+  /** The proxy no longer wants a table, and with it went its virtual hosts, which it lists until it is told otherwise. */
   tableLeft(table: string, hosts: Subscription | undefined): void {
     this.#anew.delete(table);
     this.#due.delete(table);
-    if (!discoversHosts(table)) return;
-    const left = forgetHosts(table, hosts);
-    if (left.length > 0) this.#left.set(table, new Set([...left, ...(this.#left.get(table) ?? [])]));
+    this.#provisional.delete(table);
+    if (!discoversHosts(table) || hosts === undefined) return;
+    makeStale(table, hosts);
   }
 
   /**
-   * What a proxy says at the beginning of a stream that it holds, without what cannot be: virtual hosts of tables that it
-   * got anew, or does not ask for (unless its request for tables is still to come).
+   * What a proxy says at the beginning of a stream that it holds, with the mark of what is stale: virtual hosts of tables
+   * that it got anew, or does not ask for (unless its request for tables is still to come).
    */
   believed(
     versions: ReadonlyMap<string, string>,
@@ -56,34 +69,44 @@ export class TableHosts {
     const believed = new Map<string, string>();
     for (const [name, version] of versions) {
       const { table } = partsOfDiscovered(name);
-      if (tables === undefined || !isOfUnaskedTable(name, tables)) {
-        if (!this.#anew.has(table)) believed.set(name, version);
-      } else this.#left.set(table, (this.#left.get(table) ?? new Set()).add(name));
+      const isStale = this.#anew.has(table) || (tables !== undefined && isOfUnaskedTable(name, tables));
+      believed.set(name, isStale ? stale : version);
     }
     return believed;
   }
 
-  /** Whether the proxy is still to be told that the table's old virtual hosts are gone. */
-  isUnclean(table: string): boolean {
-    return this.#left.has(table);
+  get anyProvisional(): boolean {
+    return this.#provisional.size > 0;
   }
 
-  leftHosts(): readonly string[] {
-    return [...this.#left.values()].flatMap((names) => [...names]);
+  /** The version under which the proxy is sent a table. */
+  tableVersion(table: string, { version }: EnvoyResource): string {
+    return this.#provisional.has(table) ? version + provisionalMark : version;
   }
 
-  /** The proxy has taken these removals. */
-  removed(names: Iterable<string>): void {
-    if (this.#left.size === 0) return;
-    for (const name of names) {
-      const { table } = partsOfDiscovered(name);
-      const left = this.#left.get(table);
-      if (left?.delete(name) === true && left.size === 0) this.#left.delete(table);
+  /** The proxy has taken virtual hosts. Returns the tables of which it lists what it holds from now on. */
+  taken(hosts: Subscription): readonly string[] {
+    if (this.#provisional.size === 0) return [];
+    const open = new Set<string>();
+    for (const [name, version] of hosts.held) {
+      if (version === stale) open.add(partsOfDiscovered(name).table);
     }
+    const settled = [...this.#provisional].filter((table) => !this.#due.has(table) && !open.has(table));
+    for (const table of settled) {
+      this.#provisional.delete(table);
+      this.#anew.delete(table);
+    }
+    return settled;
   }
 
-  refused(name: string): void {
-    this.#doubtful.add(partsOfDiscovered(name).table);
+  /** The proxy has rejected a response with these names. */
+  doubt(names: readonly Iterable<string>[]): void {
+    for (const some of names) {
+      for (const name of some) {
+        const { table } = partsOfDiscovered(name);
+        if (table !== "") this.#doubtful.add(table);
+      }
+    }
   }
 
   takeDoubtful(): readonly string[] {
@@ -130,8 +153,22 @@ export function isOfUnaskedTable(name: string, tables: Subscription | undefined)
   return table !== "" && tables?.names.has(table) !== true;
 }
 
-function forgetHosts(table: string, hosts: Subscription | undefined): readonly string[] {
-  const names = [...(hosts?.held.keys() ?? [])].filter((name) => partsOfDiscovered(name).table === table);
-  for (const name of names) hosts?.held.delete(name);
-  return names;
+export function isProvisional(version: string): boolean {
+  return version.endsWith(provisionalMark);
+}
+
+/** The version of the content that a proxy holds under this version. */
+export function contentVersion(version: string): string {
+  return isProvisional(version) ? version.slice(0, -provisionalMark.length) : version;
+}
+
+/** Returns whether the proxy lists any of the table, or may until it has taken what is in flight. */
+function makeStale(table: string, hosts: Subscription): boolean {
+  const isOfTable = (name: string) => partsOfDiscovered(name).table === table;
+  const names = [...hosts.held.keys()].filter(isOfTable);
+  for (const name of names) {
+    hosts.held.set(name, stale);
+    hosts.recheck.add(name);
+  }
+  return names.length > 0 || (hosts.inFlight?.removed.keys().some(isOfTable) ?? false);
 }

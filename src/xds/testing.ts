@@ -155,6 +155,10 @@ export class World {
   }
 }
 
+/** The type whose resources a proxy asks for by the names of this type's. */
+const namedType: Partial<Record<ResourceType, ResourceType>> = { cluster: "endpoint", listener: "route" };
+const namingType: Partial<Record<ResourceType, ResourceType>> = { endpoint: "cluster", route: "listener" };
+
 interface Response {
   readonly type: ResourceType;
   readonly nonce: string;
@@ -272,7 +276,10 @@ export class FakeProxy {
     const held = this.#heldOf(response.type);
     const unsubscribe: string[] = [];
     const subscribe: string[] = [];
+    const before = namingType[response.type];
     for (const { name, version } of response.resources.filter((one) => !bad.includes(one))) {
+      // What it no longer wants it lets pass.
+      if (before !== undefined && !this.#heldOf(before).has(name)) continue;
       if (!held.has(name)) subscribe.push(name);
       held.set(name, version);
     }
@@ -282,8 +289,7 @@ export class FakeProxy {
         ? undefined
         : `not taken${this.namesCulprits ? `: ${bad.map(({ name }) => name).join(", ")}: bad` : ""}`;
     this.#request(response.type, { nonce: response.nonce, rejection });
-    const behind =
-      response.type === "cluster" ? "endpoint" : response.type === "listener" ? "route" : undefined;
+    const behind = namedType[response.type];
     if (behind !== undefined && subscribe.length + unsubscribe.length > 0) {
       for (const name of unsubscribe) this.#heldOf(behind).delete(name);
       if (behind === "route") for (const name of unsubscribe) this.#dropHosts(name);

@@ -1,10 +1,9 @@
 // What an acknowledgement or a rejection says of what was sent, to the proxy's state and to its views.
 
-import { partsOfDiscovered, type ResourceType } from "#plan";
+import type { ResourceType } from "#plan";
 import type { ProxyState } from "./proxy-state.ts";
 import { culpritsOf, halves, reasonFor, renderRejection } from "./rejection.ts";
 import { uncertain, type InFlight, type SentResource, type Subscription } from "./subscription.ts";
-import { noHostsOf } from "./table-hosts.ts";
 import type { LiveView, Rejection } from "./view.ts";
 
 /** Tells the mesh of a rejection. */
@@ -21,7 +20,10 @@ export function takeAcknowledgement(
   subscription.ackedNonce = inFlight.nonce;
   subscription.lastAckedMs = nowMs;
   subscription.trialGroups.shift();
-  if (type === "virtualHost") state.tableHosts.removed(inFlight.removed.keys());
+  if (type === "virtualHost") {
+    for (const table of state.tableHosts.taken(subscription))
+      state.subscriptions.get("route")?.recheck.add(table);
+  }
   const awaiting = state.views.filter((view) => view.awaitsVerdict(type));
   const matters = awaiting.length > 0 || subscription.refused.size > 0;
   for (const [name, { resource, trial }] of matters ? inFlight.resources : []) {
@@ -42,22 +44,21 @@ export function takeRejection(
 ): readonly string[] {
   subscription.inFlight = undefined;
   const group = subscription.trialGroups.shift();
-  // Of a rejected response Envoy may have taken the good ones (clusters, listeners) or nothing (virtual hosts).
-  for (const name of inFlight.resources.keys()) {
-    subscription.held.set(name, uncertain);
+  for (const [name, { versionBefore }] of inFlight.resources) {
+    takeBack(type, subscription, name, versionBefore);
     subscription.recheck.add(name);
   }
   // A response of removals alone is not sent twice: nothing in it could become better.
   for (const [name, versionBefore] of inFlight.resources.size > 0 ? inFlight.removed : []) {
-    if (versionBefore !== undefined) subscription.held.set(name, uncertain);
+    if (versionBefore !== undefined) takeBack(type, subscription, name, versionBefore);
     subscription.recheck.add(name);
-    if (type === "virtualHost") postponeHosts(state, name);
   }
+  if (type === "virtualHost") state.tableHosts.doubt([inFlight.resources.keys(), inFlight.removed.keys()]);
   const culprits = culpritsOf(inFlight.resources, reason);
   subscription.lastRejection = renderRejection(culprits, inFlight.resources, reason);
   for (const name of culprits) {
     const sent = inFlight.resources.get(name)!;
-    noteRefused(state, type, subscription, name, sent);
+    noteRefused(subscription, name, sent);
     const { version, origins } = sent.resource;
     const because = reasonFor(name, reason);
     reject(
@@ -70,22 +71,24 @@ export function takeRejection(
   return culprits;
 }
 
-function noteRefused(
-  state: ProxyState,
+function noteRefused(subscription: Subscription, name: string, sent: SentResource): void {
+  subscription.refused.set(name, sent.resource.version);
+  setHeld(subscription, name, sent.versionBefore);
+}
+
+/** Of a rejected response Envoy may have taken the good ones (clusters, listeners) or nothing (virtual hosts). */
+function takeBack(
   type: ResourceType,
   subscription: Subscription,
   name: string,
-  sent: SentResource,
+  versionBefore: string | undefined,
 ): void {
-  subscription.refused.set(name, sent.resource.version);
-  if (type === "virtualHost") state.tableHosts.refused(name);
-  if (sent.versionBefore === undefined) subscription.held.delete(name);
-  else subscription.held.set(name, sent.versionBefore);
+  setHeld(subscription, name, type === "virtualHost" ? versionBefore : uncertain);
 }
 
-/** A rejected response has said nothing about a table that has none, either. */
-function postponeHosts(state: ProxyState, name: string): void {
-  if (name === noHostsOf(partsOfDiscovered(name).table)) state.tableHosts.postpone(name, state.nowMs());
+function setHeld(subscription: Subscription, name: string, version: string | undefined): void {
+  if (version === undefined) subscription.held.delete(name);
+  else subscription.held.set(name, version);
 }
 
 /**

@@ -118,6 +118,10 @@ export class LiveView {
     return this.#types[type].entries.keys();
   }
 
+  hasAny(type: ResourceType): boolean {
+    return this.#types[type].entries.size > 0;
+  }
+
   entry(type: ResourceType, name: string): Entry | undefined {
     return this.#types[type].entries.get(name);
   }
