@@ -17,6 +17,8 @@ export {
   packService,
   telemetryMetadata,
   telemetryMetrics,
+  telemetryRecordFormats,
+  telemetryRecords,
   telemetryScope,
   telemetryTags,
 } from "./telemetry.ts";

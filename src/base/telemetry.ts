@@ -43,6 +43,35 @@ export interface TelemetryMetric {
   readonly unit?: "Milliseconds" | "Bytes";
 }
 
+/**
+ * What Envoy cannot count as it should is told to the agent, one record at a time, over the socket of its secrets: Envoy's
+ * counters learn a TCP connection's bytes when it ends and gRPC's messages never. A record is one text of these formats
+ * and the tags of the metric, separated by a character that no value can hold.
+ */
+export const telemetryRecords = {
+  separator: "\u001f",
+  /** Envoy tells of open connections this often; Istio's own proxies do so every 15 s. */
+  periodSeconds: 10,
+  tcp: {
+    at: ["TcpPeriodic", "TcpConnectionEnd"],
+    values: ["%BYTES_RECEIVED%", "%BYTES_SENT%"],
+    metrics: ["istio_tcp_received_bytes_total", "istio_tcp_sent_bytes_total"],
+  },
+  grpc: {
+    at: ["DownstreamEnd", "NotSet"],
+    /** "requests,responses", kept by Envoy's grpc_stats filter. */
+    values: ["%FILTER_STATE(envoy.filters.http.grpc_stats:PLAIN)%"],
+    metrics: ["istio_request_messages_total", "istio_response_messages_total"],
+  },
+} as const;
+
+/** The formats of a record, in order: what it is, which log entry, which connection, the values, the tags. */
+export function telemetryRecordFormats(reporter: Reporter, protocol: "tcp" | "grpc"): readonly string[] {
+  const tags = telemetryTags(reporter, protocol === "tcp" ? "tcp" : "http");
+  const { values } = telemetryRecords[protocol];
+  return [protocol, "%ACCESS_LOG_TYPE%", "%CONNECTION_ID%", ...values, ...tags.map(({ format }) => format)];
+}
+
 const httpEnd = ["DownstreamEnd", "NotSet"] as const;
 
 export const telemetryMetrics: readonly TelemetryMetric[] = [

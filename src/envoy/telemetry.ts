@@ -3,6 +3,8 @@
 
 import {
   telemetryMetrics,
+  telemetryRecordFormats,
+  telemetryRecords,
   telemetryScope,
   telemetryTags,
   type Reporter,
@@ -10,7 +12,8 @@ import {
   type TelemetryTag,
 } from "#base";
 import { fileAccessLogs, type AccessLog, type AccessLogSettings } from "./access-log.ts";
-import { typed, wrapped, type Message } from "./proto/api.ts";
+import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
+import { agentSdsCluster } from "./tls.ts";
 
 export interface AccessLogPlace {
   /** The side of the call that the listener is on; a gateway reports as a client does. */
@@ -24,11 +27,14 @@ export function accessLogs(settings: AccessLogSettings, place: AccessLogPlace): 
   const lines = fileAccessLogs(settings).map((log) =>
     place.protocol === "tcp" ? { ...log, filter: atLogTypes(["TcpConnectionEnd", "NotSet"]) } : log,
   );
-  return [...lines, ...statsLogs(place)];
+  return [...lines, ...statsLogs(place), recordsLog(place)];
 }
 
-/** What a TCP proxy needs beside its access log so that connects are counted when they happen. */
-export const tcpAccessLogOptions: Message = { flushAccessLogOnConnected: true };
+/** What a TCP proxy needs beside its access log so that connects and bytes are counted when they happen. */
+export const tcpAccessLogOptions: Message = {
+  flushAccessLogOnConnected: true,
+  accessLogFlushInterval: durationOf(telemetryRecords.periodSeconds * 1_000),
+};
 
 /** Access log of a listener for connections that find no filter chain: Istio's NR lines. */
 export function listenerAccessLogs(settings: AccessLogSettings): readonly AccessLog[] {
@@ -65,6 +71,33 @@ function statsLogs({ side, protocol }: AccessLogPlace): AccessLog[] {
     }),
   }));
 }
+
+/** Tells the agent of what it counts itself, see `telemetryRecords`. */
+function recordsLog({ side, protocol }: AccessLogPlace): AccessLog {
+  const reporter: Reporter = side === "server" ? "destination" : "source";
+  const kind = protocol === "tcp" ? "tcp" : "grpc";
+  const atTypes = atLogTypes(telemetryRecords[kind].at);
+  return {
+    name: "envoy.access_loggers.open_telemetry",
+    filter: kind === "tcp" ? atTypes : { andFilter: { filters: [atTypes, isGrpc] } },
+    typedConfig: typed("envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig", {
+      commonConfig: {
+        logName: "mesh",
+        transportApiVersion: "V3",
+        grpcService: { envoyGrpc: { clusterName: agentSdsCluster } },
+        bufferFlushInterval: durationOf(1_000),
+      },
+      disableBuiltinLabels: true,
+      body: {
+        stringValue: telemetryRecordFormats(reporter, kind).join(telemetryRecords.separator),
+      },
+    }),
+  };
+}
+
+const isGrpc: Message = {
+  headerFilter: { header: { name: "content-type", stringMatch: { prefix: "application/grpc" } } },
+};
 
 function counterOf(metric: TelemetryMetric, tags: readonly Message[]): Message {
   const value = metric.value === 1 ? { valueFixed: wrapped(1) } : { valueFormat: metric.value };

@@ -6,7 +6,9 @@ import type { ChildProcess } from "node:child_process";
 import type { webcrypto } from "node:crypto";
 import { createServer as createHttpServer, get, type Server as HttpServer } from "node:http";
 import { connect, createServer as createTcpServer, type AddressInfo, type Server } from "node:net";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import * as http2 from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -28,6 +30,9 @@ import {
 import { inboundCluster } from "../../src/envoy/inbound-cluster.ts";
 import { inboundListener } from "../../src/envoy/inbound-listener.ts";
 import { structOf } from "../../src/envoy/proto/api.ts";
+import { createExpander } from "../../src/apps/agent/metrics.ts";
+import { createStreamServer } from "../../src/apps/agent/grpc.ts";
+import { recordPaths, TelemetryRecords } from "../../src/apps/agent/records.ts";
 import { clientTransportSocket, meshAlpn, meshClientTls } from "../../src/envoy/tls.ts";
 import { withoutEnvoy } from "../support/envoy.ts";
 import { freePorts, loopbackAddress, startEnvoy } from "../support/envoy-process.ts";
@@ -39,6 +44,8 @@ const clock = {
 };
 const folder = mkdtempSync(join(tmpdir(), "envoy-metrics-"));
 const children: ChildProcess[] = [];
+/** What the server's agent counts in Envoy's place. */
+const records = new TelemetryRecords(() => performance.now());
 const servers: (HttpServer | Server)[] = [];
 const host = "reviews.default.svc.cluster.local";
 const serverFacts = { ...unknownWorkload, workload: "reviews-v1", namespace: "default", app: "reviews" };
@@ -55,6 +62,8 @@ interface Ports {
   readonly outTcp: number;
   readonly clientAdmin: number;
   readonly serverAdmin: number;
+  /** The server's agent. */
+  readonly agent: number;
 }
 let ports: Ports;
 
@@ -67,17 +76,20 @@ describe("metrics of two Envoys", { skip: withoutEnvoy }, () => {
       }),
     );
     const tcpApp = await listening(
-      createTcpServer((socket) => socket.on("data", (data) => socket.end(data))),
+      createTcpServer((socket) => {
+        socket.on("data", (data) => (String(data) === "stay" ? socket.write(data) : socket.end(data)));
+      }),
     );
-    const [http, tcp, any, outHttp, outTcp, clientAdmin, serverAdmin] = await freePorts(7);
-    ports = { app, tcpApp, http, tcp, any, outHttp, outTcp, clientAdmin, serverAdmin } as Ports;
+    const [http, tcp, any, outHttp, outTcp, clientAdmin, serverAdmin, agent] = await freePorts(8);
+    ports = { app, tcpApp, http, tcp, any, outHttp, outTcp, clientAdmin, serverAdmin, agent } as Ports;
+    servers.push(createStreamServer(recordPaths(records)).listen(agent, "127.0.0.1"));
     const material = await createSelfSignedMaterial(clock);
     const authority = await CertificateAuthority.load(material, { clock });
     await Promise.all([
       start(
         "server",
         ports.serverAdmin,
-        serverResources(),
+        { ...serverResources(), agentPort: agent as number },
         await secretsFor(authority, "default", "reviews", serverFacts),
       ),
       start(
@@ -137,7 +149,76 @@ describe("metrics of two Envoys", { skip: withoutEnvoy }, () => {
       await series(admin, "istio_tcp_received_bytes_total");
     }
   });
+
+  test("the bytes of a TCP connection are counted while it is open, and once", async () => {
+    await until(() => countedBytes() === "ping".length);
+    const socket = connect(ports.outTcp, "127.0.0.1", () => socket.write("stay"));
+    socket.resume();
+    await until(() => countedBytes() === "pingstay".length);
+    socket.end("more");
+    await once(socket, "close");
+    await until(() => countedBytes() === "pingstaymore".length);
+  });
+
+  test("messages of gRPC calls are counted with the labels of their request", async () => {
+    await grpcCall(ports.outHttp, 3);
+    await until(() => records.render().includes("istio_request_messages_total"));
+    const line = expanded().find((one) => one.startsWith("istio_request_messages_total{"));
+    assert.match(line ?? "", /reporter="destination".*source_workload="productpage-v1".* 3$/);
+    assert.match(line ?? "", /request_protocol="grpc"/);
+  });
 });
+
+function expanded(): string[] {
+  const expand = createExpander({
+    facts: serverFacts,
+    principal: "spiffe://cluster.local/ns/default/sa/reviews",
+  });
+  return expand(records.render()).split("\n");
+}
+
+/** Bytes that the server's application has received, as its agent counts them. */
+function countedBytes(): number {
+  return expanded()
+    .filter((line) => line.startsWith("istio_tcp_received_bytes_total{"))
+    .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" "))), 0);
+}
+
+/** The same configuration, with news of open connections every 100 ms. */
+function toldOften(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(toldOften);
+  if (typeof value !== "object" || value === null || value instanceof Uint8Array) return value;
+  const entries = Object.entries(value).map(([name, field]): [string, unknown] => [
+    name,
+    name === "accessLogFlushInterval" ? { nanos: 100_000_000 } : toldOften(field),
+  ]);
+  return Object.fromEntries(entries);
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  for (let tried = 0; tried < 400; tried++) {
+    if (holds()) return;
+    await sleep(50);
+  }
+  assert.fail(`it does not come true; counted is:\n${expanded().join("\n")}`);
+}
+
+/** A call of several messages over plain HTTP/2, answered by whatever the application says. */
+async function grpcCall(port: number, messages: number): Promise<void> {
+  const session = http2.connect(`http://127.0.0.1:${port}`);
+  const stream = session.request({
+    ":method": "POST",
+    ":path": "/test.Service/Call",
+    ":authority": host,
+    "content-type": "application/grpc",
+    te: "trailers",
+  });
+  for (let sent = 0; sent < messages; sent++) stream.write(Buffer.from([0, 0, 0, 0, 2, 1, 2]));
+  stream.end();
+  stream.resume();
+  await once(stream, "close");
+  session.close();
+}
 
 function serverResources(): { listeners: Message[]; clusters: Message[] } {
   const engine = new Engine();
@@ -154,7 +235,7 @@ function serverResources(): { listeners: Message[]; clusters: Message[] } {
   const listeners = [ports.http, ports.tcp, ports.any].map((port) => {
     const built = inboundListener(read, { kind: "inbound", scope, port });
     assert.ok(built);
-    return decodeMessage("envoy.config.listener.v3.Listener", built.bytes);
+    return toldOften(decodeMessage("envoy.config.listener.v3.Listener", built.bytes)) as Message;
   });
   const clusters = (
     [
@@ -330,7 +411,7 @@ async function secretsFor(
 async function start(
   name: string,
   admin: number,
-  resources: { readonly listeners: Message[]; readonly clusters: Message[] },
+  resources: { readonly listeners: Message[]; readonly clusters: Message[]; readonly agentPort?: number },
   secrets: readonly Message[],
 ): Promise<void> {
   children.push(await startEnvoy(folder, name, admin, { ...resources, secrets }));

@@ -13,12 +13,14 @@ import {
   type EnvoyResource,
   type Message,
 } from "#envoy";
-import { envoyPath } from "./envoy.ts";
+import { envoyPath, staticCluster } from "./envoy.ts";
 
 export interface StaticResources {
   readonly listeners: readonly Message[];
   readonly clusters: readonly Message[];
   readonly secrets: readonly Message[];
+  /** Where an agent listens for what Envoy tells it. */
+  readonly agentPort?: number;
 }
 
 /** Starts an Envoy and waits until it is ready; the caller kills it. Its files go into `folder`. */
@@ -28,7 +30,8 @@ export async function startEnvoy(
   adminPort: number,
   resources: StaticResources,
 ): Promise<ChildProcess> {
-  const { secrets, ...rest } = resources;
+  const { secrets, agentPort, ...given } = resources;
+  const rest = { ...given, clusters: [...given.clusters, staticCluster("sds-grpc", agentPort)] };
   const bootstrap = {
     node: { id: name, cluster: name },
     admin: { address: loopbackAddress(adminPort) },

@@ -71,7 +71,8 @@ function bootstrapOf(given: readonly EnvoyResource[]): Message {
   };
 }
 
-function staticCluster(name: string): Message {
+/** A cluster that every agent's bootstrap has; nobody need listen there unless a port is given. */
+export function staticCluster(name: string, port = 9): Message {
   return {
     name,
     type: "STATIC",
@@ -86,7 +87,9 @@ function staticCluster(name: string): Message {
       clusterName: name,
       endpoints: [
         {
-          lbEndpoints: [{ endpoint: { address: { socketAddress: { address: "127.0.0.1", portValue: 9 } } } }],
+          lbEndpoints: [
+            { endpoint: { address: { socketAddress: { address: "127.0.0.1", portValue: port } } } },
+          ],
         },
       ],
     },

@@ -89,7 +89,14 @@ test("a tag of a Telemetry object passes beside the labels, escaped as it came",
 });
 
 test("the agent's own metrics tell the certificate's end only when there is one", () => {
-  const counts = { caFailures: 1, rotations: 2, envoyRestarts: 3, residentBytes: 4, version: "0.1.0" };
+  const counts = {
+    caFailures: 1,
+    rotations: 2,
+    envoyRestarts: 3,
+    recordsDropped: 0,
+    residentBytes: 4,
+    version: "0.1.0",
+  };
   assert.match(
     renderAgentMetrics({ ...counts, certificateExpirySeconds: 59.6 }),
     /cert_expiry_seconds\{.*\} 60\n/,

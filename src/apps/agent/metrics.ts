@@ -151,6 +151,8 @@ export interface AgentCounts {
   readonly caFailures: number;
   readonly rotations: number;
   readonly envoyRestarts: number;
+  /** Records of traffic that were not counted, since there were too many series. */
+  readonly recordsDropped: number;
   readonly residentBytes: number;
   readonly version: string;
 }
@@ -166,6 +168,8 @@ export function renderAgentMetrics(counts: AgentCounts): string {
     `istio_agent_certificate_rotations_total ${counts.rotations}`,
     "# TYPE istio_agent_envoy_restarts_total counter",
     `istio_agent_envoy_restarts_total ${counts.envoyRestarts}`,
+    "# TYPE istio_agent_telemetry_records_dropped_total counter",
+    `istio_agent_telemetry_records_dropped_total ${counts.recordsDropped}`,
     "# TYPE istio_agent_process_resident_memory_bytes gauge",
     `istio_agent_process_resident_memory_bytes ${counts.residentBytes}`,
   ];

@@ -15,6 +15,7 @@ import { drain } from "./drain.ts";
 import { envoyArgs, EnvoySupervisor } from "./envoy.ts";
 import { createStreamServer } from "./grpc.ts";
 import { createLog } from "./log.ts";
+import { recordPaths, TelemetryRecords } from "./records.ts";
 import { Rotator } from "./rotator.ts";
 import { secretNames, secretPaths, SecretStore } from "./sds.ts";
 import { createStatusServer } from "./status.ts";
@@ -62,6 +63,7 @@ class ProxyAgent {
   readonly #log: Logger;
   readonly #admin: EnvoyAdmin;
   readonly #secrets: SecretStore;
+  readonly #records = new TelemetryRecords(() => clock.monotonicMs());
   readonly #rotator: Rotator;
   readonly #envoy: EnvoySupervisor;
   readonly #spiffeId: string;
@@ -109,6 +111,7 @@ class ProxyAgent {
       log: this.#log,
       admin: this.#admin,
       principal: this.#spiffeId,
+      records: this.#records,
       counts: () => this.#counts(),
       isDraining: () => this.#draining,
       onQuit: () => this.stop({ drainFirst: true }),
@@ -150,7 +153,7 @@ class ProxyAgent {
     const { sdsSocket } = this.#config.paths;
     mkdirSync(dirname(sdsSocket), { recursive: true });
     rmSync(sdsSocket, { force: true });
-    this.#sds = createStreamServer(secretPaths(this.#secrets));
+    this.#sds = createStreamServer({ ...secretPaths(this.#secrets), ...recordPaths(this.#records) });
     this.#sds.on("error", (error) => this.#fail("the socket for secrets cannot be opened", error));
     this.#sds.listen(sdsSocket, () => this.#envoy.start());
   }
@@ -224,6 +227,7 @@ class ProxyAgent {
       caFailures: this.#rotator.failures,
       rotations: this.#rotator.rotations,
       envoyRestarts: this.#envoy.restarts,
+      recordsDropped: this.#records.dropped,
       residentBytes: process.memoryUsage.rss(),
       version,
     };

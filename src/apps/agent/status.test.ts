@@ -105,10 +105,12 @@ test("15020 answers readiness, known probes, metrics of all three, and ends only
       readiness: () => Promise.resolve({ ready: true, reason: "" }),
     },
     principal: "spiffe://td/ns/default/sa/a",
+    records: { render: () => "" },
     counts: () => ({
       caFailures: 0,
       rotations: 0,
       envoyRestarts: 0,
+      recordsDropped: 0,
       residentBytes: 1,
       version: "1",
       certificateExpirySeconds: 1,

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
-import type { Logger } from "#base";
+import { telemetryRecords, type Logger } from "#base";
 import { openUrl, type EnvoyAdmin, type Readiness } from "./admin.ts";
 import type { AgentConfig } from "./config.ts";
 import { createExpander, renderAgentMetrics, type AgentCounts } from "./metrics.ts";
@@ -15,6 +15,8 @@ export interface StatusOptions {
   readonly log: Logger;
   readonly admin: Pick<EnvoyAdmin, "open" | "readiness">;
   readonly principal: string;
+  /** What the agent counts in Envoy's place, as Envoy would write it. */
+  readonly records: { render(): string };
   readonly counts: () => AgentCounts;
   readonly isDraining: () => boolean;
   /** Somebody on loopback wants the agent to end, as an application's last act in a Job. */
@@ -107,7 +109,8 @@ async function* renderPage(options: StatusOptions): AsyncGenerator<string> {
   yield renderAgentMetrics(options.counts());
   const expand = createExpander({ facts: config.facts, principal });
   for await (const lines of wholeLines(options, "Envoy", () => admin.open("/stats/prometheus")))
-    yield expand(lines);
+    yield expand(withoutAgentCounted(lines));
+  yield expand(options.records.render());
   const { appMetricsUrl } = config;
   if (appMetricsUrl === undefined) return;
   for await (const lines of wholeLines(options, "the application", () => openUrl(appMetricsUrl))) {
@@ -115,6 +118,13 @@ async function* renderPage(options: StatusOptions): AsyncGenerator<string> {
     yield lines.replace(/^# EOF\n/m, "");
   }
 }
+
+/** Envoy counts the bytes of a connection when it ends; on this page stand the agent's counts, which are live. */
+function withoutAgentCounted(lines: string): string {
+  return lines.replace(agentCounted, "");
+}
+
+const agentCounted = new RegExp(`^(# TYPE )?envoy_(${telemetryRecords.tcp.metrics.join("|")})\\b.*\n`, "gm");
 
 /** Pieces of a page, cut at line ends, the last one ended. */
 async function* wholeLines(
