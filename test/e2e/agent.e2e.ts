@@ -130,7 +130,9 @@ describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
     const series = await until("four requests and a connection are counted", async () => {
       const { body } = await get(world.ports.agent, "/stats/prometheus");
       const found = seriesOf(body).filter(({ labels }) => labels["reporter"] === "source");
-      const done = found.some(({ name }) => name === "istio_tcp_connections_closed_total");
+      const done = ["istio_tcp_connections_closed_total", "istio_tcp_sent_bytes_total"].every((metric) =>
+        found.some(({ name }) => name === metric),
+      );
       return found.filter(({ name }) => name === "istio_requests_total").length === 4 && done
         ? found
         : undefined;
