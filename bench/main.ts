@@ -1,4 +1,5 @@
-// `npm run bench -- [xds|data-plane|envoy|soak] [--services N --proxies P --minutes M] [--json FILE]`: figures, never a test.
+// `npm run bench -- [xds|data-plane|envoy|soak] [--services N --proxies P --minutes M] [--json FILE]`: figures, never a
+// test. `xds` also takes `--only route,churn` and `--profiles FOLDER`.
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -19,6 +20,8 @@ const { values, positionals } = parseArgs({
     "idle-seconds": { type: "string", default: "30" },
     port: { type: "string", default: "27080" },
     connections: { type: "string", default: "16" },
+    only: { type: "string" },
+    profiles: { type: "string" },
     minutes: { type: "string", default: "30" },
     json: { type: "string" },
   },
@@ -32,6 +35,8 @@ const benches: Readonly<Record<string, () => Promise<Table>>> = {
       rounds: Number(values.rounds),
       churnSeconds: Number(values["churn-seconds"]),
       idleSeconds: Number(values["idle-seconds"]),
+      only: values.only === undefined ? undefined : new Set(values.only.split(",")),
+      profiles: values.profiles,
       log: (line) => console.error(line),
     }),
   "data-plane": () =>

@@ -32,6 +32,10 @@ export interface XdsOptions extends WorldSize {
   readonly rounds: number;
   readonly churnSeconds: number;
   readonly idleSeconds: number;
+  /** The scenarios besides "connect", without which there is nothing to measure; all of them if undefined. */
+  readonly only: ReadonlySet<string> | undefined;
+  /** The folder that V8's CPU profile of each control-plane process goes to; undefined for none. */
+  readonly profiles: string | undefined;
   readonly log: (line: string) => void;
 }
 
@@ -76,7 +80,7 @@ export async function benchXds(options: XdsOptions): Promise<Table> {
       ]),
     };
   } finally {
-    bench.stop();
+    await bench.stop();
   }
 }
 
@@ -106,9 +110,10 @@ class Bench {
   }
 
   async all(): Promise<Row[]> {
-    const { log, rounds, services } = this.#options;
+    const { log, rounds, services, only } = this.#options;
     const rows: Row[] = [];
     const run = async (scenario: string, measure: () => Promise<Row>): Promise<void> => {
+      if (scenario !== "connect" && only?.has(scenario) === false) return;
       log(scenario);
       rows.push(await measure());
     };
@@ -143,8 +148,8 @@ class Bench {
     return Math.round(Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024);
   }
 
-  stop(): void {
-    this.#control?.kill("SIGKILL");
+  async stop(): Promise<void> {
+    await this.#endControl();
     this.#proxies.end();
     this.#api.end();
   }
@@ -162,7 +167,9 @@ class Bench {
       "127.0.0.1",
     ];
     const zero = ["--xds-port", "0", "--monitoring-port", "0", "--webhook-port", "0", "--log-level", "error"];
-    const control = spawn(process.execPath, [join(root, "dist/control.mjs"), ...args, ...zero], {
+    const { profiles } = this.#options;
+    const flags = profiles === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profiles}`];
+    const control = spawn(process.execPath, [...flags, join(root, "dist/control.mjs"), ...args, ...zero], {
       stdio: ["ignore", "inherit", "inherit"],
     });
     this.#control = control;
@@ -172,6 +179,15 @@ class Bench {
       await pause(50);
     }
     throw new Error("the control plane did not start");
+  }
+
+  /** As a crash would; only one that is profiled is asked to, since it writes its profile last. */
+  async #endControl(): Promise<void> {
+    const control = this.#control;
+    if (control === undefined || control.exitCode !== null) return;
+    const ended = new Promise((resolve) => control.once("exit", resolve));
+    control.kill(this.#options.profiles === undefined ? "SIGKILL" : "SIGTERM");
+    await ended;
   }
 
   async #connect(): Promise<Row> {
@@ -192,9 +208,7 @@ class Bench {
 
   async #reconnect(): Promise<Row> {
     await this.#ask({ kind: "mark" });
-    const control = this.#control;
-    control?.kill("SIGKILL");
-    await new Promise((resolve) => control?.once("exit", resolve));
+    await this.#endControl();
     const fromMs = sharedNowMs();
     await this.#startControl(Number(this.#address.split(":")[1]));
     const report = await this.#until(
