@@ -40,7 +40,8 @@ process.on("disconnect", () => {
 
 async function answer(message: ToApi): Promise<void> {
   const atMs = sharedNowMs();
-  if (message.kind === "load") for (const made of message.objects) await put(made);
+  if (message.kind === "load" || message.kind === "putAll")
+    for (const made of message.objects) await put(made);
   else if (message.kind === "put") await put(message.made);
   else
     await server.store.delete(

@@ -6,6 +6,8 @@ export type ToApi =
   | { readonly kind: "load"; readonly objects: readonly Made[] }
   /** Applies one object (creates or replaces) or removes it, and answers with the time just before. */
   | { readonly kind: "put"; readonly made: Made }
+  /** Applies several, one after the other. */
+  | { readonly kind: "putAll"; readonly objects: readonly Made[] }
   | { readonly kind: "remove"; readonly made: Made };
 
 export type FromApi =
@@ -22,7 +24,7 @@ export type ToProxies =
     }
   /** Forgets what was received so far. */
   | { readonly kind: "mark" }
-  | { readonly kind: "report" };
+  | { readonly kind: "report"; readonly withReceipts: boolean };
 
 export interface Receipt {
   readonly proxy: number;
@@ -34,7 +36,9 @@ export interface Receipt {
 
 export interface ProxiesReport {
   readonly kind: "report";
+  /** None unless asked for: under churn there are a hundred thousand. */
   readonly receipts: readonly Receipt[];
+  readonly lastReceiptAtMs: number | undefined;
   readonly responses: number;
   readonly resources: number;
   readonly bytes: number;

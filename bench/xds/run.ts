@@ -10,7 +10,6 @@ import {
   type FromApi,
   type FromProxies,
   type ProxiesReport,
-  type Receipt,
   type ToApi,
   type ToProxies,
 } from "./messages.ts";
@@ -96,7 +95,7 @@ class Bench {
     this.#options = options;
     this.#api = api;
     this.#kubeconfig = kubeconfig;
-    this.#proxies = new Peer(join(import.meta.dirname, "proxies-process.ts"));
+    this.#proxies = new Peer(join(import.meta.dirname, "proxies-process.ts"), profileFlags(options));
   }
 
   static async start(options: XdsOptions): Promise<Bench> {
@@ -127,8 +126,12 @@ class Bench {
     await single("policy", (round) => policy("ns3", `/b${round}`));
     await single("DestinationRule", (round) => destinationRule(10, 200 + round));
     await run("service added", () =>
-      this.#change("service added", rounds, (round) =>
-        this.#putAll(serviceObjects(services + 1 + round * 5)),
+      this.#change(
+        "service added",
+        rounds,
+        (round) => this.#putAll(serviceObjects(services + 1 + round * 5).filter((made) => !isPod(made))),
+        // As in a rollout: the Pods run before a Service selects them.
+        (round) => this.#putAll(serviceObjects(services + 1 + round * 5).filter(isPod)),
       ),
     );
     await run("service removed", () =>
@@ -167,8 +170,7 @@ class Bench {
       "127.0.0.1",
     ];
     const zero = ["--xds-port", "0", "--monitoring-port", "0", "--webhook-port", "0", "--log-level", "error"];
-    const { profiles } = this.#options;
-    const flags = profiles === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profiles}`];
+    const flags = profileFlags(this.#options);
     const control = spawn(process.execPath, [...flags, join(root, "dist/control.mjs"), ...args, ...zero], {
       stdio: ["ignore", "inherit", "inherit"],
     });
@@ -196,14 +198,11 @@ class Bench {
     const cpu = this.#cpuSeconds();
     const fromMs = sharedNowMs();
     await this.#ask({ kind: "connect", address: this.#address, size, first: 0, count: proxies });
-    const report = await this.#until((now) => now.complete === proxies);
+    await this.#until((now) => now.complete === proxies);
     await this.#rest();
-    return {
-      ...this.#rowOf("connect", report, fromMs, cpu),
-      p50Ms: 0,
-      p99Ms: 0,
-      lastMs: report.completedAtMs - fromMs,
-    };
+    const report = await this.#report(true);
+    const row = this.#rowOf("connect", report, fromMs, cpu);
+    return { ...row, p50Ms: 0, p99Ms: 0, lastMs: report.completedAtMs - fromMs };
   }
 
   async #reconnect(): Promise<Row> {
@@ -216,13 +215,23 @@ class Bench {
     );
     // Where nothing is sent, only the control plane's rest says that it has compared everything.
     const settledAtMs = Math.max(await this.#rest(), report.lastConnectAtMs);
-    const row = this.#rowOf("reconnect", await this.#report(), fromMs, 0);
+    const row = this.#rowOf("reconnect", await this.#report(true), fromMs, 0);
     return { ...row, p50Ms: 0, p99Ms: 0, lastMs: settledAtMs - fromMs };
   }
 
-  async #change(scenario: string, rounds: number, change: (round: number) => Promise<number>): Promise<Row> {
+  /** @param prepare what is not measured of each round */
+  async #change(
+    scenario: string,
+    rounds: number,
+    change: (round: number) => Promise<number>,
+    prepare?: (round: number) => Promise<unknown>,
+  ): Promise<Row> {
     const rows: Row[] = [];
     for (let round = 0; round < rounds; round++) {
+      if (prepare !== undefined) {
+        await prepare(round);
+        await this.#quiet();
+      }
       await this.#ask({ kind: "mark" });
       const cpu = this.#cpuSeconds();
       const atMs = await change(round);
@@ -264,7 +273,7 @@ class Bench {
     const cpu = this.#cpuSeconds();
     const from = sharedNowMs();
     await pause(this.#options.idleSeconds * 1000);
-    return this.#rowOf("idle", await this.#report(), from, cpu);
+    return this.#rowOf("idle", await this.#report(true), from, cpu);
   }
 
   #rowOf(scenario: string, report: ProxiesReport, fromMs: number, cpuBefore: number): Row {
@@ -285,11 +294,11 @@ class Bench {
   }
 
   /** Waits until the control plane does next to nothing any more; gives the time at which it began to rest. */
-  async #rest(): Promise<number> {
+  async #rest(forMs = restMs): Promise<number> {
     const startedMs = sharedNowMs();
     let restsSinceMs = startedMs;
     let before = this.#cpuSeconds();
-    while (sharedNowMs() - restsSinceMs < restMs && sharedNowMs() - startedMs < restWaitMaxMs) {
+    while (sharedNowMs() - restsSinceMs < forMs && sharedNowMs() - startedMs < restWaitMaxMs) {
       await pause(restMs / 4);
       const now = this.#cpuSeconds();
       // Its clocks tick even at rest: a quarter of one processor is work.
@@ -303,11 +312,12 @@ class Bench {
     const from = sharedNowMs();
     for (;;) {
       await pause(100);
-      const report = await this.#report();
-      const last = lastReceiptMs(report.receipts) ?? from;
+      const last = (await this.#report()).lastReceiptAtMs ?? from;
       const now = sharedNowMs();
-      if (now - last > quietMs && now - from > quietMs) return report;
+      if (now - last > quietMs && now - from > quietMs) break;
     }
+    await this.#rest(restMs / 2);
+    return this.#report(true);
   }
 
   async #until(holds: (report: ProxiesReport) => boolean): Promise<ProxiesReport> {
@@ -319,8 +329,8 @@ class Bench {
     throw new Error("the proxies did not get there in two minutes");
   }
 
-  async #report(): Promise<ProxiesReport> {
-    const report = await this.#ask({ kind: "report" });
+  async #report(withReceipts = false): Promise<ProxiesReport> {
+    const report = await this.#ask({ kind: "report", withReceipts });
     if (report.kind !== "report") throw new Error(`${report.kind} instead of a report`);
     return report;
   }
@@ -340,10 +350,8 @@ class Bench {
     return this.#tell({ kind: "put", made });
   }
 
-  async #putAll(all: readonly Made[]): Promise<number> {
-    let atMs = 0;
-    for (const made of all) atMs ||= await this.#put(made);
-    return atMs;
+  #putAll(objects: readonly Made[]): Promise<number> {
+    return this.#tell({ kind: "putAll", objects });
   }
 
   async #removeService(at: number): Promise<number> {
@@ -366,8 +374,12 @@ class Peer<To extends object, From> {
   readonly #said: From[] = [];
   #waiting: ((message: From) => void) | undefined;
 
-  constructor(file: string) {
-    this.#child = fork(file, { stdio: ["ignore", "inherit", "inherit", "ipc"], serialization: "advanced" });
+  constructor(file: string, execArgv: readonly string[] = []) {
+    this.#child = fork(file, {
+      stdio: ["ignore", "inherit", "inherit", "ipc"],
+      serialization: "advanced",
+      execArgv: [...execArgv],
+    });
     this.#child.on("message", (message) => {
       const waiting = this.#waiting;
       this.#waiting = undefined;
@@ -389,6 +401,10 @@ class Peer<To extends object, From> {
   end(): void {
     this.#child.disconnect();
   }
+}
+
+function profileFlags({ profiles }: XdsOptions): string[] {
+  return profiles === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profiles}`];
 }
 
 function medianRow(scenario: string, rows: readonly Row[]): Row {
@@ -414,8 +430,8 @@ function quantile(sorted: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
 }
 
-function lastReceiptMs(receipts: readonly Receipt[]): number | undefined {
-  return receipts.at(-1)?.atMs;
+function isPod({ resource }: Made): boolean {
+  return resource === "pods";
 }
 
 async function listens(port: number): Promise<boolean> {
