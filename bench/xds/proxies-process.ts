@@ -109,6 +109,7 @@ class SimulatedSidecar {
   }
 
   #received(bytes: Buffer): void {
+    const atMs = sharedNowMs();
     const response = parseResponse(bytes);
     const { type, nonce, resources, removed } = response;
     counts.responses++;
@@ -120,7 +121,7 @@ class SimulatedSidecar {
     for (const name of removed) held.delete(name);
     const isSmall = resources.length + removed.length <= namesKeptMax;
     const names = isSmall ? [...resources.map(({ name }) => name), ...removed] : [];
-    receipts.push({ proxy: this.#at, atMs: sharedNowMs(), type, names });
+    receipts.push({ proxy: this.#at, atMs, type, names });
     this.#request(type, nonceField(nonce));
     if (type === "cluster") this.#follow("endpoint", response);
     if (type === "listener") this.#follow("route", response);

@@ -2,7 +2,7 @@
 // of it is kept beside it, ready to be sent.
 
 import protobuf from "protobufjs/minimal.js";
-import { decodeMessage, typePrefix } from "#envoy";
+import { typePrefix } from "#envoy";
 
 export const types = {
   cluster: `${typePrefix}envoy.config.cluster.v3.Cluster`,
@@ -100,18 +100,51 @@ function anyValue(bytes: Uint8Array): Uint8Array {
   return new Uint8Array();
 }
 
+const edsType = 3;
+
+/** Cluster: type = 2. */
 function endpointsOf(name: string, value: Uint8Array): readonly string[] {
-  const cluster = decodeMessage("envoy.config.cluster.v3.Cluster", value) as { type?: string };
-  return cluster.type === "EDS" ? [name] : [];
+  const reader = protobuf.Reader.create(value);
+  while (reader.pos < reader.len) {
+    const tag = reader.uint32();
+    if (tag >>> 3 === 2) return reader.uint32() === edsType ? [name] : [];
+    reader.skipType(tag & 7);
+  }
+  return [];
 }
 
+const connectionManager = `${typePrefix}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`;
+
+/**
+ * Listener: filter_chains = 3, default_filter_chain = 25; FilterChain: filters = 3; Filter: typed_config = 4;
+ * HttpConnectionManager: rds = 3; Rds: route_config_name = 2.
+ */
 function routesOf(value: Uint8Array): readonly string[] {
-  const text = JSON.stringify(decodeMessage("envoy.config.listener.v3.Listener", value));
-  return [...text.matchAll(/"routeConfigName":"([^"]*)"/g)].map((match) => match[1] ?? "");
+  const configs = [...fieldsAt(value, [3, 3, 4]), ...fieldsAt(value, [25, 3, 4])];
+  const names = configs.flatMap((config) => {
+    const [typeUrl] = fieldsAt(config, [1]);
+    if (Buffer.from(typeUrl ?? "").toString() !== connectionManager) return [];
+    return fieldsAt(anyValue(config), [3, 2]).map((name) => Buffer.from(name).toString());
+  });
+  return [...new Set(names)];
 }
 
+/** RouteConfiguration: vhds = 9. */
 function wantsHosts(value: Uint8Array): boolean {
-  return "vhds" in decodeMessage("envoy.config.route.v3.RouteConfiguration", value);
+  return fieldsAt(value, [9]).length > 0;
+}
+
+/** The messages (or texts) that stand at a path of field numbers. */
+function fieldsAt(bytes: Uint8Array, [first, ...rest]: readonly number[]): Uint8Array[] {
+  if (first === undefined) return [bytes];
+  const reader = protobuf.Reader.create(bytes);
+  const found: Uint8Array[] = [];
+  while (reader.pos < reader.len) {
+    const tag = reader.uint32();
+    if (tag === ((first << 3) | 2)) found.push(...fieldsAt(reader.bytes(), rest));
+    else reader.skipType(tag & 7);
+  }
+  return found;
 }
 
 // DeltaDiscoveryRequest: node = 1, type_url = 2, subscribe = 3, unsubscribe = 4, initial versions = 5, nonce = 6.

@@ -7,6 +7,30 @@ import descriptor from "./generated/envoy-api.json" with { type: "json" };
 const root = protobuf.Root.fromJSON(descriptor as protobuf.INamespace);
 const types = new Map<string, protobuf.Type>();
 
+// Listeners of one mesh are made of the same filters over and over, and encoding these is most of what a listener costs.
+// What was encoded is looked up by its text, which is cheap to make. Two generations bound the memory.
+const encodedTextMax = 8_192;
+const encodedPerGenerationMax = 512;
+let encoded = new Map<string, protobuf.Message>();
+let encodedBefore = new Map<string, protobuf.Message>();
+
+const wrapper = protobuf.wrappers[".google.protobuf.Any"]!;
+const unwrapped = wrapper.fromObject!;
+wrapper.fromObject = function fromObject(this: protobuf.Type, object: Record<string, unknown>, ...rest) {
+  const text = typeof object["@type"] === "string" ? JSON.stringify(object) : undefined;
+  if (text === undefined || text.length > encodedTextMax) return unwrapped.call(this, object, ...rest);
+  let message = encoded.get(text);
+  if (message === undefined) {
+    message = encodedBefore.get(text) ?? unwrapped.call(this, object, ...rest);
+    if (encoded.size >= encodedPerGenerationMax) {
+      encodedBefore = encoded;
+      encoded = new Map();
+    }
+    encoded.set(text, message);
+  }
+  return message;
+};
+
 /** A message as a plain object: fields in camelCase, enums by name, 64-bit numbers as numbers, bytes as Uint8Array. */
 export type Message = Readonly<Record<string, unknown>>;
 
