@@ -347,6 +347,62 @@ spec: { hosts: [reviews], http: [{ route: [{ destination: { host: reviews } }] }
     client.close();
   });
 
+  test("every object says in its status which generation is in use and what is wrong, and is written only when that changes", async () => {
+    const { store } = bench.api;
+    const kind = "virtualservices.networking.istio.io";
+    await bench.create(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: lost, namespace: default }
+spec: { hosts: [lost.example.com], http: [{ route: [{ destination: { host: nowhere } }] }] }
+`);
+    const found = () =>
+      store.get(kind, "default", "lost") as unknown as {
+        metadata: { generation: number; resourceVersion: string };
+        status?: {
+          observedGeneration?: number;
+          conditions?: { type: string; status: string; message?: string; observedGeneration?: number }[];
+          validationMessages?: { type: { code: string }; level: string }[];
+        };
+      };
+    const condition = (type: string) => found().status?.conditions?.find((one) => one.type === type);
+    const passed = await bench.until("the condition", () => condition("PassedValidation"));
+    assert.equal(passed.status, "False");
+    assert.match(
+      passed.message ?? "",
+      /spec\.http\[0\]\.route\[0\]\.destination\.host: No service has the host nowhere\.default/,
+    );
+    assert.deepEqual(
+      found().status?.validationMessages?.map(({ type, level }) => [type.code, level]),
+      [["MZ0601", "ERROR"]],
+    );
+    assert.equal(condition("Reconciled")?.status, "True");
+    assert.equal(found().status?.observedGeneration, found().metadata.generation);
+    const before = found().metadata.resourceVersion;
+    await bench.create(`
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: other, namespace: default }
+spec: { hosts: [other.example.com], http: [{ directResponse: { status: 200 } }] }
+`);
+    await bench.until("the status of another object", () =>
+      (store.get(kind, "default", "other") as { status?: object } | undefined)?.status === undefined
+        ? undefined
+        : true,
+    );
+    assert.equal(found().metadata.resourceVersion, before, "what says the same is not written again");
+    await bench.create(`
+apiVersion: v1
+kind: Service
+metadata: { name: nowhere, namespace: default }
+spec: { ports: [{ port: 80 }] }
+`);
+    await bench.until("the problem is gone", () =>
+      condition("PassedValidation")?.status === "True" ? true : undefined,
+    );
+    assert.deepEqual(found().status?.validationMessages, []);
+  });
+
   test("an unsound object is refused with the path of its field", async () => {
     const unsound = bench.create(`
 apiVersion: networking.istio.io/v1

@@ -1,11 +1,16 @@
 // What is wrong with the Gateways of a router: servers that had to give way, credentials that cannot be used.
 
 import type { Problem } from "#base";
-import { defineKeyedQuery, sameData, type Read } from "#engine";
-import { makeProblem } from "#objects";
+import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
+import { makeProblem, refOf, type Gateway } from "#objects";
+import { namespaceOf } from "./core-kinds.ts";
 import { keyPairOf, trustedCaOf } from "./credentials.ts";
 import { isGenerated } from "./gateway-api/names.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope, type MergedServer } from "./gateway.ts";
+import { anyClient } from "./scope.ts";
+import { selects } from "./selectors.ts";
+import { everything, tables } from "./tables.ts";
+import { workloadText, type WorkloadKey } from "./workload.ts";
 
 export const gatewayProblemsOf = defineKeyedQuery<GatewayScope, readonly Problem[]>(
   "gatewayProblemsOf",
@@ -20,6 +25,38 @@ export const gatewayProblemsOf = defineKeyedQuery<GatewayScope, readonly Problem
   },
   sameData,
 );
+
+/** The workloads that are gateways: replicas are one. */
+const routerWorkloads = defineQuery<readonly WorkloadKey[]>(
+  "routerWorkloads",
+  (read) => {
+    const workloads = read(tables.Pod.by.router, everything).map((pod): WorkloadKey => {
+      const { "pod-template-hash": _hash, ...labels } = pod.metadata.labels ?? {};
+      return { namespace: namespaceOf(pod), labels };
+    });
+    return [...new Map(workloads.map((one) => [workloadText(one), one])).values()];
+  },
+  sameData,
+);
+
+/** What is wrong with one Gateway at the routers that it chooses. */
+export function routerProblems(read: Read, gateway: Gateway): readonly Problem[] {
+  const object = refOf(gateway);
+  const selector = gateway.spec?.selector;
+  const chosen = read(routerWorkloads, "").filter(({ labels }) => selects(selector, labels));
+  if (chosen.length === 0) {
+    const text = "No gateway's pod has the labels of the selector.";
+    return [makeProblem("MZ0608", text, { object, path: "spec.selector" })];
+  }
+  const found = chosen.flatMap(({ namespace, labels }) => {
+    const outbound = { ...anyClient, namespace, unintercepted: true };
+    return read(gatewayProblemsOf, { namespace, labels, addresses: [], outbound });
+  });
+  const own = found.filter(
+    ({ at }) => at.object?.name === object.name && at.object.namespace === object.namespace,
+  );
+  return [...new Map(own.map((problem) => [`${problem.at.path} ${problem.text}`, problem])).values()];
+}
 
 function credentialProblems(read: Read, server: MergedServer, namespace: string): Problem[] {
   const { tls, object, at } = server;

@@ -135,4 +135,5 @@ export type { GatewayBinding } from "./gateway-routes.ts";
 export { boundRoutes, gatewayServices } from "./gateway-routes.ts";
 export { envoyFiltersOf } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
+export { objectProblemsOf, problemsKey } from "./object-problems.ts";
 export * from "./gateway-api/index.ts";

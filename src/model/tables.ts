@@ -68,8 +68,9 @@ export const tables = {
     },
     address: (row) => (row.endpoints ?? []).flatMap(({ addresses }) => addresses),
   }),
-  Pod: defineTable<Pod, "namespace" | "address">("Pod", {
+  Pod: defineTable<Pod, "namespace" | "address" | "router">("Pod", {
     namespace,
+    router: (row) => (isRouter(row) ? [everything] : []),
     address: (row) => (row.spec?.hostNetwork === true ? [] : podAddresses(row)),
   }),
   Namespace: defineTable<Namespace, "all">("Namespace", { all: () => [everything] }),
@@ -195,6 +196,14 @@ export function tableOf({
   return Object.hasOwn(tables, name)
     ? (tables[name as TableKind] as unknown as Table<KubeObject>)
     : undefined;
+}
+
+/** Whether a pod is a gateway: made from the gateway's template, or by hand with the proxy as its only container. */
+function isRouter({ metadata, spec }: Pod): boolean {
+  const template = metadata.annotations?.["inject.istio.io/templates"] ?? "";
+  if (template.split(",").includes("gateway")) return true;
+  const containers = spec?.containers ?? [];
+  return containers.length === 1 && containers[0]?.name === "istio-proxy";
 }
 
 function podAddresses({ status }: Pod): readonly string[] {

@@ -121,6 +121,57 @@ export const problemTable = {
     title: "Patch does not fit Envoy's API",
     remedy: "Correct the field named; the patch is left out until then.",
   },
+  MZ0601: {
+    severity: "error",
+    title: "Destination is not known",
+    remedy:
+      "Name a Service or the host of a ServiceEntry that is exported to this namespace; until then it answers 503.",
+  },
+  MZ0602: {
+    severity: "error",
+    title: "Subset is not defined",
+    remedy: "Define the subset in a DestinationRule for the host; until then it answers 503.",
+  },
+  MZ0603: {
+    severity: "warning",
+    title: "Subset selects no endpoint",
+    remedy: "Correct the labels of the subset, or start workloads that have them; until then it answers 503.",
+  },
+  MZ0604: {
+    severity: "error",
+    title: "Gateway is not known",
+    remedy: "Create the Gateway, or name it as namespace/name if it is in another namespace.",
+  },
+  MZ0605: {
+    severity: "error",
+    title: "Delegate cannot be used",
+    remedy: "Name a VirtualService without hosts that routes by itself and is exported to this namespace.",
+  },
+  MZ0606: {
+    severity: "warning",
+    title: "Host belongs to another object",
+    remedy: "Merge the two objects, or remove the host from one of them.",
+  },
+  MZ0607: {
+    severity: "warning",
+    title: "Host is no service",
+    remedy: "Check its spelling and namespace, or create the Service.",
+  },
+  MZ0608: {
+    severity: "warning",
+    title: "Selects no workload",
+    remedy: "Correct the selector, or start the workload that it names.",
+  },
+  MZ0609: {
+    severity: "warning",
+    title: "Patch touches nothing",
+    remedy: "Compare its match with what `mizzen pc` shows of a proxy that it is for.",
+  },
+  MZ0610: {
+    severity: "warning",
+    title: "Very many routes",
+    remedy: "Split the object by host, or use prefixes; every request walks the list until one fits.",
+  },
   MZ0801: {
     severity: "error",
     title: "Annotation steers injection to what cannot work",

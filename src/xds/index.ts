@@ -1,4 +1,11 @@
-export type { ClassSubscriber, MeshOptions, MeshReports, Published, Translation } from "./mesh.ts";
+export type {
+  ClassSubscriber,
+  MeshOptions,
+  MeshReports,
+  Published,
+  ResourceUse,
+  Translation,
+} from "./mesh.ts";
 export { Mesh } from "./mesh.ts";
 export type { Closing, SessionOptions, SessionReports, TypeStatus } from "./session.ts";
 export { AdsSession } from "./session.ts";

@@ -2,6 +2,7 @@
 // every planned resource, each once however many proxies want it, and carries what changed into the views' logs.
 // Only sessions that asked for something that changed are woken.
 
+import { renderRef, type ObjectRef } from "#base";
 import type { Change, Changed, Engine, Query, Failure } from "#engine";
 import type { EnvoyResource } from "#envoy";
 import { emptyPlan, resourceTypes, type Chunk, type Plan, type Planned, type ResourceType } from "#plan";
@@ -54,6 +55,14 @@ interface Cell {
   value: EnvoyResource | undefined;
   /** The views that plan it, and under which name. */
   readonly uses: Map<LiveView, string>;
+}
+
+/** One view's use of a resource. */
+export interface ResourceUse {
+  readonly type: ResourceType;
+  readonly name: string;
+  readonly version: string;
+  readonly view: LiveView;
 }
 
 /** A session: it is told when its class has other views. */
@@ -112,6 +121,21 @@ export class Mesh<C, V> {
   /** What proxies refused and what is still wanted, oldest first. */
   rejections(): readonly Rejection[] {
     return [...this.#rejections.values()];
+  }
+
+  /**
+   * Every resource that is made from an object, with the views that plan it and its name there. Looks through all of them:
+   * for people who ask, and not for each change.
+   */
+  resourcesFrom(object: ObjectRef): readonly ResourceUse[] {
+    const ref = renderRef(object);
+    return resourceTypes.flatMap((type) =>
+      [...this.#cells[type].values()].flatMap(({ value, uses }): ResourceUse[] =>
+        value?.origins.some((origin) => renderRef(origin.object) === ref) === true
+          ? [...uses].map(([view, name]) => ({ type, name, version: value.version, view }))
+          : [],
+      ),
+    );
   }
 
   /** Takes a session in. Its views are returned, and `viewsChanged` tells of others later. */

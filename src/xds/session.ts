@@ -164,6 +164,11 @@ export class AdsSession {
     return this.#state.subscriptions.get(type)?.held ?? new Map<string, string>();
   }
 
+  hasTaken(type: ResourceType, name: string, version: string): boolean {
+    const subscription = this.#state.subscriptions.get(type);
+    return subscription?.held.get(name) === version && subscription.inFlight?.resources.has(name) !== true;
+  }
+
   #takeVerdict(
     type: ResourceType,
     subscription: Subscription,

@@ -21,6 +21,8 @@ export interface Subscriber {
   readonly id: string;
   /** Whether the proxy has asked for this name, or for everything of the type. */
   wants(type: ResourceType, name: string): boolean;
+  /** Whether the proxy has this version of a resource, and has said so. */
+  hasTaken(type: ResourceType, name: string, version: string): boolean;
   /** Something that it wants changed. */
   wake(): void;
 }

@@ -6,6 +6,7 @@ import { createServer, type AddressInfo } from "node:net";
 import { get } from "node:http";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { ports } from "#base";
 import { clusterStatus, layoutOf, podNetns } from "#cluster";
 import { type Invocation, NotSoError, textFlag } from "./command.ts";
 import { KubeClient, type KubeObjectLike, readKubeconfig } from "./kube.ts";
@@ -141,6 +142,26 @@ function getLocal(port: number, path: string): Promise<string> {
     outgoing.on("timeout", () => outgoing.destroy(new Error("no answer")));
     outgoing.on("error", failed);
   });
+}
+
+/** The same question to every replica of the control plane: each knows its own proxies. Rejects with NotSoError if none runs. */
+export async function askControlPlanes(
+  access: Access,
+  path: string,
+): Promise<{ readonly istiod: string; readonly answer: unknown }[]> {
+  const pods = await access.kube.list(
+    `/api/v1/namespaces/${access.istioNamespace}/pods?labelSelector=app%3Distiod`,
+  );
+  const running = pods.filter(
+    (pod) => (pod["status"] as { phase?: string } | undefined)?.phase === "Running",
+  );
+  if (running.length === 0) throw new NotSoError(`no istiod runs in namespace ${access.istioNamespace}`);
+  return Promise.all(
+    running.map(async (pod) => ({
+      istiod: pod.metadata.name,
+      answer: JSON.parse(await access.askPod(pod, ports.monitoring, path)) as unknown,
+    })),
+  );
 }
 
 /** Pods as people name them: `pod`, `pod.namespace`, `namespace/pod`, `deployment/name[.namespace]`, or the start of a name. */

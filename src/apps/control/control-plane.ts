@@ -1,7 +1,7 @@
 // The control plane, wired: objects come in, proxies get configuration and certificates, pods get sidecars. It serves
 // once it knows the whole picture, and takes itself down proxy by proxy.
 
-import { unpackWorkload, type Clock, type Logger, type WorkloadFacts } from "#base";
+import { unpackWorkload, type Clock, type Logger, type Problem, type WorkloadFacts } from "#base";
 import { Engine, type Change } from "#engine";
 import { envoyFilterMismatches, resourceOf } from "#envoy";
 import {
@@ -15,7 +15,7 @@ import {
 import { environmentChange, podFacts, proxyClassText, tables, type ProxyClass } from "#model";
 import { planOf, viewsOf, type View } from "#plan";
 import type { InjectionMesh } from "#inject";
-import { admissionProblems } from "#objects";
+import { admissionProblems, type KubeObject } from "#objects";
 import { AdsServer, adsPath, Batcher, GrpcServer, Mesh, type MeshReports, type ProxyStatus } from "#xds";
 import { AddressAllocator } from "./address-allocator.ts";
 import { admitProven, admitUnproven, classAgain, type AdmissionOptions } from "./admission.ts";
@@ -34,6 +34,8 @@ import { objectsAtFault, RejectionWriter } from "./rejection-writer.ts";
 import { mayRead, reviewToken } from "./reviews.ts";
 import { RootPublisher } from "./root-publisher.ts";
 import type { ObjectSource, Settings } from "./settings.ts";
+import { StandingStatuses } from "./standing-statuses.ts";
+import { StatusWriter } from "./status-writer.ts";
 import { standaloneAuthority } from "./standalone-authority.ts";
 import { WebhookBundles } from "./webhook-bundles.ts";
 import { startWebhooks, type WebhookServer } from "./webhooks/index.ts";
@@ -62,6 +64,8 @@ export class ControlPlane {
   readonly #rejections: RejectionWriter | undefined;
   readonly #gatewayApi: GatewayApiWriter | undefined;
   readonly #addresses: AddressAllocator | undefined;
+  readonly #standing = new StandingStatuses();
+  readonly #statuses: StatusWriter | undefined;
   readonly #batcher: Batcher;
   readonly #mesh: Mesh<ProxyClass, View>;
   readonly #inputs: Inputs;
@@ -103,6 +107,15 @@ export class ControlPlane {
         writer: this.#writer,
         log,
       });
+      this.#statuses = new StatusWriter({
+        engine: this.#engine,
+        client: this.#client,
+        writer: this.#writer,
+        clock,
+        standing: this.#standing,
+        validate: (object) => this.#problemsOf(object),
+        observed: () => [],
+      });
     }
     this.#batcher = new Batcher({ clock, publish: (changes) => this.#publish(changes) });
     this.#mesh = new Mesh({
@@ -119,6 +132,8 @@ export class ControlPlane {
       add: (changes) => this.#batcher.add(changes),
       counted: (type, event) => this.#metrics.events.inc({ type, event }),
       misread: () => this.#metrics.configErrors.inc(),
+      standing: this.#standing,
+      restated: (object) => this.#statuses?.look(object),
     });
     const admission = this.#admission();
     this.#ads = this.#newAds(admitProven(admission));
@@ -178,6 +193,8 @@ export class ControlPlane {
     const startedMs = clock.monotonicMs();
     const { woken, computed, answers } = this.#mesh.publish(changes);
     this.#gatewayApi?.settled(answers);
+    const objects = this.#inputs.takeChangedObjects();
+    this.#statuses?.settled(objects, answers);
     this.#metrics.batchSeconds.observe((clock.monotonicMs() - startedMs) / 1000);
     this.#metrics.woken.inc(woken);
     this.#metrics.computed.inc(computed);
@@ -452,10 +469,15 @@ export class ControlPlane {
         revision: settings.revision,
         nativeSidecars: false,
       }),
-      validateObject: (object) => admissionProblems(object, { envoyFilter: envoyFilterMismatches }),
+      validateObject: (object) => this.#problemsOf(object),
       log,
       count: (metric, labels) => this.#metrics.webhooks[metric]?.inc(labels),
     });
+  }
+
+  /** What an object says wrong by itself, or says without effect. */
+  #problemsOf(object: KubeObject): readonly Problem[] {
+    return admissionProblems(object, { envoyFilter: envoyFilterMismatches });
   }
 
   #startHousekeeping(client: KubeClient, certificates: Certificates): void {
@@ -479,6 +501,7 @@ export class ControlPlane {
         roots.setLeading(leading);
         this.#gatewayApi?.setLeading(leading);
         this.#addresses?.setLeading(leading);
+        if (settings.objectStatus) this.#statuses?.setLeading(leading);
       },
     });
     this.#onRootChanged.push(

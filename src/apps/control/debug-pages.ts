@@ -5,6 +5,7 @@ import { decodeMessage, messageNameOf } from "#envoy";
 import { tables, type TableKind } from "#model";
 import { resourceTypes, type ResourceType } from "#plan";
 import type { AdsServer, AdsSession, Mesh } from "#xds";
+import { distributionOf } from "./distribution.ts";
 import type { DebugPage } from "./monitoring.ts";
 
 export interface DebugOptions<C, V> {
@@ -38,6 +39,14 @@ export function debugPages<C, V>({
   return {
     syncz: () => ads.status(),
     rejectz: () => mesh.rejections(),
+    distributionz: (query) => {
+      const of = (name: string): string => query.get(name) ?? "";
+      return distributionOf(engine, mesh, {
+        kind: of("kind"),
+        namespace: of("namespace"),
+        name: of("name"),
+      });
+    },
     registryz: () => [...engine.rows(tables.Service).values()],
     endpointz: () => [...engine.rows(tables.EndpointSlice).values()],
     configz: () =>

@@ -2,7 +2,7 @@
 // (MeshConfig, injection values). A text that cannot be read changes nothing: the last good one stays.
 
 import { parse } from "yaml";
-import { renderProblem, type Logger } from "#base";
+import { renderProblem, type Logger, type ObjectRef } from "#base";
 import type { Change, Engine } from "#engine";
 import { defaultValues, mergeValues, type InjectionValues } from "#inject";
 import {
@@ -18,10 +18,12 @@ import {
   defaultMeshConfig,
   objectKey,
   parseMeshConfig,
+  refOf,
   unsupportedMeshFields,
   type KubeObject,
   type MeshConfig,
 } from "#objects";
+import { isIstio, type StandingStatuses } from "./standing-statuses.ts";
 
 export interface InputsOptions {
   readonly engine: Engine;
@@ -30,6 +32,9 @@ export interface InputsOptions {
   readonly add: (changes: readonly Change[]) => void;
   readonly counted: (kind: string, event: "set" | "removed") => void;
   readonly misread: () => void;
+  readonly standing: StandingStatuses;
+  /** Nothing but an object's status changed. */
+  readonly restated: (object: ObjectRef) => void;
 }
 
 const meshConfigMap = "istio";
@@ -42,6 +47,7 @@ export class Inputs {
   readonly #options: InputsOptions;
   readonly #podWaiters = new Map<string, Set<(pod: Pod) => void>>();
   #changedPods = new Set<string>();
+  #changedObjects: KubeObject[] = [];
   #mesh: MeshConfig = {};
   #injection: InjectionValues = defaultValues;
 
@@ -59,13 +65,21 @@ export class Inputs {
 
   changed(set: readonly KubeObject[], removed: readonly KubeObject[]): void {
     const changes: Change[] = [];
-    for (const object of set) {
-      this.#options.counted(object.kind, "set");
+    for (const given of set) {
+      this.#options.counted(given.kind, "set");
+      const { object, same } = this.#options.standing.take(given);
+      if (same) {
+        this.#options.restated(refOf(object));
+        continue;
+      }
+      if (isIstio(object)) this.#changedObjects.push(object);
       changes.push(...objectChange(object), ...this.#ownConfiguration(object));
       if (object.kind === "Pod") this.#changedPods.add(objectKey(object));
     }
     for (const object of removed) {
       this.#options.counted(object.kind, "removed");
+      this.#options.standing.forget(object);
+      if (isIstio(object)) this.#changedObjects.push(object);
       changes.push(...removalChange(object));
       if (object.kind === "Pod") this.#changedPods.add(objectKey(object));
     }
@@ -83,6 +97,13 @@ export class Inputs {
       if (pod === undefined) continue;
       for (const tell of this.#podWaiters.get(key) ?? []) tell(pod);
     }
+    return changed;
+  }
+
+  /** The objects of Istio's API that were set or removed since the last call. */
+  takeChangedObjects(): readonly KubeObject[] {
+    const changed = this.#changedObjects;
+    if (changed.length > 0) this.#changedObjects = [];
     return changed;
   }
 

@@ -2,8 +2,8 @@
 
 import type { Clock } from "#base";
 import { renderRef, type ObjectRef } from "#base";
-import { collectionPath, type KubeClient, type RateLimitedWriter } from "#kube";
-import { kinds, type KindInfo } from "#objects";
+import { collectionPath, KubeError, type KubeClient, type RateLimitedWriter } from "#kube";
+import { kinds, type KindInfo, type KubeObject } from "#objects";
 import type { Rejection } from "#xds";
 
 export interface RejectionWriterOptions {
@@ -23,6 +23,8 @@ interface Condition {
 }
 
 const conditionType = "Programmed";
+/** The object changed between reading and writing: so often it is tried again. */
+const conflictsMax = 3;
 /** Objects that one rejection is written to: a listener can be made from dozens, and one of the first is at fault. */
 const objectsMax = 5;
 /** One mistake is often rejected in many resources: one event says so. */
@@ -90,12 +92,22 @@ export class RejectionWriter {
     if (kind === undefined) return;
     const { client, clock } = this.#options;
     const path = `${collectionPath({ ...kind, version: kind.storageVersion }, object.namespace)}/${object.name}`;
-    const now = await client.get<{ readonly status?: { readonly conditions?: readonly Condition[] } }>(path);
-    const others = (now.status?.conditions ?? []).filter(({ type }) => type !== conditionType);
-    const lastTransitionTime = new Date(clock.nowMs()).toISOString().replace(/\.\d+Z$/, "Z");
-    const conditions = [...others, { type: conditionType, status, reason, message, lastTransitionTime }];
-    const body = { status: { conditions } };
-    await client.request(`${path}/status`, { method: "PATCH", patch: "merge", body });
+    for (let attempt = 1; ; attempt++) {
+      const now = await client.get<KubeObject<unknown, { readonly conditions?: readonly Condition[] }>>(path);
+      const others = (now.status?.conditions ?? []).filter(({ type }) => type !== conditionType);
+      const lastTransitionTime = new Date(clock.nowMs()).toISOString().replace(/\.\d+Z$/, "Z");
+      const conditions = [...others, { type: conditionType, status, reason, message, lastTransitionTime }];
+      const { name, resourceVersion } = now.metadata;
+      const body = { metadata: { name, resourceVersion }, status: { conditions } };
+      try {
+        await client.request(`${path}/status`, { method: "PATCH", patch: "merge", body });
+        return;
+      } catch (error) {
+        // The leader writes other conditions of the same list.
+        const conflicts = error instanceof KubeError && error.status === 409;
+        if (!conflicts || attempt >= conflictsMax) throw error;
+      }
+    }
   }
 
   #writeEvent(object: ObjectRef, message: string): Promise<unknown> {

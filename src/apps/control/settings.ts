@@ -14,6 +14,8 @@ export interface Settings {
   readonly network: string;
   /** How sidecars get the virtual hosts of their route tables. */
   readonly routeDelivery: RouteDelivery;
+  /** Whether problems and the generation in use are written into the status of Istio's objects. */
+  readonly objectStatus: boolean;
   readonly logLevel: string;
   readonly host: string;
   readonly ports: { readonly xds: number; readonly monitoring: number; readonly webhook: number };
@@ -43,7 +45,8 @@ export const usage = `usage: discovery [flags]
   --log-level LEVEL          debug, info, warn or error (info)
 
 Environment: POD_NAME, POD_NAMESPACE, REVISION, CLUSTER_ID, CLUSTER_DOMAIN, NETWORK, KUBECONFIG; ROUTE_DELIVERY: virtual-hosts
-(sidecars get each virtual host as a resource of its own; clients that cannot get whole tables) or tables (everyone does).
+(sidecars get each virtual host as a resource of its own; clients that cannot get whole tables) or tables (everyone does);
+OBJECT_STATUS: true (what is wrong with an object stands in its status) or false.
 
 Example: discovery --kubeconfig ~/.kube/config --plaintext 127.0.0.1:15010`;
 
@@ -67,6 +70,7 @@ export function parseSettings(
     clusterDomain: env["CLUSTER_DOMAIN"] ?? "cluster.local",
     network,
     routeDelivery: routeDeliveryOf(env["ROUTE_DELIVERY"]),
+    objectStatus: switchOf("OBJECT_STATUS", env["OBJECT_STATUS"], true),
     logLevel: values["log-level"] ?? "info",
     host: values.host ?? "0.0.0.0",
     ports: {
@@ -84,6 +88,12 @@ function routeDeliveryOf(text = ""): RouteDelivery {
   if (text === "" || text === "virtual-hosts") return "virtual-hosts";
   if (text === "tables") return text;
   throw new UsageError(`ROUTE_DELIVERY is virtual-hosts or tables, not ${text}`);
+}
+
+function switchOf(name: string, text: string | undefined, otherwise: boolean): boolean {
+  if (text === undefined || text === "") return otherwise;
+  if (text === "true" || text === "false") return text === "true";
+  throw new UsageError(`${name} is true or false, not ${text}`);
 }
 
 const flags = {

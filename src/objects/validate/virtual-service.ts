@@ -19,6 +19,8 @@ import { checkReach } from "./route-reach.ts";
 import { checkExportTo } from "./selectors.ts";
 
 const meshGateway = "mesh";
+/** Routes of one object beyond which matching gets slow: Envoy walks the list for each request. */
+const routesPleasantMax = 1_000;
 
 export function checkVirtualService(spec: VirtualServiceSpec, namespace: string, report: Report): void {
   const delegate = !spec.hosts?.length;
@@ -36,6 +38,8 @@ export function checkVirtualService(spec: VirtualServiceSpec, namespace: string,
   checkHosts(spec, atGateway, report);
   if (!spec.http?.length && !spec.tcp?.length && !spec.tls?.length)
     report.add("MZ0202", "spec", "there is no route: set http, tls or tcp");
+  const routes = [spec.http, spec.tls, spec.tcp].reduce((sum, list) => sum + (list?.length ?? 0), 0);
+  if (routes > routesPleasantMax) report.add("MZ0610", "spec", `the object has ${routes} routes`);
   eachOf(spec.http, "spec.http", (route, path) => checkHttpRoute(route, delegate, path, report));
   eachOf(spec.tls, "spec.tls", (route, path) => {
     if (!route.match?.length)

@@ -10,6 +10,7 @@ import { status } from "./status.ts";
 import { up } from "./up.ts";
 import { validate } from "./validate.ts";
 import { version } from "./version.ts";
+import { wait } from "./wait.ts";
 
 export const commands: readonly Command[] = [
   up,
@@ -18,6 +19,7 @@ export const commands: readonly Command[] = [
   kubeconfig,
   proxyStatus,
   proxyConfig,
+  wait,
   validate,
   version,
   completionCommand(() => commands),

@@ -1,7 +1,6 @@
 // `mizzen proxy-status`: which proxies are connected, and whether they have what they should.
 
-import { ports } from "#base";
-import { type Access, openAccess, parsePodName } from "../access.ts";
+import { type Access, askControlPlanes, openAccess, parsePodName } from "../access.ts";
 import { clusterFlags, type Command, NotSoError, textFlag } from "../command.ts";
 import { renderTable } from "../table.ts";
 
@@ -66,18 +65,8 @@ export const proxyStatus: Command = {
 };
 
 async function fetchStatus(access: Access): Promise<Row[]> {
-  const pods = await access.kube.list(
-    `/api/v1/namespaces/${access.istioNamespace}/pods?labelSelector=app%3Distiod`,
-  );
-  const running = pods.filter(
-    (pod) => (pod["status"] as { phase?: string } | undefined)?.phase === "Running",
-  );
-  if (running.length === 0) throw new NotSoError(`no istiod runs in namespace ${access.istioNamespace}`);
-  const answers = await Promise.all(
-    running.map(async (pod) => {
-      const rows = JSON.parse(await access.askPod(pod, ports.monitoring, "/debug/syncz")) as ProxyStatus[];
-      return rows.map((row) => ({ ...row, istiod: pod.metadata.name }));
-    }),
+  const answers = (await askControlPlanes(access, "/debug/syncz")).map(({ istiod, answer }) =>
+    (answer as ProxyStatus[]).map((row) => ({ ...row, istiod })),
   );
   return answers.flat().toSorted((a, b) => (a.proxy < b.proxy ? -1 : 1));
 }

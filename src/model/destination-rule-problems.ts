@@ -1,0 +1,47 @@
+// What is wrong with a DestinationRule as the mesh stands.
+
+import { defineKeyedQuery, type Read } from "#engine";
+import type { DestinationRule } from "#objects";
+import { namespaceOf } from "./core-kinds.ts";
+import { endpointsOf } from "./endpoints.ts";
+import { fullHost, isWildcard } from "./hosts.ts";
+import { environmentOf } from "./mesh.ts";
+import type { Found } from "./object-problems.ts";
+import { selects, type Labels } from "./selectors.ts";
+import { serviceOf, servicesOfHost } from "./services.ts";
+import { isKnown } from "./virtual-service-problems.ts";
+
+export function destinationRuleProblems(read: Read, row: DestinationRule): readonly Found[] {
+  const { clusterDomain } = read(environmentOf, "");
+  const host = fullHost(row.spec?.host ?? "", namespaceOf(row), clusterDomain);
+  if (isWildcard(host)) return [];
+  if (!isKnown(read, host))
+    return [{ code: "MZ0607", path: "spec.host", text: `No service has the host ${host}.` }];
+  const services = read(servicesOfHost, host).filter((key) => balances(read, key));
+  if (services.length === 0) return [];
+  return (row.spec?.subsets ?? []).flatMap(({ name, labels = {} }, at): Found[] =>
+    services.some((service) => read(hasEndpointWith, { service, labels }))
+      ? []
+      : [
+          {
+            code: "MZ0603",
+            path: `spec.subsets[${at}]`,
+            text: `No endpoint of ${host} is in subset ${name}.`,
+          },
+        ],
+  );
+}
+
+/** Where Envoy resolves names itself, or goes where the client said, labels say nothing. */
+function balances(read: Read, key: string): boolean {
+  return read(serviceOf, key)?.resolution === "endpoints";
+}
+
+/** Asked for each subset by itself: endpoints come and go, and the answer seldom changes with them. */
+const hasEndpointWith = defineKeyedQuery<{ readonly service: string; readonly labels: Labels }, boolean>(
+  "hasEndpointWith",
+  ({ service, labels }) =>
+    `${service} ${JSON.stringify(Object.entries(labels).toSorted(([a], [b]) => (a < b ? -1 : 1)))}`,
+  (read, { service, labels }) =>
+    read(endpointsOf, service).some((endpoint) => selects(labels, endpoint.labels)),
+);

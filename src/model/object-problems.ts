@@ -1,0 +1,60 @@
+// What is wrong with an object as the mesh stands: names that lead nowhere, subsets without endpoints, hosts that another
+// object has already. What an object says by itself is checked at admission. Read by the status writer: each answer
+// depends on the few names that the object mentions, so that a change elsewhere asks nobody.
+
+import type { ObjectRef, Problem } from "#base";
+import { defineQuery, sameData, type Read } from "#engine";
+import { makeProblem, refOf, type ProblemCode } from "#objects";
+import { destinationRuleProblems } from "./destination-rule-problems.ts";
+import { routerProblems } from "./gateway-problems.ts";
+import { tables } from "./tables.ts";
+import { virtualServiceProblems } from "./virtual-service-problems.ts";
+
+/** One problem while it is found: the object is the one that is asked about. */
+export interface Found {
+  readonly code: ProblemCode;
+  readonly path: string;
+  readonly text: string;
+}
+
+/** Beyond these an object's problems are counted, not listed. */
+const problemsPerObjectMax = 20;
+
+/** Problems of an Istio object, asked for by `Kind namespace/name`; none for kinds that only stand for themselves. */
+export const objectProblemsOf = defineQuery<readonly Problem[]>(
+  "objectProblemsOf",
+  (read, text) => {
+    const [kind = "", key = ""] = text.split(" ");
+    switch (kind) {
+      case "VirtualService": {
+        const row = read(tables.VirtualService, key);
+        return row === undefined ? [] : listed(refOf(row), virtualServiceProblems(read, key, row));
+      }
+      case "DestinationRule": {
+        const row = read(tables.DestinationRule, key);
+        return row === undefined ? [] : listed(refOf(row), destinationRuleProblems(read, row));
+      }
+      case "Gateway":
+        return gatewayProblems(read, key);
+      default:
+        return [];
+    }
+  },
+  sameData,
+);
+
+/** The key under which an object's problems are asked for. */
+export function problemsKey({ kind, namespace, name }: ObjectRef): string {
+  return `${kind} ${namespace}/${name}`;
+}
+
+function gatewayProblems(read: Read, key: string): readonly Problem[] {
+  const row = read(tables.Gateway, key);
+  return row === undefined ? [] : routerProblems(read, row).slice(0, problemsPerObjectMax);
+}
+
+function listed(object: ObjectRef, found: readonly Found[]): readonly Problem[] {
+  return found
+    .slice(0, problemsPerObjectMax)
+    .map(({ code, path, text }) => makeProblem(code, text, { object, path }));
+}
