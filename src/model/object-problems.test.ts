@@ -154,10 +154,10 @@ spec: { containers: [{ name: istio-proxy }] }
     ]);
   });
 
-  test("ten thousand routes are told and judged in a moment", () => {
+  test("ten thousand routes are judged in a moment, each destination once", () => {
     const routes = Array.from({ length: 10_000 }, (_, at) => ({
       match: [{ uri: { exact: `/${at}` } }],
-      route: [{ destination: { host: "reviews" } }],
+      route: [{ destination: { host: "nowhere" } }],
     }));
     const engine = engineOf(reviews);
     const metadata = { name: "many", namespace: "default" };
@@ -165,10 +165,7 @@ spec: { containers: [{ name: istio-proxy }] }
     const many = { apiVersion: "networking.istio.io/v1", kind: "VirtualService", metadata, spec };
     engine.apply(objectChange(many));
     const startedMs = performance.now();
-    assert.match(
-      told(engine, "VirtualService default/many").join(),
-      /^MZ0610 spec: The object has 10000 routes\.$/,
-    );
+    assert.equal(told(engine, "VirtualService default/many").length, 1);
     assert.ok(performance.now() - startedMs < 2_000);
   });
 });
