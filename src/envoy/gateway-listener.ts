@@ -9,6 +9,7 @@ import {
   mergedGatewayOf,
   streamRoutesOf,
   type GatewayScope,
+  type JwtRules,
   type MergedServer,
   type RouteFacts,
 } from "#model";
@@ -27,6 +28,7 @@ import { objectPath } from "./object-path.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
 import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
 import { readRbac } from "./rbac-input.ts";
+import { jwtFilters, readJwt } from "./request-authentication.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { meshAlpn, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
@@ -40,6 +42,7 @@ interface Edge {
   readonly settings: FilterSettings;
   readonly tls: MeshTls;
   readonly rbac: RbacInput;
+  readonly jwt: JwtRules;
   readonly listenerName: string;
 }
 
@@ -60,6 +63,7 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
     settings: settingsFor(readFilterSettings(read), scope),
     tls: readMeshTls(read),
     rbac: readRbac(read, scope),
+    jwt: readJwt(read, scope),
     listenerName: name,
   };
   const chains = chainsOf(edge, listener.servers);
@@ -84,7 +88,8 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
   const ofChains = chains.flatMap(({ origins }, at) =>
     origins.map((object) => ({ at: `filter_chains[${at}]`, object })),
   );
-  return resource("listener", name, message, [...ofPolicies, ...ofChains]);
+  const ofTokens = edge.jwt.objects.map((object) => ({ at: "", object }));
+  return resource("listener", name, message, [...ofPolicies, ...ofTokens, ...ofChains]);
 }
 
 function chainsOf(edge: Edge, servers: readonly MergedServer[]): Chain[] {
@@ -123,13 +128,13 @@ function distinct(chains: readonly Chain[]): Chain[] {
 }
 
 function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedServer[]): Chain {
-  const { settings, rbac, listenerName } = edge;
+  const { settings, rbac, jwt, listenerName } = edge;
   const statPrefix = server.name !== "" && server.kind === "https" ? server.name : `outbound_${listenerName}`;
   const filter = httpConnectionManager(settings, {
     side: "gateway",
     statPrefix: `${statPrefix};`,
     routes: { kind: "named", name: server.routeName },
-    policyFilters: [...httpRbacFilters(rbac), meshHttpAlpnFilter],
+    policyFilters: [...jwtFilters(jwt, true), ...httpRbacFilters(rbac), meshHttpAlpnFilter],
   });
   return chain(edge, server, [filter], server.kind === "https" ? serverNamesOf(server) : [], [
     ...servers.map(({ object }) => object),

@@ -11,6 +11,7 @@ import {
   readMesh,
   type InboundPort,
   type InboundScope,
+  type JwtRules,
   type MtlsMode,
 } from "#model";
 import type { InboundListenerKey, VirtualInboundKey } from "#plan";
@@ -29,6 +30,7 @@ import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
 import { durationOf, wrapped, type Message } from "./proto/api.ts";
 import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
 import { readRbac } from "./rbac-input.ts";
+import { jwtFilters, readJwt } from "./request-authentication.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { meshServerTls, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
@@ -38,6 +40,7 @@ interface Workload {
   readonly settings: FilterSettings;
   readonly tls: MeshTls;
   readonly rbac: RbacInput;
+  readonly jwt: JwtRules;
 }
 
 /** One set of chains: a service's port, or everything that no service names. */
@@ -110,6 +113,7 @@ function readWorkload(read: Read, scope: InboundScope): Workload {
     settings: readFilterSettings(read),
     tls: readMeshTls(read),
     rbac: readRbac(read, scope),
+    jwt: readJwt(read, scope),
   };
 }
 
@@ -175,7 +179,7 @@ function chainName({ known }: Target, protocol: "http" | "tcp"): string {
   return protocol === "http" ? "virtualInbound-catchall-http" : "virtualInbound";
 }
 
-function httpFilters({ settings, rbac }: Workload, target: Target): Message[] {
+function httpFilters({ settings, rbac, jwt }: Workload, target: Target): Message[] {
   const { known, cluster } = target;
   const prefix = known === undefined ? cluster : `inbound_${chainName(target, "http")}`;
   return [
@@ -183,7 +187,7 @@ function httpFilters({ settings, rbac }: Workload, target: Target): Message[] {
       side: "server",
       statPrefix: `${prefix};`,
       routes: { kind: "inline", table: routeTable(cluster, known) },
-      policyFilters: httpRbacFilters(rbac),
+      policyFilters: [...jwtFilters(jwt, false), ...httpRbacFilters(rbac)],
     }),
   ];
 }
@@ -271,7 +275,7 @@ function inspectors(targets: readonly Target[]): Message[] {
 
 function originsOf(
   chains: readonly BuiltChain[],
-  { rbac }: Workload,
+  { rbac, jwt }: Workload,
   peerAuthentications: readonly string[],
 ): readonly Origin[] {
   const ofPorts = chains.flatMap(({ target }, at) =>
@@ -282,5 +286,6 @@ function originsOf(
     const [namespace = "", name = ""] = key.split("/");
     return { at: "", object: { kind: "PeerAuthentication", namespace, name } };
   });
-  return [...ofPolicies, ...ofModes, ...ofPorts];
+  const ofTokens = jwt.objects.map((object) => ({ at: "", object }));
+  return [...ofPolicies, ...ofTokens, ...ofModes, ...ofPorts];
 }

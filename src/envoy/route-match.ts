@@ -1,7 +1,8 @@
 // When a route of a VirtualService takes a request: its conditions in Envoy's words.
 
-import type { HTTPMatchRequest, StringMatch } from "#objects";
+import { parseRoutingClaim, type HTTPMatchRequest, type StringMatch } from "#objects";
 import { wrapped, type Message } from "./proto/api.ts";
+import { jwtFilterName, jwtPayloadKey } from "./request-authentication.ts";
 
 /**
  * `match` of a route; undefined conditions match every request.
@@ -9,9 +10,10 @@ import { wrapped, type Message } from "./proto/api.ts";
  */
 export function routeMatch(match: HTTPMatchRequest | undefined, bySegments = false): Message {
   if (match === undefined) return { prefix: "/" };
+  const claims = [...claimMatches(match.headers, false), ...claimMatches(match.withoutHeaders, true)];
   const headers: readonly Message[] = [
-    ...Object.entries(match.headers ?? {}).map(([name, value]) => headerMatch(name, value)),
-    ...Object.entries(match.withoutHeaders ?? {}).map(([name, value]) => ({
+    ...headersOf(match.headers).map(([name, value]) => headerMatch(name, value)),
+    ...headersOf(match.withoutHeaders).map(([name, value]) => ({
       ...headerMatch(name, value),
       invertMatch: true,
       // A header that is not there is not the one that must not be there.
@@ -37,6 +39,7 @@ export function routeMatch(match: HTTPMatchRequest | undefined, bySegments = fal
     caseSensitive: wrapped(match.ignoreUriCase !== true),
     ...(all.length === 0 ? {} : { headers: all }),
     ...(parameters.length === 0 ? {} : { queryParameters: parameters }),
+    ...(claims.length === 0 ? {} : { dynamicMetadata: claims }),
   };
 }
 
@@ -44,7 +47,35 @@ export function routeMatch(match: HTTPMatchRequest | undefined, bySegments = fal
 export function takesEverything(match: Message): boolean {
   const regex = match["safeRegex"] as { readonly regex?: string } | undefined;
   const anyPath = match["prefix"] === "/" || regex?.regex === "*" || regex?.regex === ".*";
-  return anyPath && match["headers"] === undefined && match["queryParameters"] === undefined;
+  return (
+    anyPath &&
+    match["headers"] === undefined &&
+    match["queryParameters"] === undefined &&
+    match["dynamicMetadata"] === undefined
+  );
+}
+
+type HeaderMatches = Readonly<Record<string, StringMatch>> | undefined;
+
+/** Ordinary headers; names such as `@request.auth.claims.group` stand for claims of the caller's token. */
+function headersOf(matches: HeaderMatches): readonly [string, StringMatch][] {
+  return Object.entries(matches ?? {}).filter(([name]) => parseRoutingClaim(name) === undefined);
+}
+
+/** A claim is a text or a list of texts, one of which must match. */
+function claimMatches(matches: HeaderMatches, invert: boolean): Message[] {
+  return Object.entries(matches ?? {})
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .flatMap(([name, match]) => {
+      const claim = parseRoutingClaim(name);
+      if (claim === undefined) return [];
+      const path = [jwtPayloadKey, ...claim.claims].map((key) => ({ key }));
+      const text = { stringMatch: stringMatch(match) };
+      const value = isPresence(match)
+        ? { presentMatch: true }
+        : { orMatch: { valueMatchers: [text, { listMatch: { oneOf: text } }] } };
+      return [{ filter: jwtFilterName, path, value, ...(invert ? { invert } : {}) }];
+    });
 }
 
 export function stringMatch(match: StringMatch): Message {

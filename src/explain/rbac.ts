@@ -2,8 +2,9 @@
 
 import type { Call } from "./call.ts";
 import { inRange } from "./cidr.ts";
+import { claimsMatch } from "./jwt.ts";
 import { headerValue, stringMatches } from "./route.ts";
-import type { CidrRange, HeaderMatcher, StringMatcher } from "./shapes.ts";
+import type { CidrRange, HeaderMatcher, MetadataMatcher, StringMatcher } from "./shapes.ts";
 
 export type Verdict = { readonly kind: "allow" } | { readonly kind: "deny"; readonly by: string };
 
@@ -34,6 +35,7 @@ interface Principal {
   readonly andIds?: { readonly ids?: readonly Principal[] };
   readonly orIds?: { readonly ids?: readonly Principal[] };
   readonly notId?: Principal;
+  readonly metadata?: MetadataMatcher;
   readonly authenticated?: { readonly principalName?: StringMatcher };
   readonly directRemoteIp?: CidrRange;
   readonly remoteIp?: CidrRange;
@@ -82,6 +84,7 @@ function principalHolds(principal: Principal, call: Call): boolean {
     const name = principal.authenticated.principalName;
     return name === undefined || stringMatches(name, call.principal);
   }
+  if (principal.metadata) return claimsMatch(principal.metadata, call.claims ?? {});
   const range = principal.directRemoteIp ?? principal.remoteIp ?? principal.sourceIp;
   return range !== undefined && inRange(call.sourceAddress, range);
 }

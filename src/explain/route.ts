@@ -2,6 +2,7 @@
 
 import { RE2JS } from "re2js";
 import type { Call } from "./call.ts";
+import { claimsMatch } from "./jwt.ts";
 import type {
   HeaderMatcher,
   QueryParameterMatcher,
@@ -55,7 +56,8 @@ export function routeMatches(match: RouteMatch, call: Call): boolean {
   return (
     pathMatches(match, path) &&
     (match.headers ?? []).every((header) => headerMatches(header, call)) &&
-    (match.queryParameters ?? []).every((parameter) => queryMatches(parameter, new URLSearchParams(query)))
+    (match.queryParameters ?? []).every((parameter) => queryMatches(parameter, new URLSearchParams(query))) &&
+    (match.dynamicMetadata ?? []).every((matcher) => claimsMatch(matcher, call.claims ?? {}))
   );
 }
 

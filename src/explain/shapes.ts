@@ -92,6 +92,22 @@ export interface RouteMatch {
   readonly caseSensitive?: { readonly value?: boolean };
   readonly headers?: readonly HeaderMatcher[];
   readonly queryParameters?: readonly QueryParameterMatcher[];
+  readonly dynamicMetadata?: readonly MetadataMatcher[];
+}
+
+/** A condition on what a filter found out about the call. */
+export interface MetadataMatcher {
+  readonly filter?: string;
+  readonly path?: readonly { readonly key: string }[];
+  readonly value?: ValueMatcher;
+  readonly invert?: boolean;
+}
+
+export interface ValueMatcher {
+  readonly stringMatch?: StringMatcher;
+  readonly presentMatch?: boolean;
+  readonly listMatch?: { readonly oneOf?: ValueMatcher };
+  readonly orMatch?: { readonly valueMatchers?: readonly ValueMatcher[] };
 }
 
 export interface RouteAction {

@@ -4,6 +4,7 @@
 import { decodeMessage, withHostsInTables, type EnvoyResource } from "#envoy";
 import { callOf, type Call } from "./call.ts";
 import { findFilterChain, findListener, inspect } from "./listener.ts";
+import { tokenVerdict } from "./jwt.ts";
 import { rbacVerdict } from "./rbac.ts";
 import { findRoute, findVirtualHost } from "./route.ts";
 import type {
@@ -33,6 +34,7 @@ export type Refusal =
   | "NoVirtualHost"
   | "NoRoute"
   | "TLSRedirect"
+  | "Unauthenticated"
   | "Denied";
 
 export interface WeightedCluster {
@@ -141,27 +143,31 @@ function throughRoutes(
   configuration: ProxyConfiguration,
   manager: HttpConnectionManager,
   chain: FilterChain,
-  call: Call,
+  given: Call,
   before: Reached,
 ): Trace {
-  if (call.tls !== "plaintext" && chain.transportSocket === undefined) {
+  if (given.tls !== "plaintext" && chain.transportSocket === undefined) {
     return refused(
       before,
       "ProtocolError",
       "TLS reaches an HTTP connection manager that does not terminate it",
     );
   }
-  if (call.protocol === "tcp") return refused(before, "ProtocolError", "the bytes are not HTTP");
+  if (given.protocol === "tcp") return refused(before, "ProtocolError", "the bytes are not HTTP");
   const name = manager.rds?.routeConfigName ?? manager.routeConfig?.name ?? "";
   const table = manager.routeConfig ?? configuration.routes.get(name);
   const at = manager.rds === undefined ? before : { ...before, routeConfiguration: name };
   if (table === undefined) return refused(at, "NoRouteTable", `route table ${name} is not held`);
-  const virtualHost = findVirtualHost(table, call.host);
-  if (virtualHost === undefined) return refused(at, "NoVirtualHost", `no virtual host for ${call.host}: 404`);
+  const virtualHost = findVirtualHost(table, given.host);
+  if (virtualHost === undefined)
+    return refused(at, "NoVirtualHost", `no virtual host for ${given.host}: 404`);
   const there = { ...at, virtualHost: virtualHost.name };
-  if (virtualHost.requireTls === "ALL" && call.tls === "plaintext") {
+  if (virtualHost.requireTls === "ALL" && given.tls === "plaintext") {
     return refused(there, "TLSRedirect", "the virtual host redirects plaintext to https");
   }
+  const token = tokenVerdict(manager, given);
+  if (token.kind === "refused") return refused(there, "Unauthenticated", `401: ${token.text}`);
+  const call = { ...given, claims: token.claims };
   const denied = httpRbac(manager, call);
   if (denied !== undefined) return refused(there, "Denied", `403: denied by ${denied}`);
   const route = findRoute(virtualHost, call);

@@ -4,6 +4,7 @@ import { defineKeyedQuery, sameData } from "#engine";
 import { extAuthzServicesOf } from "./authorization-policy.ts";
 import { routesOfListener } from "./gateway-api/generated.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope } from "./gateway.ts";
+import { jwksServicesOf } from "./request-authentication.ts";
 import { anyOutlet, visibleService } from "./scope.ts";
 import { isExportedTo } from "./services.ts";
 import { tables } from "./tables.ts";
@@ -41,7 +42,8 @@ export const gatewayServices = defineKeyedQuery<GatewayScope, readonly string[]>
     const outlet = { scope: scope.outbound, port: anyOutlet };
     const routed = hosts.flatMap((host) => read(visibleService, { outlet, host }) ?? []);
     const asked = read(extAuthzServicesOf, scope).map(({ service }) => service);
-    return [...new Set([...routed, ...asked])].toSorted();
+    const keys = read(jwksServicesOf, scope);
+    return [...new Set([...routed, ...asked, ...keys])].toSorted();
   },
   sameData,
 );

@@ -4,6 +4,16 @@ export type { ExtAuthzService } from "./authorization-policy.ts";
 export { authorizationPoliciesOf, extAuthzServicesOf, policiesFor } from "./authorization-policy.ts";
 export type { DecidingPolicies, MtlsMode, MtlsModes, WorkloadPort } from "./peer-authentication.ts";
 export { mtlsModeOf, mtlsModesOf, namespaceMtlsModeOf, portMode } from "./peer-authentication.ts";
+export { nobodysKeys, usableKeys } from "./jwks.ts";
+export type { FetchedKeys, JwtRules, KeySource, ResolvedRule } from "./request-authentication.ts";
+export {
+  jwksServicesOf,
+  jwksTable,
+  jwksUris,
+  jwtRulesOf,
+  remoteUris,
+  uriOf,
+} from "./request-authentication.ts";
 export type { Labels } from "./selectors.ts";
 export { oldestFirst, selects, targets } from "./selectors.ts";
 export type { WorkloadKey } from "./workload.ts";

@@ -4,9 +4,10 @@
 
 import type { ObjectRef, Problem } from "#base";
 import { defineQuery, sameData, type Read } from "#engine";
-import { makeProblem, refOf, type ProblemCode } from "#objects";
+import { makeProblem, refOf, type ProblemCode, type RequestAuthentication } from "#objects";
 import { destinationRuleProblems } from "./destination-rule-problems.ts";
 import { routerProblems } from "./gateway-problems.ts";
+import { jwksTable, uriOf } from "./request-authentication.ts";
 import { tables } from "./tables.ts";
 import { virtualServiceProblems } from "./virtual-service-problems.ts";
 
@@ -34,6 +35,10 @@ export const objectProblemsOf = defineQuery<readonly Problem[]>(
         const row = read(tables.DestinationRule, key);
         return row === undefined ? [] : listed(refOf(row), destinationRuleProblems(read, row));
       }
+      case "RequestAuthentication": {
+        const row = read(tables.RequestAuthentication, key);
+        return row === undefined ? [] : listed(refOf(row), keyProblems(read, row));
+      }
       case "Gateway":
         return gatewayProblems(read, key);
       default:
@@ -46,6 +51,20 @@ export const objectProblemsOf = defineQuery<readonly Problem[]>(
 /** The key under which an object's problems are asked for. */
 export function problemsKey({ kind, namespace, name }: ObjectRef): string {
   return `${kind} ${namespace}/${name}`;
+}
+
+function keyProblems(read: Read, row: RequestAuthentication): Found[] {
+  return (row.spec?.jwtRules ?? []).flatMap((rule, at): Found[] => {
+    const failure = read(jwksTable, uriOf(rule))?.failure;
+    if (failure === undefined || (rule.jwks ?? "") !== "") return [];
+    return [
+      {
+        code: "MZ0611",
+        path: `spec.jwtRules[${at}].jwksUri`,
+        text: `The keys cannot be fetched: ${failure}.`,
+      },
+    ];
+  });
 }
 
 function gatewayProblems(read: Read, key: string): readonly Problem[] {

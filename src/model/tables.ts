@@ -111,8 +111,9 @@ export const tables = {
   Sidecar: defineTable<Sidecar, "namespace">("Sidecar", { namespace }),
   PeerAuthentication: defineTable<PeerAuthentication, "namespace">("PeerAuthentication", { namespace }),
   AuthorizationPolicy: defineTable<AuthorizationPolicy, "namespace">("AuthorizationPolicy", { namespace }),
-  RequestAuthentication: defineTable<RequestAuthentication, "namespace">("RequestAuthentication", {
+  RequestAuthentication: defineTable<RequestAuthentication, "namespace" | "remote">("RequestAuthentication", {
     namespace,
+    remote: (row) => (fetchesKeys(row) ? [everything] : []),
   }),
   EnvoyFilter: defineTable<EnvoyFilter, "namespace" | "selecting">("EnvoyFilter", {
     namespace,
@@ -196,6 +197,11 @@ export function tableOf({
   return Object.hasOwn(tables, name)
     ? (tables[name as TableKind] as unknown as Table<KubeObject>)
     : undefined;
+}
+
+/** Whether some rule names a place to fetch keys from; the CRD admits two spellings of it. */
+function fetchesKeys({ spec }: RequestAuthentication): boolean {
+  return (spec?.jwtRules ?? []).some((rule) => "jwksUri" in rule || "jwks_uri" in rule);
 }
 
 /** Whether a pod is a gateway: made from the gateway's template, or by hand with the proxy as its only container. */

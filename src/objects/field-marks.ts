@@ -12,8 +12,6 @@ VirtualService spec.gateways works
 VirtualService spec.exportTo works
 VirtualService spec.http works
 VirtualService spec.http[].match[].statPrefix warns
-VirtualService spec.http[].match[].headers{@request.auth.claims} warns
-VirtualService spec.http[].match[].withoutHeaders{@request.auth.claims} warns
 VirtualService spec.http[].fault.abort.http2Error refused
 VirtualService spec.http[].fault.delay.exponentialDelay refused
 VirtualService spec.tls works
@@ -66,8 +64,8 @@ AuthorizationPolicy spec.selector works
 AuthorizationPolicy spec.action works
 AuthorizationPolicy spec.rules works
 AuthorizationPolicy spec.provider works
-AuthorizationPolicy spec.rules[].from[].source.requestPrincipals warns
-AuthorizationPolicy spec.rules[].from[].source.notRequestPrincipals warns
+
+RequestAuthentication spec works
 
 MeshConfig accessLogFile works
 MeshConfig accessLogFormat works

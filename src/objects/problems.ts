@@ -172,6 +172,12 @@ export const problemTable = {
     title: "Very many routes",
     remedy: "Split the object by host, or use prefixes; every request walks the list until one fits.",
   },
+  MZ0611: {
+    severity: "error",
+    title: "Keys of a JWT issuer cannot be fetched",
+    remedy:
+      "Check jwksUri and the way there; until there are keys, every token of the issuer is refused with 401.",
+  },
   MZ0801: {
     severity: "error",
     title: "Annotation steers injection to what cannot work",

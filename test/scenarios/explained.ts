@@ -126,6 +126,7 @@ export class ExplainedWorld {
 }
 
 function refusal(error: string, text: string): Explained {
+  if (error === "Unauthenticated") return { kind: "status", status: 401 };
   if (error === "Denied") return { kind: "status", status: 403 };
   if (error === "NoRoute" || error === "NoVirtualHost") return { kind: "status", status: 404 };
   return { kind: "refused", text: `${error}: ${text}` };

@@ -30,6 +30,7 @@ import { Inputs } from "./inputs.ts";
 import { KubeSource } from "./kube-source.ts";
 import { createMetrics, serviceOf, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
+import { JwksFetcher } from "./jwks-fetcher.ts";
 import { objectsAtFault, RejectionWriter } from "./rejection-writer.ts";
 import { mayRead, reviewToken } from "./reviews.ts";
 import { RootPublisher } from "./root-publisher.ts";
@@ -69,6 +70,7 @@ export class ControlPlane {
   readonly #batcher: Batcher;
   readonly #mesh: Mesh<ProxyClass, View>;
   readonly #inputs: Inputs;
+  readonly #keys: JwksFetcher;
   readonly #ads: AdsServer<ProxyClass, View>;
   readonly #unprovenAds: AdsServer<ProxyClass, View>;
   readonly #stops: (() => void | Promise<void>)[] = [];
@@ -135,6 +137,13 @@ export class ControlPlane {
       standing: this.#standing,
       restated: (object) => this.#statuses?.look(object),
     });
+    this.#keys = new JwksFetcher({
+      engine: this.#engine,
+      clock,
+      log,
+      publish: (changes) => this.#batcher.add(changes),
+      allowLocal: settings.jwksAllowLocal,
+    });
     const admission = this.#admission();
     this.#ads = this.#newAds(admitProven(admission));
     this.#unprovenAds = this.#newAds(admitUnproven(admission));
@@ -171,6 +180,8 @@ export class ControlPlane {
     await this.#startServers(certificates);
     if (this.#client !== undefined) this.#startHousekeeping(this.#client, certificates);
     this.#startTicks();
+    this.#keys.start();
+    this.#stops.push(() => this.#keys.stop());
     this.#ready = true;
     const tookMs = Math.round(clock.monotonicMs() - startedMs);
     log.info({ tookMs, ...this.ports, objects: this.#engine.rows(tables.Service).size }, "serving");
@@ -193,6 +204,7 @@ export class ControlPlane {
     const startedMs = clock.monotonicMs();
     const { woken, computed, answers } = this.#mesh.publish(changes);
     this.#gatewayApi?.settled(answers);
+    this.#keys.settled(answers);
     const objects = this.#inputs.takeChangedObjects();
     this.#statuses?.settled(objects, answers);
     this.#metrics.batchSeconds.observe((clock.monotonicMs() - startedMs) / 1000);

@@ -16,6 +16,8 @@ export interface Settings {
   readonly routeDelivery: RouteDelivery;
   /** Whether problems and the generation in use are written into the status of Istio's objects. */
   readonly objectStatus: boolean;
+  /** Whether keys of JWT issuers may be fetched from addresses of this machine and its link. */
+  readonly jwksAllowLocal: boolean;
   readonly logLevel: string;
   readonly host: string;
   readonly ports: { readonly xds: number; readonly monitoring: number; readonly webhook: number };
@@ -46,7 +48,8 @@ export const usage = `usage: discovery [flags]
 
 Environment: POD_NAME, POD_NAMESPACE, REVISION, CLUSTER_ID, CLUSTER_DOMAIN, NETWORK, KUBECONFIG; ROUTE_DELIVERY: virtual-hosts
 (sidecars get each virtual host as a resource of its own; clients that cannot get whole tables) or tables (everyone does);
-OBJECT_STATUS: true (what is wrong with an object stands in its status) or false.
+OBJECT_STATUS: true (what is wrong with an object stands in its status) or false; JWKS_ALLOW_LOCAL: true lets keys of JWT issuers be
+fetched from loopback and link-local addresses (false).
 
 Example: discovery --kubeconfig ~/.kube/config --plaintext 127.0.0.1:15010`;
 
@@ -71,6 +74,7 @@ export function parseSettings(
     network,
     routeDelivery: routeDeliveryOf(env["ROUTE_DELIVERY"]),
     objectStatus: switchOf("OBJECT_STATUS", env["OBJECT_STATUS"], true),
+    jwksAllowLocal: switchOf("JWKS_ALLOW_LOCAL", env["JWKS_ALLOW_LOCAL"], false),
     logLevel: values["log-level"] ?? "info",
     host: values.host ?? "0.0.0.0",
     ports: {
