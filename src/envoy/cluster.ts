@@ -96,6 +96,15 @@ export function wellKnownCluster(read: Read, { name }: WellKnownClusterKey): Env
   });
 }
 
+/**
+ * What a proxy gets that asks for a cluster that there is none of: requests to it get 503 at once, as they would without
+ * on-demand discovery. Left without an answer Envoy would let each of them wait for the time-out (envoyproxy/envoy#47201).
+ */
+export function absentCluster(name: string): EnvoyResource {
+  const metadata = { filterMetadata: { "mizzen.io": structOf({ absent: true }) } };
+  return resource("cluster", name, { name, type: "STATIC", connectTimeout: durationOf(1_000), metadata });
+}
+
 function readPoolDefaults(read: Read): PoolDefaults {
   return {
     connectTimeout: readMesh(read, "connectTimeout"),

@@ -15,6 +15,8 @@ export interface FilterSettings extends AccessLogSettings {
       readonly proxyProtocol?: object;
     };
   };
+  /** A cluster that a request or a connection wants and that is not there is asked for. */
+  readonly discoversClusters?: boolean;
 }
 
 export interface HttpConnectionManager {
@@ -46,7 +48,7 @@ export function httpConnectionManager(settings: FilterSettings, manager: HttpCon
       codecType: "AUTO",
       statPrefix: manager.statPrefix,
       ...(routes.kind === "named" ? { rds: routeSource(routes.name) } : { routeConfig: routes.table }),
-      httpFilters: httpFilters(manager.policyFilters ?? []),
+      httpFilters: httpFilters(manager.policyFilters ?? [], settings.discoversClusters === true),
       ...serverName(side),
       ...pathNormalization(settings.pathNormalization?.normalization),
       ...clientCertificate(settings, side),
@@ -93,6 +95,9 @@ export function tcpProxy(settings: FilterSettings, proxy: TcpProxy): Message {
       ...(proxy.to.kind === "cluster"
         ? { cluster: proxy.to.name }
         : { weightedClusters: { clusters: proxy.to.clusters } }),
+      ...(settings.discoversClusters === true
+        ? { onDemand: { odcdsConfig: clusterSource, timeout: durationOf(discoveryTimeoutMs) } }
+        : {}),
       idleTimeout: durationOf(idleTimeoutMs),
       maxConnectAttempts: wrapped(1),
       ...(proxy.hashOnSourceIp === true ? { hashPolicy: [{ sourceIp: {} }] } : {}),
@@ -107,6 +112,11 @@ export function tcpProxy(settings: FilterSettings, proxy: TcpProxy): Message {
     }),
   };
 }
+
+/** How long a first request waits for its cluster. The control plane answers in milliseconds, or is not there. */
+const discoveryTimeoutMs = 3_000;
+
+const clusterSource: Message = { ads: {}, resourceApiVersion: "V3" };
 
 /** Where a route table that is fetched by name comes from. */
 export function routeSource(name: string): Message {
@@ -180,7 +190,7 @@ export const meshHttpAlpnOn: Message = {
   }),
 };
 
-function httpFilters(policyFilters: readonly Message[]): Message[] {
+function httpFilters(policyFilters: readonly Message[], discoversClusters: boolean): Message[] {
   return [
     ...policyFilters,
     {
@@ -195,6 +205,17 @@ function httpFilters(policyFilters: readonly Message[]): Message[] {
       typedConfig: typed("envoy.extensions.filters.http.fault.v3.HTTPFault"),
     },
     { name: "envoy.filters.http.cors", typedConfig: typed("envoy.extensions.filters.http.cors.v3.Cors") },
+    // By now nothing changes the route any more, so what is asked for is what the router will want.
+    ...(discoversClusters
+      ? [
+          {
+            name: "envoy.filters.http.on_demand",
+            typedConfig: typed("envoy.extensions.filters.http.on_demand.v3.OnDemand", {
+              odcds: { source: clusterSource, timeout: durationOf(discoveryTimeoutMs) },
+            }),
+          },
+        ]
+      : []),
     {
       name: "envoy.filters.http.router",
       typedConfig: typed("envoy.extensions.filters.http.router.v3.Router"),

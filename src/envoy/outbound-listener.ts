@@ -33,8 +33,9 @@ import { clusterOf } from "./virtual-host.ts";
 /** Connections taken from the socket in one turn of the event loop; more would starve those that are open. */
 const acceptsPerEventMax = 1;
 
-export function virtualOutbound(read: Read, { unknownTo }: VirtualOutboundKey): EnvoyResource {
-  const settings = readFilterSettings(read);
+export function virtualOutbound(read: Read, key: VirtualOutboundKey): EnvoyResource {
+  const { unknownTo } = key;
+  const settings = settingsFor(read, key);
   const name = "virtualOutbound";
   return resource("listener", name, {
     name,
@@ -58,8 +59,13 @@ export function virtualOutbound(read: Read, { unknownTo }: VirtualOutboundKey): 
   });
 }
 
-export function outboundListener(read: Read, key: OutboundListenerKey): EnvoyResource {
+function settingsFor(read: Read, key: VirtualOutboundKey | OutboundListenerKey): FilterSettings {
   const settings = readFilterSettings(read);
+  return key.discoversClusters === true ? { ...settings, discoversClusters: true } : settings;
+}
+
+export function outboundListener(read: Read, key: OutboundListenerKey): EnvoyResource {
+  const settings = settingsFor(read, key);
   const name = `${key.bind}_${key.port}`;
   const chains = distinct(
     key.parts.flatMap((part) =>

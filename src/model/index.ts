@@ -122,6 +122,7 @@ export type { RouteFacts, StreamRoutes } from "./virtual-service.ts";
 export {
   destinationsOf,
   httpRoutesOf,
+  mirroredHosts,
   namespacesWithRoutes,
   routeFacts,
   routesFor,
@@ -129,6 +130,8 @@ export {
   streamRoutesOf,
   visibleRoutes,
 } from "./virtual-service.ts";
+export type { ClusterDiscovery } from "./cluster-discovery.ts";
+export { clusterDiscoveryOf, clusterDiscoveryVariable } from "./cluster-discovery.ts";
 export { environmentOf, readMesh, readProxyDefaults, readTrustDomains } from "./mesh.ts";
 export type {
   GatewayConflict,

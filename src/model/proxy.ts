@@ -23,6 +23,8 @@ export interface ProxyClass {
   readonly dnsDomain: string;
   /** The capture mode of the sidecar. */
   readonly interception: "REDIRECT" | "TPROXY" | "NONE";
+  /** What the Pod's annotation says of how it gets clusters; absent without one. */
+  readonly clusterDiscovery?: string;
   /** Envoy's version as it says it, e.g. "1.40.0"; "" when unknown. */
   readonly envoyVersion: string;
   /** Of routers: what their Pods say of the load balancers before them. */

@@ -232,6 +232,29 @@ export const destinationsOf = defineQuery<readonly string[]>(
   sameData,
 );
 
+/** Hosts that a VirtualService mirrors requests to. */
+const mirrorsOf = defineQuery<readonly string[]>(
+  "mirrors",
+  (read, key) => {
+    const hosts = read(httpRoutesOf, key).flatMap(({ mirror, mirrors }) => [
+      ...(mirror === undefined ? [] : [mirror.host]),
+      ...(mirrors ?? []).map(({ destination }) => destination.host),
+    ]);
+    return [...new Set(hosts)].toSorted();
+  },
+  sameData,
+);
+
+/** Hosts that any rule of the mesh mirrors requests to. A rule that mirrors nothing is looked at when it comes, and no more. */
+export const mirroredHosts = defineQuery<readonly string[]>(
+  "mirroredHosts",
+  (read) => {
+    const keys = [...read(tables.VirtualService.by.all.members, everything), ...read(routesOfMesh, "")];
+    return [...new Set(keys.flatMap((key) => read(mirrorsOf, key)))].toSorted();
+  },
+  sameData,
+);
+
 interface HostQuestion {
   readonly outlet: Outlet;
   readonly host: string;

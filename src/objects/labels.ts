@@ -36,6 +36,8 @@ export const labels = {
   zone: "topology.kubernetes.io/zone",
   serviceName: "kubernetes.io/service-name",
   namespaceName: "kubernetes.io/metadata.name",
+  /** Namespace: `on-demand` or `eager`, how its sidecars get clusters. Mizzen's own. */
+  clusterDiscovery: "mizzen.io/cluster-discovery",
 } as const;
 
 export const annotations = {
@@ -92,4 +94,6 @@ export const annotations = {
   trafficDistribution: "networking.istio.io/traffic-distribution",
   serviceType: "networking.istio.io/service-type",
   controlPlaneClusters: "topology.istio.io/controlPlaneClusters",
+  /** Pod: as the label of the namespace, which it overrides. Mizzen's own. */
+  clusterDiscovery: "mizzen.io/cluster-discovery",
 } as const;

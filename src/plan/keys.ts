@@ -47,6 +47,8 @@ export interface VirtualOutboundKey {
   readonly kind: "virtual-outbound";
   /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster or an egress proxy. */
   readonly unknownTo: string;
+  /** Clusters that are not there are asked for; absent where all are sent. */
+  readonly discoversClusters?: true;
 }
 
 /** The client's facts that rules match sources by. */
@@ -92,6 +94,8 @@ export interface OutboundListenerKey {
   readonly unknownTo: string;
   /** Only where some part is routed by VirtualServices: without, clients of all namespaces share the bytes. */
   readonly client?: ClientFacts;
+  /** Clusters that are not there are asked for; absent where all are sent. */
+  readonly discoversClusters?: true;
 }
 
 /** `dns`: the names that a sidecar answers its workload for. */

@@ -36,6 +36,7 @@ import {
 } from "./keys.ts";
 import { outboundPortChunks, unknownCluster } from "./outbound-ports.ts";
 import { discoveredTables, type TableChunks } from "./discovered-tables.ts";
+import { discovering, eagerServices, offered } from "./on-demand.ts";
 import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
 import type { OutboundView } from "./views.ts";
 
@@ -45,7 +46,36 @@ interface ClusterChunks {
   readonly endpoint: Chunk;
 }
 
-export function planOutbound(read: Read, { scope, delivery }: OutboundView): Plan {
+export function planOutbound(read: Read, view: OutboundView): Plan {
+  const plan = planEagerly(read, view);
+  if (view.clusters === "eager") return plan;
+  const { scope } = view;
+  const eager = read(eagerClusters, scope);
+  // Capture brings to BlackHoleCluster and PassthroughCluster what has no service: they are as good as always in use.
+  const ofServices = ({ id }: Chunk): boolean => id !== wellKnownClusters.id;
+  return {
+    ...plan,
+    cluster: [
+      nothingOffered,
+      ...plan.cluster.map((chunk) => (ofServices(chunk) ? offered(chunk) : chunk)),
+      ...[eager.cluster].filter(hasEntries),
+    ],
+    endpoint: [nothingOffered, ...plan.endpoint.map(offered), ...[eager.endpoint].filter(hasEntries)],
+    listener: plan.listener.map(discovering),
+  };
+}
+
+/** Says that the view offers clusters even while there are none: who asks then is remembered. */
+const nothingOffered = offered({ id: "offered", entries: [] });
+
+const eagerClusters = defineKeyedQuery<OutboundScope, ClusterChunks>(
+  "eagerClusters",
+  scopeText,
+  (read, scope) => serviceClusterChunks(read, "eager", scope, read(eagerServices, scope)),
+  sameData,
+);
+
+function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
   const any = { scope, port: anyOutlet };
   const clusters = read(visibleNamespaces, any).map((namespace) =>
     read(namespaceClusters, { scope, namespace }),

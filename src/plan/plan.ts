@@ -21,6 +21,8 @@ export interface Planned<K = unknown> {
  */
 export interface Chunk<K = unknown> {
   readonly id: string;
+  /** What is in it goes only to proxies that ask for it by name; another chunk may plan some of it for everyone. */
+  readonly onDemand?: true;
   readonly entries: readonly Planned<K>[];
 }
 

@@ -3,9 +3,11 @@
 
 import { defineKeyedQuery, sameData } from "#engine";
 import {
+  clusterDiscoveryOf,
   environmentOf,
   outboundScopeOf,
   proxyClassText,
+  type ClusterDiscovery,
   type OutboundScope,
   type ProxyClass,
   type RouteDelivery,
@@ -16,6 +18,7 @@ export interface OutboundView {
   readonly kind: "outbound";
   readonly scope: OutboundScope;
   readonly delivery: RouteDelivery;
+  readonly clusters: ClusterDiscovery;
 }
 
 /** The inbound side of a workload: shared by its replicas. */
@@ -46,20 +49,22 @@ export const viewsOf = defineKeyedQuery<ProxyClass, readonly View[]>(
           {
             kind: "outbound",
             scope: read(outboundScopeOf, proxy),
-            delivery: takesVirtualHosts(proxy) ? read(environmentOf, "").routeDelivery : "tables",
+            delivery: isRecentEnvoy(proxy) ? read(environmentOf, "").routeDelivery : "tables",
+            clusters: isRecentEnvoy(proxy) ? read(clusterDiscoveryOf, proxy) : "eager",
           },
           { kind: "inbound", proxy },
         ],
   sameData,
 );
 
-/** The first Envoy with which virtual hosts over ADS were tried. Before, Envoy refuses them (envoyproxy/envoy#34122). */
-const virtualHostsSince = { major: 1, minor: 40 } as const;
+/**
+ * The first Envoy with which both were tried. Before, Envoy refuses virtual hosts over ADS (envoyproxy/envoy#34122), and
+ * starts a request anew once it has the cluster, filters and all.
+ */
+const recentSince = { major: 1, minor: 40 } as const;
 
-/** A client that names no version is no Envoy: gRPC without proxies knows route tables only. */
-function takesVirtualHosts({ envoyVersion }: ProxyClass): boolean {
+/** A client that names no version is no Envoy: gRPC without proxies knows route tables and wants all clusters. */
+function isRecentEnvoy({ envoyVersion }: ProxyClass): boolean {
   const [major = 0, minor = 0] = envoyVersion.split(".").map(Number);
-  return (
-    major > virtualHostsSince.major || (major === virtualHostsSince.major && minor >= virtualHostsSince.minor)
-  );
+  return major > recentSince.major || (major === recentSince.major && minor >= recentSince.minor);
 }

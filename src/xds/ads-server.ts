@@ -199,13 +199,14 @@ export class AdsServer<C, V> {
 
   #open(connection: Connection<C>, admitted: Admitted<C>): void {
     const { mesh, nowMs, reports, log } = this.#options;
-    const session = new AdsSession({
+    const session: AdsSession = new AdsSession({
       id: admitted.id,
       nowMs,
       send: (pieces) => connection.stream.send(...pieces),
       close: (closing) => this.#end(connection, closing),
       reject: (rejection, views) => mesh.reject(rejection, views),
       flush: () => mesh.flush(),
+      offers: mesh.offersFor(() => session),
       reports,
     });
     connection.admitted = admitted;

@@ -6,23 +6,57 @@ import { Subscription } from "./subscription.ts";
 import { contentVersion } from "./table-hosts.ts";
 import type { DeltaRequest } from "./wire.ts";
 
+/** Asks for names that the proxy's views have only for those who ask. */
+export interface Offers {
+  ask(type: ResourceType, names: Iterable<string>): void;
+  release(type: ResourceType, names: Iterable<string>): void;
+  isOffered(type: ResourceType, name: string): boolean;
+}
+
+export interface ClaimsOptions {
+  /** Wakes the others after a claim that is a verdict. */
+  readonly flush: () => void;
+  readonly offers: Offers;
+}
+
 /** Reads one proxy's requests into its state. */
 export class Claims {
   readonly #state: ProxyState;
-  /** Wakes the others after a claim that is a verdict. */
   readonly #flush: () => void;
+  readonly #offers: Offers;
   /** Clusters sent before the stream's first request for endpoints, which will claim to hold theirs. */
   readonly #endpointsDue: { has(name: string): boolean }[] = [];
 
-  constructor(state: ProxyState, flush: () => void) {
+  constructor(state: ProxyState, { flush, offers }: ClaimsOptions) {
     this.#state = state;
     this.#flush = flush;
+    this.#offers = offers;
+  }
+
+  /** Asks other views for what the proxy wants. */
+  viewsChanged(): void {
+    for (const [type, subscription] of this.#state.subscriptions) {
+      if (!this.#state.isOffered(type)) continue;
+      this.#keepHeld(type, subscription, subscription.held.keys());
+      this.#offers.ask(type, subscription.names);
+    }
+  }
+
+  /**
+   * What a proxy holds and would not get unasked counts as asked for: it may be in use, be it that the proxy was sent
+   * everything before.
+   */
+  #keepHeld(type: ResourceType, subscription: Subscription, names: Iterable<string>): void {
+    if (!subscription.wildcard) return;
+    for (const name of names) if (this.#offers.isOffered(type, name)) subscription.names.add(name);
   }
 
   subscribe(request: DeltaRequest, type: ResourceType): Subscription {
     const { subscriptions } = this.#state;
     let subscription = subscriptions.get(type);
     const isFirst = subscription === undefined;
+    const offers = this.#state.isOffered(type);
+    if (offers) this.#offers.ask(type, request.subscribe.filter(isName));
     if (subscription === undefined) {
       subscription = new Subscription();
       subscriptions.set(type, subscription);
@@ -46,6 +80,7 @@ export class Claims {
     if (isFirst && !wildcard && held.size !== names.size) subscription.recheckAll = true;
     // Only the first request says what is held.
     if (type === "endpoint") this.#endpointsDue.length = 0;
+    if (offers) this.#offers.release(type, request.unsubscribe);
     for (const name of request.unsubscribe) {
       if (type === "route") this.#state.tableHosts.tableLeft(name, subscriptions.get("virtualHost"));
       if (name === "*") subscription.wildcard = false;
@@ -87,6 +122,12 @@ export class Claims {
     if (request.initialVersions.size === 0) return;
     this.#state.isBack = true;
     const { initialVersions } = request;
+    if (this.#state.isOffered(type)) {
+      // Before anything is compared: what nobody offers and was asked for has a stand-in.
+      for (const name of request.subscribe.filter(isName)) subscription.names.add(name);
+      this.#keepHeld(type, subscription, initialVersions.keys());
+      this.#offers.ask(type, subscription.names);
+    }
     const believed =
       type === "virtualHost"
         ? tableHosts.believed(initialVersions, subscriptions.get("route"))
@@ -122,6 +163,10 @@ export class Claims {
     }
     subscription.recheckAll = false;
   }
+}
+
+function isName(name: string): boolean {
+  return name !== "*";
 }
 
 function askForAll(subscription: Subscription): void {

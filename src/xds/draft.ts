@@ -1,5 +1,6 @@
 // What differs between what a proxy holds and what its views say now: the content of its next response.
 
+import type { EnvoyResource } from "#envoy";
 import { partsOfDiscovered, type ResourceType } from "#plan";
 import type { Fill } from "./fill.ts";
 import { LayeredMap } from "./layered-map.ts";
@@ -98,8 +99,10 @@ export class Draft {
       return;
     }
     if (type === "virtualHost" && state.tableHosts.isPostponed(name)) return;
-    if (!subscription.wants(name)) {
-      subscription.held.delete(name);
+    if (!state.wants(type, name)) {
+      // Without a wildcard it has let go of the name itself.
+      if (subscription.wildcard) this.#compareAbsent(name);
+      else subscription.held.delete(name);
       return;
     }
     const target = state.target(type, name);
@@ -109,12 +112,26 @@ export class Draft {
     }
     if (target.kind === "keep" && held !== undefined && held !== stale) return;
     if (target.kind !== "resource") {
-      this.#compareAbsent(name);
+      const standIn = state.standIn(type, name);
+      if (standIn === undefined) this.#compareAbsent(name);
+      else this.#compareStandIn(name, standIn);
       return;
     }
-    const { resource, trial } = target;
+    this.#compareWanted(name, target.resource, target.trial);
+  }
+
+  #compareWanted(name: string, resource: EnvoyResource, trial: number | undefined): void {
+    const state = this.#state;
+    const type = this.#type;
+    const subscription = this.#subscription;
+    const held = subscription.held.get(name);
     state.forgetRefused(type, subscription, name, resource);
-    if (held === state.versionFor(type, name, resource)) return;
+    if (held === state.versionFor(type, name, resource)) {
+      // It got it from another view, or from this one before that forgot it: nothing is left to be tried.
+      if (trial !== undefined)
+        for (const view of state.views) view.accept(type, name, resource, trial, state.nowMs());
+      return;
+    }
     // On trial is only what no proxy has refused, or what is tried again.
     if (trial === undefined && subscription.refused.get(name) === resource.version) return;
     if (this.#bytes > 0 && this.#bytes + resource.bytes.length > responseBytesMax) {
@@ -123,6 +140,14 @@ export class Draft {
     }
     this.#bytes += resource.bytes.length;
     this.resources.set(name, { resource, trial, versionBefore: held });
+  }
+
+  /** A stand-in takes a cluster's place only once nothing names that any more, as a removal would. */
+  #compareStandIn(name: string, standIn: EnvoyResource): void {
+    const held = this.#subscription.held.get(name);
+    const holdsCluster = held !== undefined && held !== toldAbsent && held !== standIn.version;
+    if (holdsCluster && this.#state.mayBeNamedStill(this.#type)) this.#subscription.recheck.add(name);
+    else this.#compareWanted(name, standIn, undefined);
   }
 
   #compareAbsent(name: string): void {

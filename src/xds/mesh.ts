@@ -7,6 +7,8 @@ import type { Change, Changed, Engine, Query, Failure } from "#engine";
 import type { EnvoyResource } from "#envoy";
 import { emptyPlan, resourceTypes, type Chunk, type Plan, type Planned, type ResourceType } from "#plan";
 import { LiveView, type Rejection, type Subscriber } from "./view.ts";
+import type { Offers } from "./claims.ts";
+import { concerned, entryOf, isOfferedIn, offerNames, plannedAs } from "./offers.ts";
 import { rejectionsKeptMax, viewLingerMs } from "./limits.ts";
 
 /** The queries between a class of proxies and the bytes that they get; C is the class, V a view. */
@@ -158,13 +160,62 @@ export class Mesh<C, V> {
     const text = viewsOf.keyText(proxyClass);
     const use = this.#classes.get(text);
     if (use === undefined || !use.sessions.delete(subscriber)) return;
-    for (const { live } of use.views) live.leave(subscriber, this.nowMs);
+    for (const view of use.views) this.#leave(view, subscriber);
     if (use.sessions.size === 0) {
       this.#classes.delete(text);
       this.#engine.unwatch(viewsOf, proxyClass);
       this.#dropViews(use.views);
     }
     this.flush();
+  }
+
+  /** What a session's views have for those alone who ask. The session is asked for late: it takes this to begin with. */
+  offersFor(session: () => Subscriber & { readonly views: readonly LiveView[] }): Offers {
+    const usesOf = (type: ResourceType): readonly ViewUse<V>[] =>
+      session().views.flatMap((view) =>
+        view.demand(type).isOffering ? (this.#views.get(view.text) ?? []) : [],
+      );
+    return {
+      ask: (type, names) => {
+        for (const use of usesOf(type)) this.#ask(session(), use, type, names);
+      },
+      release: (type, names) => {
+        for (const use of usesOf(type))
+          for (const name of names)
+            if (use.live.demand(type).release(name, session())) this.#forgetAsked(use, type, name);
+      },
+      isOffered: (type, name) => {
+        const isForEveryone = (view: LiveView): boolean =>
+          view.demand(type).isForEveryone(name) && view.entry(type, name) !== undefined;
+        if (session().views.some(isForEveryone)) return false;
+        return usesOf(type).some(({ plan }) => isOfferedIn(plan[type], name));
+      },
+    };
+  }
+
+  #ask(subscriber: Subscriber, { live, plan }: ViewUse<V>, type: ResourceType, names: Iterable<string>): void {
+    for (const name of names) {
+      if (!live.demand(type).ask(name, subscriber)) continue;
+      const planned = plannedAs(live, type, plan[type], name);
+      if (planned !== undefined) this.#link(live, type, planned);
+    }
+  }
+
+  #leave(use: ViewUse<V>, subscriber: Subscriber): void {
+    use.live.leave(subscriber, this.nowMs);
+    for (const type of resourceTypes) {
+      const demand = use.live.demand(type);
+      if (!demand.isOffering) continue;
+      for (const name of demand.releaseAll(subscriber)) this.#forgetAsked(use, type, name);
+    }
+  }
+
+  #forgetAsked({ live, plan }: ViewUse<V>, type: ResourceType, name: string): void {
+    if (live.demand(type).isForEveryone(name)) return;
+    const planned = plan[type].flatMap((chunk) => entryOf(chunk, name) ?? [])[0];
+    const left = planned === undefined ? undefined : this.#unlink(live, type, planned);
+    live.forget(type, name);
+    if (left !== undefined) this.#dropUnused(left);
   }
 
   /** Stores changed inputs, brings everything watched up to date and wakes whom it concerns. */
@@ -260,7 +311,7 @@ export class Mesh<C, V> {
     const left = before.filter((view) => !use.views.includes(view));
     const entered = use.views.filter((view) => !before.includes(view));
     for (const session of use.sessions) {
-      for (const { live } of left) live.leave(session, this.nowMs);
+      for (const view of left) this.#leave(view, session);
       for (const { live } of entered) live.join(session, this.nowMs);
       session.viewsChanged(use.views.map(({ live }) => live));
     }
@@ -305,7 +356,10 @@ export class Mesh<C, V> {
     const before = use.plan;
     use.plan = plan;
     for (const type of resourceTypes) {
-      if (before[type] !== plan[type]) this.#chunksChanged(use.live, type, before[type], plan[type]);
+      if (before[type] === plan[type]) continue;
+      const begins = offerNames(use.live, type, plan[type]);
+      this.#chunksChanged(use.live, type, before[type], plan[type]);
+      if (begins) for (const subscriber of use.live.subscribers) subscriber.askAgain();
     }
   }
 
@@ -319,9 +373,10 @@ export class Mesh<C, V> {
     const kept = new Set(before);
     const removed = new Map<string, Planned>();
     const entered = after.filter((chunk) => !kept.delete(chunk));
-    for (const chunk of kept) for (const planned of chunk.entries) removed.set(planned.name, planned);
+    for (const chunk of kept)
+      for (const planned of concerned(view, type, chunk)) removed.set(planned.name, planned);
     for (const chunk of entered) {
-      for (const planned of chunk.entries) {
+      for (const planned of concerned(view, type, chunk)) {
         const was = removed.get(planned.name);
         removed.delete(planned.name);
         if (was !== undefined && (was === planned || was.key === planned.key)) continue;
@@ -332,6 +387,9 @@ export class Mesh<C, V> {
       }
     }
     for (const planned of removed.values()) {
+      // What is no longer for everyone may be asked for, and the other way round.
+      const still = view.demand(type).isOffering ? plannedAs(view, type, after, planned.name) : undefined;
+      if (still !== undefined && this.#keyText(type, still) === this.#keyText(type, planned)) continue;
       // From here on the view hears nothing of it: what is served until it may go is its last value in the plan, and not
       // what is left of it (endpoints of a service that is gone are none).
       const left = this.#unlink(view, type, planned);

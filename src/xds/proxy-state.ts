@@ -1,7 +1,7 @@
 // What a session knows of its proxy: what it is entitled to, what it asked for and what it holds, and what follows from
 // these together.
 
-import type { EnvoyResource } from "#envoy";
+import { absentCluster, type EnvoyResource } from "#envoy";
 import { partsOfDiscovered, type ResourceType } from "#plan";
 import { stale, toldAbsent, type Subscription } from "./subscription.ts";
 import { isOfUnaskedTable, TableHosts } from "./table-hosts.ts";
@@ -36,6 +36,25 @@ export class ProxyState {
       if (target.kind !== "absent") return target;
     }
     return target;
+  }
+
+  /** Whether some view has names of the type for those alone who ask. */
+  isOffered(type: ResourceType): boolean {
+    return this.views.some((view) => view.demand(type).isOffering);
+  }
+
+  /** Whether the proxy is to have what there is of a name, or to be told that there is nothing. */
+  wants(type: ResourceType, name: string): boolean {
+    const subscription = this.subscriptions.get(type);
+    if (subscription === undefined) return false;
+    if (subscription.names.has(name)) return true;
+    return subscription.wildcard && !this.views.some((view) => view.isOptional(type, name));
+  }
+
+  /** What takes the place of a cluster that the proxy asked for by name and that there is none of. */
+  standIn(type: ResourceType, name: string): EnvoyResource | undefined {
+    if (type !== "cluster" || !this.isOffered(type)) return undefined;
+    return this.subscriptions.get(type)?.names.has(name) === true ? absentCluster(name) : undefined;
   }
 
   /** Whether a newcomer is to wait for the verdict of another proxy. */

@@ -10,7 +10,7 @@
 
 import { typeUrlOf, type EnvoyResource } from "#envoy";
 import { resourceTypes, type ResourceType } from "#plan";
-import { Claims } from "./claims.ts";
+import { Claims, type Offers } from "./claims.ts";
 import { Draft } from "./draft.ts";
 import type { Fill } from "./fill.ts";
 import { newcomerWaitMs, orderWaitMs, stuckAfterMs, subscribedNamesMax } from "./limits.ts";
@@ -46,6 +46,7 @@ export interface SessionOptions {
   readonly reject: Reject;
   /** Wakes the others after a verdict of this proxy. */
   readonly flush: () => void;
+  readonly offers: Offers;
   readonly reports: SessionReports;
 }
 
@@ -53,6 +54,8 @@ export interface SessionOptions {
 export interface TypeStatus {
   readonly type: ResourceType;
   readonly subscribed: number | "*";
+  /** Names asked for besides "*": clusters on demand. */
+  readonly onDemand: number;
   readonly held: number;
   readonly state: "SYNCED" | "STALE" | "NOT SENT" | "ERROR";
   readonly lastSentMs: number;
@@ -86,7 +89,7 @@ export class AdsSession {
     this.id = options.id;
     this.#options = options;
     this.#state = new ProxyState(this, options.nowMs);
-    this.#claims = new Claims(this.#state, options.flush);
+    this.#claims = new Claims(this.#state, options);
   }
 
   get views(): readonly LiveView[] {
@@ -100,11 +103,16 @@ export class AdsSession {
       subscription.recheckAll = true;
       subscription.cursors.clear();
     }
+    this.#claims.viewsChanged();
     this.wake();
   }
 
+  askAgain(): void {
+    this.#claims.viewsChanged();
+  }
+
   wants(type: ResourceType, name: string): boolean {
-    if (this.#state.subscriptions.get(type)?.wants(name) !== true) return false;
+    if (!this.#state.wants(type, name)) return false;
     return type !== "virtualHost" || !isOfUnaskedTable(name, this.#state.subscriptions.get("route"));
   }
 
@@ -154,7 +162,16 @@ export class AdsSession {
               : "SYNCED";
       const subscribed = wildcard ? "*" : names.size;
       return [
-        { type, subscribed, held: held.size, state, lastSentMs, lastAckedMs, rejection: lastRejection },
+        {
+          type,
+          subscribed,
+          onDemand: wildcard ? names.size : 0,
+          held: held.size,
+          state,
+          lastSentMs,
+          lastAckedMs,
+          rejection: lastRejection,
+        },
       ];
     });
   }
@@ -291,7 +308,7 @@ export class AdsSession {
       subscription.cursors.set(view, log.head);
       const changed = cursor === undefined ? undefined : log.since(cursor);
       if (changed === undefined) all = true;
-      else for (const name of changed) if (subscription.wants(name)) names.add(name);
+      else for (const name of changed) if (this.#state.wants(type, name)) names.add(name);
     }
     if (!all) return names;
     for (const name of subscription.names) names.add(name);

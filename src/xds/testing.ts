@@ -53,20 +53,45 @@ export const translation: Translation<string, string> = {
     "planOf",
     (key) => key,
     (read, view) => {
-      const plan: Record<ResourceType, { id: string; entries: { name: string; key: string }[] }[]> = {
+      const plan: Record<
+        ResourceType,
+        { id: string; entries: { name: string; key: string }[]; onDemand?: true }[]
+      > = {
         ...structuredClone(emptyPlan),
       } as never;
       for (const key of read(rowTable.by.view.members, view)) {
         const [, type = "cluster", ...names] = key.split("/") as [string, ResourceType, ...string[]];
         const name = names.join("/");
-        plan[type][0] ??= { id: "all", entries: [] };
-        plan[type][0].entries.push({ name, key });
+        const isOffered = isOffering(view) && isOfferedType(type) && !isForEveryone(name);
+        const id = isOffered ? "offered" : "all";
+        let chunk = plan[type].find((one) => one.id === id);
+        if (chunk === undefined) {
+          chunk = { id, entries: [], ...(isOffered ? { onDemand: true } : {}) };
+          plan[type].push(chunk);
+        }
+        chunk.entries.push({ name, key });
       }
+      if (isOffering(view))
+        for (const type of ["cluster", "endpoint"] as const)
+          plan[type].push({ id: "none", entries: [], onDemand: true });
       return plan;
     },
   ),
   resourceOf: Object.fromEntries(resourceTypes.map((type) => [type, resourceQuery(type)])) as never,
 };
+
+/** Views whose name begins so have clusters and their endpoints for those who ask; the first two names are everyone's. */
+export function isOffering(view: string): boolean {
+  return view.startsWith("o");
+}
+
+export function isForEveryone(name: string): boolean {
+  return /[01]$/.test(name);
+}
+
+function isOfferedType(type: ResourceType): boolean {
+  return type === "cluster" || type === "endpoint";
+}
 
 /** Something of each type that carries a text. */
 function textMessage(type: ResourceType, { name, text }: Row): Record<string, unknown> {
@@ -199,7 +224,7 @@ export class FakeProxy {
 
   connect(): void {
     const { mesh } = this.#world;
-    const session = new AdsSession({
+    const session: AdsSession = new AdsSession({
       id: this.id,
       nowMs: () => this.#world.nowMs,
       send: (pieces) => {
@@ -210,11 +235,13 @@ export class FakeProxy {
       close: () => this.disconnect(),
       reject: (rejection, views) => mesh.reject(rejection, views),
       flush: () => mesh.flush(),
+      offers: mesh.offersFor(() => session),
       reports: { sent() {}, acknowledged() {}, rejected() {} },
     });
     this.session = session;
     session.viewsChanged(mesh.attach(session, this.proxyClass));
-    this.#request("cluster", { initial: true });
+    const wanted = [...this.wantedClusters];
+    this.#request("cluster", { initial: true, subscribe: wanted.length === 0 ? [] : ["*", ...wanted] });
     this.#request("listener", { initial: true });
     const endpoints = [...(this.held.get("cluster")?.keys() ?? [])];
     if (endpoints.length > 0) this.#request("endpoint", { initial: true, subscribe: endpoints });
@@ -227,6 +254,16 @@ export class FakeProxy {
 
   get onDemand(): ReadonlySet<string> {
     return this.#onDemand;
+  }
+
+  /** Clusters asked for by name: as Envoy does, once each. */
+  readonly wantedClusters = new Set<string>();
+
+  /** A request is on its way to a cluster that it does not hold. */
+  callCluster(name: string): void {
+    if (this.wantedClusters.has(name) || this.#heldOf("cluster").has(name)) return;
+    this.wantedClusters.add(name);
+    this.#request("cluster", { subscribe: [name] });
   }
 
   /** Asks for a virtual host, as Envoy does at the first request for it. */

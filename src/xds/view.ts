@@ -13,6 +13,7 @@
 import type { EnvoyResource, Origin } from "#envoy";
 import { partsOfDiscovered, resourceTypes, type ResourceType } from "#plan";
 import { ChangeLog } from "./change-log.ts";
+import { Demand } from "./demand.ts";
 import { Fills, type Fill } from "./fill.ts";
 import { canaryTriesMax, canaryWaitMs, rejectedRetryMs } from "./limits.ts";
 
@@ -25,6 +26,8 @@ export interface Subscriber {
   hasTaken(type: ResourceType, name: string, version: string): boolean;
   /** Something that it wants changed. */
   wake(): void;
+  /** The view has begun to offer names: what it wants of them is to be asked for. */
+  askAgain(): void;
 }
 
 /** A resource that a proxy refused. */
@@ -77,6 +80,7 @@ interface TypeState {
   /** Names that are served although no proxy has taken them yet. */
   readonly unconfirmed: Set<string>;
   readonly fills: Fills;
+  readonly demand: Demand;
 }
 
 const absent: Target = { kind: "absent" };
@@ -128,6 +132,22 @@ export class LiveView {
     return this.#types[type].entries.get(name);
   }
 
+  /** Which names of a type only those get who ask. */
+  demand(type: ResourceType): Demand {
+    return this.#types[type].demand;
+  }
+
+  /** Whether a name goes to those alone who ask for it. */
+  isOptional(type: ResourceType, name: string): boolean {
+    const { demand, entries } = this.#types[type];
+    return demand.isAsked(name) && !demand.isForEveryone(name) && entries.has(name);
+  }
+
+  /** Of a type that is offered, the names that are for everyone. */
+  setEveryones(type: ResourceType, names: ReadonlySet<string>): void {
+    for (const name of this.demand(type).setEveryones(names)) this.#touch(type, name);
+  }
+
   /** Name to version of what all proxies of the view are served; shared, and made anew when it changes. */
   versions(type: ResourceType): ReadonlyMap<string, string> {
     const { fills, log } = this.#types[type];
@@ -154,8 +174,9 @@ export class LiveView {
   /** Whether a newcomer is to wait for another's verdict. */
   holdsBack(type: ResourceType, subscriber: Subscriber): boolean {
     if (this.#canary === subscriber) return false;
-    const { onTrial, entries } = this.#types[type];
+    const { onTrial, entries, demand } = this.#types[type];
     for (const name of onTrial) {
+      if (!demand.isForEveryone(name)) continue;
       const entry = entries.get(name);
       if (entry?.good === undefined && entry?.rejection === undefined) return true;
     }
@@ -163,7 +184,9 @@ export class LiveView {
   }
 
   *#served(type: ResourceType): Generator<readonly [string, EnvoyResource]> {
-    for (const [name, { good }] of this.#types[type].entries) if (good !== undefined) yield [name, good];
+    const { entries, demand } = this.#types[type];
+    for (const [name, { good }] of entries)
+      if (good !== undefined && demand.isForEveryone(name)) yield [name, good];
   }
 
   log(type: ResourceType): ChangeLog {
@@ -188,6 +211,20 @@ export class LiveView {
     this.subscribers.delete(subscriber);
     this.#asked.delete(subscriber);
     if (this.#canary === subscriber) this.#appoint(this.#nextCanary(), nowMs);
+    // What it tried out for those who asked for the same is another's to try.
+    for (const type of resourceTypes) {
+      const { demand, onTrial } = this.#types[type];
+      if (demand.isOffering) for (const name of onTrial) this.#touch(type, name);
+    }
+  }
+
+  /** Nobody asks for the name any more, and it is for nobody else. */
+  forget(type: ResourceType, name: string): void {
+    const state = this.#types[type];
+    if (!state.entries.delete(name)) return;
+    for (const names of [state.onTrial, state.rejected, state.leaving, state.unconfirmed]) names.delete(name);
+    this.#touch(type, name);
+    this.#releaseLeaving();
   }
 
   /** The translation has a new value for a name. */
@@ -237,13 +274,14 @@ export class LiveView {
 
   /** What a proxy is to have of a name. */
   target(type: ResourceType, name: string, subscriber: Subscriber): Target {
-    const entry = this.#types[type].entries.get(name);
+    const { entries, onTrial, demand } = this.#types[type];
+    const entry = entries.get(name);
     if (entry === undefined) return absent;
     const { current, good, rejection } = entry;
     if (current === undefined) return good === undefined ? absent : served(good);
     if (good?.version === current.version) return served(good);
-    const tries = rejection === undefined || this.#types[type].onTrial.has(name);
-    if (tries && this.#canary === subscriber)
+    const tries = rejection === undefined || onTrial.has(name);
+    if (tries && demand.testerOf(name, this.#canary) === subscriber)
       return { kind: "resource", resource: current, trial: entry.revision };
     if (good !== undefined) return served(good);
     return rejection === undefined ? hold : keep;
@@ -430,6 +468,7 @@ function emptyState(): TypeState {
     leaving: new Set(),
     unconfirmed: new Set(),
     fills: new Fills(),
+    demand: new Demand(),
   };
 }
 

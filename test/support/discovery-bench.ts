@@ -162,6 +162,11 @@ export class DiscoveryBench {
       .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" "))), 0);
   }
 
+  /** A page of Envoy's admin interface. */
+  async envoyAdmin(path: string): Promise<string> {
+    return (await fetch(`http://127.0.0.1:${this.#adminPort}${path}`)).text();
+  }
+
   /** One counter or gauge of Envoy. */
   async envoyStat(name: string): Promise<number> {
     const answer = await fetch(`http://127.0.0.1:${this.#adminPort}/stats?filter=^${name}$`);

@@ -147,6 +147,7 @@ function classOf(engine: Engine, nodeId: NodeId, pod: Pod, said: Said): ProxyCla
   const environment = engine.rows(environmentTable).get(environmentRow) ?? defaultEnvironment;
   const labels = pod.metadata.labels ?? {};
   const mode = pod.metadata.annotations?.[annotationNames.interceptionMode];
+  const clusterDiscovery = pod.metadata.annotations?.[annotationNames.clusterDiscovery];
   return {
     kind: nodeId.kind,
     namespace: nodeId.namespace,
@@ -158,6 +159,7 @@ function classOf(engine: Engine, nodeId: NodeId, pod: Pod, said: Said): ProxyCla
     dnsDomain: `${nodeId.namespace}.svc.${environment.clusterDomain}`,
     // The annotation, where there is one; ProxyConfig may say it too, and only the proxy knows with which it was made.
     interception: mode === undefined ? said.interception : interceptionOf(mode),
+    ...(clusterDiscovery === undefined ? {} : { clusterDiscovery }),
     envoyVersion: said.envoyVersion,
     ...(nodeId.kind === "router" ? topologyOf(pod) : {}),
     metadata: said.metadata,
