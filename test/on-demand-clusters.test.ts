@@ -88,7 +88,9 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
     for (const at of [1, 2, 3, 4]) {
       const startedMs = performance.now();
       assert.equal((await bench.ask(port, `svc${at}.default`)).status, 200, `svc${at}`);
-      context.diagnostic(`the first request to svc${at} took ${(performance.now() - startedMs).toFixed(1)} ms`);
+      context.diagnostic(
+        `the first request to svc${at} took ${(performance.now() - startedMs).toFixed(1)} ms`,
+      );
     }
     assert.deepEqual(
       (await outboundClusters(bench)).map(hostOf),
@@ -114,7 +116,10 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
       assert.ok(tookMs < 1_500, `${tookMs.toFixed(0)} ms: it waited for a time-out`);
     }
     bench.write("later.yaml", service("later", 401, port, bench.backendPort));
-    await until("the service is reached", async () => (await bench.ask(port, "svc30.default")).status === 200);
+    await until(
+      "the service is reached",
+      async () => (await bench.ask(port, "svc30.default")).status === 200,
+    );
   });
 
   test("weights over clusters that nobody has asked for are held from the first request on", async () => {
@@ -122,18 +127,25 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
       .map((at) => `{ destination: { host: svc${at} }, weight: 25 }`)
       .join(", ")}]`;
     bench.write("weights.yaml", routeTo("svc31", "weighted", destinations));
-    await until("the rule is in force", async () => (await bench.ask(port, "svc31.default")).route === "weighted");
+    await until(
+      "the rule is in force",
+      async () => (await bench.ask(port, "svc31.default")).route === "weighted",
+    );
     const answers = await Promise.all(Array.from({ length: 60 }, () => bench.ask(port, "svc31.default")));
     assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
     const held = (await outboundClusters(bench)).map(hostOf);
-    for (const at of [40, 41, 42, 43]) assert.ok(held.includes(`svc${at}.default.svc.cluster.local`), `svc${at}`);
+    for (const at of [40, 41, 42, 43])
+      assert.ok(held.includes(`svc${at}.default.svc.cluster.local`), `svc${at}`);
   });
 
   test("what is mirrored to and what EnvoyFilters name is there before any request", async () => {
-    bench.write("mirror.yaml", routeTo("svc32", "mirrored", "[{ destination: { host: svc32 } }]").replace(
-      "route: [",
-      "mirror: { host: svc50 }\n      route: [",
-    ));
+    bench.write(
+      "mirror.yaml",
+      routeTo("svc32", "mirrored", "[{ destination: { host: svc32 } }]").replace(
+        "route: [",
+        "mirror: { host: svc50 }\n      route: [",
+      ),
+    );
     bench.write("named.yaml", filterNaming(`outbound|${port}||svc51.default.svc.cluster.local`));
     await until("both are held", async () => {
       const held = (await outboundClusters(bench)).map(hostOf);
@@ -175,7 +187,10 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
   });
 
   test("a cluster that Envoy rejects takes none of the others with it, has a stand-in, and flows once it is mended", async () => {
-    bench.write("bad.yaml", join(breaking("svc70"), routeTo("svc71", "broken", "[{ destination: { host: svc71 } }]")));
+    bench.write(
+      "bad.yaml",
+      join(breaking("svc70"), routeTo("svc71", "broken", "[{ destination: { host: svc71 } }]")),
+    );
     await bench.untilRoute(port, "svc71.default", "broken");
     for (const [at, status] of [
       [72, 200],

@@ -193,7 +193,12 @@ export class Mesh<C, V> {
     };
   }
 
-  #ask(subscriber: Subscriber, { live, plan }: ViewUse<V>, type: ResourceType, names: Iterable<string>): void {
+  #ask(
+    subscriber: Subscriber,
+    { live, plan }: ViewUse<V>,
+    type: ResourceType,
+    names: Iterable<string>,
+  ): void {
     for (const name of names) {
       if (!live.demand(type).ask(name, subscriber)) continue;
       const planned = plannedAs(live, type, plan[type], name);

@@ -3,7 +3,17 @@ import { describe, test } from "node:test";
 import { absentCluster } from "#envoy";
 import type { ResourceType } from "#plan";
 import { canaryWaitMs } from "./limits.ts";
-import { isForEveryone, isOffering, rowChange, rowRemoval, rowTable, translation, World, type FakeProxy, type Row } from "./testing.ts";
+import {
+  isForEveryone,
+  isOffering,
+  rowChange,
+  rowRemoval,
+  rowTable,
+  translation,
+  World,
+  type FakeProxy,
+  type Row,
+} from "./testing.ts";
 
 const view = "o1";
 const cluster = (name: string, text = "one"): Row => ({ view, type: "cluster", name, text });
@@ -18,7 +28,8 @@ function worldOf(services: number): World {
   return world;
 }
 
-const clustersOf = (proxy: FakeProxy): string[] => [...(proxy.held.get("cluster") ?? new Map()).keys()].toSorted();
+const clustersOf = (proxy: FakeProxy): string[] =>
+  [...(proxy.held.get("cluster") ?? new Map()).keys()].toSorted();
 const versionOf = (world: World, type: ResourceType, name: string): string | undefined =>
   world.engine.get(translation.resourceOf[type], `${view}/${type}/${name}` as never)?.version;
 
@@ -55,7 +66,11 @@ describe("clusters on demand", () => {
     world.put(cluster("s2x", "bad"), cluster("s3x", "bad"));
     proxies[1]!.callCluster("s3x");
     world.settle();
-    assert.equal(proxies.filter(({ badSeen }) => badSeen.size > 0).length, 2, "each bad one reached one proxy");
+    assert.equal(
+      proxies.filter(({ badSeen }) => badSeen.size > 0).length,
+      2,
+      "each bad one reached one proxy",
+    );
     assert.equal(proxies[1]!.held.get("cluster")?.get("s3x"), absentCluster("s3x").version);
     const good = new Set(proxies.map(({ held }) => held.get("cluster")?.get("s2x")));
     assert.equal(good.size, 1);
@@ -91,7 +106,10 @@ describe("clusters on demand", () => {
       rowRemoval(endpoint("s2x")),
       rowChange(listener("l", "two")),
     ]);
-    assert.deepEqual(proxy.received.map(({ type }) => type), ["listener"]);
+    assert.deepEqual(
+      proxy.received.map(({ type }) => type),
+      ["listener"],
+    );
     assert.equal(proxy.held.get("cluster")?.get("s2x"), real);
     world.settle();
     assert.equal(proxy.held.get("cluster")?.get("s2x"), absentCluster("s2x").version);
@@ -120,7 +138,10 @@ describe("clusters on demand", () => {
     assert.equal(world.mesh.resourceCounts().cluster, 1, "nobody asks for the others any more");
     proxy.connect();
     world.settle();
-    assert.deepEqual(proxy.received.filter(({ type }) => type === "cluster"), []);
+    assert.deepEqual(
+      proxy.received.filter(({ type }) => type === "cluster"),
+      [],
+    );
     world.put(cluster("s2x", "two"));
     world.settle();
     assert.equal(proxy.held.get("cluster")?.get("s2x"), versionOf(world, "cluster", "s2x"));
@@ -155,7 +176,11 @@ function random(seed: number): (below: number) => number {
 
 const views = ["o1", "o2", "v3"];
 
-function step(worlds: readonly World[], proxies: readonly FakeProxy[], below: (limit: number) => number): void {
+function step(
+  worlds: readonly World[],
+  proxies: readonly FakeProxy[],
+  below: (limit: number) => number,
+): void {
   const of = views[below(views.length)]!;
   const type = (["cluster", "cluster", "endpoint", "listener"] as const)[below(4)]!;
   const name = `${of}n${below(7)}`;
