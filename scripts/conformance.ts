@@ -137,6 +137,8 @@ function imageEntries(): unknown[] {
   ];
   return [
     { match: "*/gateway-api/echo-basic", command: ["/opt/echo-basic"], user: "1000", mounts: [echo] },
+    // The backend of UDPRoutes, which nothing here asks for: the suite only waits for its Pod.
+    { match: "*/coredns/coredns", command: ["sh", "-c", "exec sleep infinity"] },
     {
       match: "*/gateway-api/echo-advanced",
       command: ["/opt/node", "/opt/demo.mjs", "echo-advanced"],
@@ -202,6 +204,9 @@ async function runSuite(run: SuiteRun, kubeconfig: string): Promise<boolean> {
       "--url=https://github.com/mizzen",
       `--version=v${version}`,
       "--contact=mizzen",
+      // An address is the host of a Service that stands in front of the proxies: one of the suite's own, and none.
+      "--usable-address=infra-backend-v1.gateway-conformance-infra.svc.cluster.local",
+      "--unusable-address=there-is-no-such-service",
       ...(run.sidecars ? ["--namespace-labels=istio-injection=enabled"] : []),
       ...positionals,
       ...(values.only === undefined ? [] : [`--run-test=${values.only}`]),
@@ -217,7 +222,10 @@ async function runSuite(run: SuiteRun, kubeconfig: string): Promise<boolean> {
   child.stderr.pipe(file);
   output.on("line", (line) => {
     file.write(`${line}\n`);
-    const result = /^ {4}--- (PASS|FAIL): TestConformance\/(\S+) \((.*)\)/.exec(line);
+    // Results come at the end; until then one sees where it is.
+    const started = /^=== RUN {3}TestConformance\/([^/\s]+)$/.exec(line);
+    if (started !== null) console.log(`  runs  ${started[1]}`);
+    const result = /^ {4}--- (FAIL): TestConformance\/(\S+) \((.*)\)/.exec(line);
     if (result !== null) console.log(`  ${result[1]!.toLowerCase()}  ${result[2]} (${result[3]})`);
   });
   const code = await new Promise<number>((resolve) => child.once("close", (status) => resolve(status ?? 1)));

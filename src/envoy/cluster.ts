@@ -233,7 +233,10 @@ function explicitSecurity(read: Read, secured: Secured, tls: ClientTLSSettings):
   if (tls.mode !== "ISTIO_MUTUAL") {
     const http2 = speaksHttp2(policy, protocol, defaults);
     const alpn = http2 ? ["h2"] : isHttp(protocol) ? ["http/1.1"] : [];
-    return originatedTls(tls, alpn, service, readConfiguredCa(read, tls));
+    return originatedTls(tls, alpn, service, {
+      configuredCa: readConfiguredCa(read, tls),
+      clientCertificate: key.clientCertificate,
+    });
   }
   const named = tls.subjectAltNames ?? [];
   const context = meshClientTls({

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
 import { describe, test } from "node:test";
+import { rootCertificates } from "node:tls";
 import { Engine } from "#engine";
 import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject } from "#objects";
@@ -20,6 +22,13 @@ const proxy: ProxyClass = {
   envoyVersion: "1.40.0",
   metadata: {},
 };
+
+/** Some real certificate, and a key: nobody looks whether they belong together. */
+const testCertificate = rootCertificates[0] ?? "";
+const testKey = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({
+  type: "pkcs8",
+  format: "pem",
+});
 
 type Spec = Readonly<Record<string, unknown>>;
 
@@ -157,6 +166,94 @@ describe("Gateway API at a router", () => {
     assert.deepEqual(table(2), { [none]: "421", [second]: "421", [wild]: "any", [fourth]: "421" });
     assert.deepEqual(table(3), { [none]: "421", [second]: "421", [wild]: "421", [fourth]: "any" });
     assert.equal(envoyComplaint(Object.values(built).flat()), "");
+  });
+
+  describe("with a BackendTLSPolicy", () => {
+    const policy = (name: string): KubeObject =>
+      object("BackendTLSPolicy", "p", {
+        targetRefs: [{ group: "", kind: "Service", name: "a" }],
+        validation: {
+          hostname: "a.example.com",
+          caCertificateRefs: [{ group: "", kind: "ConfigMap", name }],
+        },
+      });
+    const ca: KubeObject = {
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      metadata: { name: "ca", namespace: "default" },
+      data: { "ca.crt": testCertificate },
+    } as KubeObject;
+    const tlsTowardsA = ({ cluster }: Snapshot): Spec => {
+      const found = cluster.find(({ name }) => name === "outbound|80||a.default.svc.cluster.local");
+      const message = decodeMessage("envoy.config.cluster.v3.Cluster", found!.bytes);
+      const socket = message["transportSocket"] as {
+        readonly typedConfig: { readonly commonTlsContext: Spec };
+      };
+      return socket.typedConfig.commonTlsContext;
+    };
+
+    test("the backend is verified by the CA of the ConfigMap", () => {
+      const built = snapshot(gateway(http), route("r", [to("a")]), policy("ca"), ca);
+      const context = tlsTowardsA(built)["validationContext"] as Spec;
+      assert.deepEqual(context["trustedCa"], { inlineString: testCertificate });
+      assert.equal(envoyComplaint(Object.values(built).flat()), "");
+    });
+
+    test("a CA that is not there lets no connection through, and Envoy takes the cluster all the same", () => {
+      const built = snapshot(gateway(http), route("r", [to("a")]), policy("gone"));
+      const context = tlsTowardsA(built)["combinedValidationContext"] as Spec;
+      assert.deepEqual(
+        (context["defaultValidationContext"] as { readonly matchTypedSubjectAltNames: readonly Spec[] })
+          .matchTypedSubjectAltNames[0]?.["matcher"],
+        { exact: "unverifiable.invalid" },
+      );
+      assert.equal(envoyComplaint(Object.values(built).flat()), "");
+    });
+
+    test("the Gateway's client certificate is shown to the backend", () => {
+      const clientCertificateRef = { name: "client" };
+      const mine = object(
+        "Gateway",
+        "web",
+        { gatewayClassName: "istio", listeners: [http], tls: { backend: { clientCertificateRef } } },
+        "edge",
+      );
+      const secret = {
+        apiVersion: "v1",
+        kind: "Secret",
+        metadata: { name: "client", namespace: "edge" },
+        stringData: { "tls.crt": testCertificate, "tls.key": testKey },
+      } as KubeObject;
+      const built = snapshot(mine, route("r", [to("a")]), policy("ca"), ca, secret);
+      const [shown] = tlsTowardsA(built)["tlsCertificateSdsSecretConfigs"] as readonly Spec[];
+      assert.equal(shown?.["name"], "kubernetes-gateway://edge/client");
+      assert.deepEqual(
+        built.secret.map(({ name }) => name),
+        ["kubernetes-gateway://edge/client"],
+      );
+    });
+  });
+
+  test("a listener whose clients cannot be verified as it asks serves nobody", () => {
+    const tls = { mode: "Terminate", certificateRefs: [{ name: "pair" }] };
+    const https = { name: "https", port: 443, protocol: "HTTPS", tls, allowedRoutes: all };
+    const validation = { caCertificateRefs: [{ group: "", kind: "ConfigMap", name: "gone" }] };
+    const mine = object(
+      "Gateway",
+      "web",
+      { gatewayClassName: "istio", listeners: [http, https], tls: { frontend: { default: { validation } } } },
+      "edge",
+    );
+    const pair = {
+      apiVersion: "v1",
+      kind: "Secret",
+      metadata: { name: "pair", namespace: "edge" },
+      stringData: { "tls.crt": testCertificate, "tls.key": testKey },
+    } as KubeObject;
+    assert.deepEqual(
+      snapshot(mine, route("r", [to("a")]), pair).listener.map(({ name }) => name),
+      ["0.0.0.0_8080"],
+    );
   });
 
   test("rules of several routes stand in the order of their matches", () => {

@@ -12,7 +12,7 @@ import {
   type MeshService,
 } from "#model";
 import { outboundClusterName } from "#plan";
-import { policyFor } from "./traffic-policy.ts";
+import { policyFor, type PortPolicy } from "./traffic-policy.ts";
 
 /** The cluster of a destination whose host is full. A service with a single port needs no port in the destination. */
 export function destinationCluster(
@@ -34,15 +34,25 @@ export function destinationHash(
 ): ConsistentHash | undefined {
   const service = destinationService(read, scope, destination);
   if (service === undefined) return undefined;
+  const port = destinationPort(service, destination, serverPort);
+  return policyTowards(read, scope, service, destination.subset ?? "", port).loadBalancer?.consistentHash;
+}
+
+/** What DestinationRules and BackendTLSPolicies say about the way to a service's port. */
+export function policyTowards(
+  read: Read,
+  scope: GatewayScope,
+  service: MeshService,
+  subset: string,
+  port: number,
+): PortPolicy {
   const rules = read(rulesFor, {
     client: scope.namespace,
     labels: scope.outbound.labels,
     host: service.host,
     serviceNamespace: service.namespace,
   });
-  const port = destinationPort(service, destination, serverPort);
-  const rule = read(mergedRule, rules.join(","));
-  return policyFor(rule, destination.subset ?? "", port).loadBalancer?.consistentHash;
+  return policyFor(read(mergedRule, rules.join(",")), subset, port);
 }
 
 /** The service that a destination means to this router. */

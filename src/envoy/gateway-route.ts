@@ -20,7 +20,12 @@ import {
 } from "#model";
 import type { GatewayRouteKey } from "#plan";
 import { meshHttpAlpnOn } from "./filters.ts";
-import { destinationCluster, destinationHash, destinationService } from "./gateway-destination.ts";
+import {
+  destinationCluster,
+  destinationHash,
+  destinationService,
+  policyTowards,
+} from "./gateway-destination.ts";
 import { httpRoutes } from "./http-route.ts";
 import { wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
@@ -178,8 +183,13 @@ function isSniffedInMesh(read: Read, scope: GatewayScope, cluster: string): bool
   return service?.ports.some((one) => one.port === port && one.protocol === "auto") === true;
 }
 
+/** Outside of the mesh, or spoken to with TLS that is not the mesh's: such servers know nothing of its protocols. */
 function isOutside(read: Read, scope: GatewayScope, cluster: string): boolean {
-  return clusterService(read, scope, cluster)?.external !== false;
+  const service = clusterService(read, scope, cluster);
+  if (service?.external !== false) return true;
+  const [, port, subset = ""] = cluster.split("|");
+  const mode = policyTowards(read, scope, service, subset, Number(port)).tls?.mode;
+  return mode !== undefined && mode !== "ISTIO_MUTUAL";
 }
 
 function clusterService(read: Read, scope: GatewayScope, cluster: string): MeshService | undefined {

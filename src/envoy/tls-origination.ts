@@ -4,7 +4,13 @@ import type { ClientTLSSettings } from "#objects";
 import type { MeshService } from "#model";
 import { isWildcard } from "#model";
 import type { Message } from "./proto/api.ts";
-import { agentSecret, clientTransportSocket, controlPlaneSecret, credentialSecretName } from "./tls.ts";
+import {
+  agentSecret,
+  clientTransportSocket,
+  controlPlaneSecret,
+  credentialSecretName,
+  systemRootsSecret,
+} from "./tls.ts";
 
 export interface OriginatedTls {
   readonly sockets: Message;
@@ -12,12 +18,18 @@ export interface OriginatedTls {
   readonly upstreamOptions: Message;
 }
 
-/** @param configuredCa PEM of the CA, where it is known here */
+export interface KnownHere {
+  /** PEM of the CA. */
+  readonly configuredCa?: string | undefined;
+  /** The name of the secret that a client of mode SIMPLE shows all the same. */
+  readonly clientCertificate?: string | undefined;
+}
+
 export function originatedTls(
   tls: ClientTLSSettings,
   alpn: readonly string[],
   service: MeshService,
-  configuredCa?: string,
+  { configuredCa, clientCertificate: shown }: KnownHere = {},
 ): OriginatedTls {
   const names = tls.subjectAltNames ?? service.subjectAltNames;
   const given = tls.sni ?? "";
@@ -26,7 +38,11 @@ export function originatedTls(
   const context: Message = {
     commonTlsContext: {
       tlsParams: { tlsMinimumProtocolVersion: "TLSv1_2", tlsMaximumProtocolVersion: "TLSv1_3" },
-      ...(tls.mode === "MUTUAL" ? { tlsCertificateSdsSecretConfigs: [clientCertificate(tls)] } : {}),
+      ...(tls.mode === "MUTUAL"
+        ? { tlsCertificateSdsSecretConfigs: [clientCertificate(tls)] }
+        : shown === undefined
+          ? {}
+          : { tlsCertificateSdsSecretConfigs: [controlPlaneSecret(shown)] }),
       ...validation(tls, verifies, verifies ? names : [], configuredCa),
       alpnProtocols: alpn,
     },
@@ -70,9 +86,9 @@ function validation(
       ? controlPlaneSecret(`${credentialSecretName(tls.credentialName)}-cacert`)
       : tls.caCertificates !== undefined && tls.caCertificates !== "" && tls.caCertificates !== "system"
         ? agentSecret(`file-root:${tls.caCertificates}`)
-        : undefined;
-  // Istio verifies against the operating system's roots where nothing else is named.
-  if (secret === undefined) return { validationContext: { systemRootCerts: {}, matchTypedSubjectAltNames } };
+        : // Istio verifies against the operating system's roots where nothing else is named. Envoy cannot find them by itself
+          // (its field for them has no effect), so the agent has them.
+          agentSecret(systemRootsSecret);
   return {
     combinedValidationContext: {
       defaultValidationContext: {

@@ -11,6 +11,8 @@ export const agentSdsCluster = "sds-grpc";
 /** The names under which the agent serves the workload's certificate and the mesh's trust roots. */
 export const workloadSecret = "default";
 export const trustRootSecret = "ROOTCA";
+/** The operating system's, by the name that Istio's agent has for them. */
+export const systemRootsSecret = "file-root:system";
 
 /** ALPN that only mesh proxies offer; filter chains of mutual TLS match on them, so foreign TLS passes them by. */
 export const meshAlpn = {

@@ -4,15 +4,18 @@
 import { defineKeyedQuery, sameData, type Read } from "#engine";
 import {
   anyOutlet,
+  backendCertificateOf,
   gatewayScopeOf,
   gatewayScopeText,
   gatewayServices,
   hostCovers,
   isGenerated,
   mergedGatewayOf,
+  ownerGatewayOf,
   serviceOf,
   visibleNamespaces,
   visibleServices,
+  type BackendCertificate,
   type GatewayScope,
   type MergedServer,
 } from "#model";
@@ -45,9 +48,41 @@ const blackHole: Chunk<WellKnownClusterKey> = {
 const gatewayClusters = defineKeyedQuery<GatewayScope, { readonly cluster: Chunk; readonly endpoint: Chunk }>(
   "gatewayClusters",
   gatewayScopeText,
-  (read, scope) => serviceClusterChunks(read, "gateway", scope.outbound, read(gatewayServices, scope)),
+  (read, scope) => {
+    const chunks = serviceClusterChunks(read, "gateway", scope.outbound, read(gatewayServices, scope));
+    return { ...chunks, cluster: showing(chunks.cluster, read(backendCertificate, scope)) };
+  },
   sameData,
 );
+
+/** What the proxy shows to servers outside of the mesh, as the Gateway of Gateway API says whose proxy it is. */
+const backendCertificate = defineKeyedQuery<GatewayScope, BackendCertificate | undefined>(
+  "backendCertificate",
+  gatewayScopeText,
+  (read, scope) => {
+    const names = read(mergedGatewayOf, scope).listeners.flatMap(({ servers }) =>
+      servers.map(({ gateway }) => gateway),
+    );
+    for (const name of new Set(names)) {
+      const gateway = read(ownerGatewayOf, name);
+      const found = gateway === undefined ? undefined : read(backendCertificateOf, gateway);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  },
+  sameData,
+);
+
+function showing(chunk: Chunk, certificate: BackendCertificate | undefined): Chunk {
+  if (certificate === undefined) return chunk;
+  return {
+    ...chunk,
+    entries: chunk.entries.map(({ name, key }) => ({
+      name,
+      key: { ...(key as OutboundClusterKey), clientCertificate: certificate.name },
+    })),
+  };
+}
 
 /** What a server of mode AUTO_PASSTHROUGH leads to: every service of the mesh under its hosts, by SNI alone. */
 export const passthroughClusters = defineKeyedQuery<
@@ -105,9 +140,11 @@ const serverChunks = defineKeyedQuery<
     const route = Object.keys(routes)
       .toSorted()
       .map((name): Planned<GatewayRouteKey> => ({ name, key: { kind: "gateway", scope, name } }));
+    const shown = read(backendCertificate, scope);
     const secrets = new Map(
       listeners
         .flatMap(({ servers }) => servers.flatMap((server) => credentialsOf(server, scope.namespace)))
+        .concat(shown === undefined ? [] : [{ kind: "credential", ...shown, part: "pair" }])
         .map((key) => [key.name, key]),
     );
     const secret = [...secrets]

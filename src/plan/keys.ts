@@ -24,6 +24,8 @@ export interface OutboundClusterKey {
   readonly locality: string;
   /** Connections go on to the address that the client meant: headless services, for captured traffic. */
   readonly toOriginal: boolean;
+  /** What the client shows to servers that it speaks TLS to: the name of a secret. A router's, by Gateway API. */
+  readonly clientCertificate?: string;
   /** For mutual TLS that passes through a gateway between networks: nothing is added to it, and nothing else gets in. */
   readonly passthrough?: true;
 }

@@ -18,6 +18,7 @@ import { createLog } from "./log.ts";
 import { recordPaths, TelemetryRecords } from "./records.ts";
 import { Rotator } from "./rotator.ts";
 import { secretNames, secretPaths, SecretStore } from "./sds.ts";
+import { systemRootsPem } from "./system-roots.ts";
 import { createStatusServer } from "./status.ts";
 
 const version = "0.1.0";
@@ -80,6 +81,8 @@ class ProxyAgent {
     this.#log = log;
     this.#admin = new EnvoyAdmin(config.ports.admin);
     this.#secrets = new SecretStore(log);
+    const roots = systemRootsPem();
+    if (roots !== undefined) this.#secrets.set(secretNames.systemRoots, { kind: "trust", rootsPem: roots });
     this.#spiffeId = `spiffe://${trustDomain}/ns/${namespace}/sa/${serviceAccount}`;
     this.#rotator = new Rotator({
       clock,

@@ -1,7 +1,7 @@
 // The TLS of a listener as Istio's API has it, or what is wrong with the certificates that it names. Whoever may not
 // name an object of another namespace does not learn whether it exists.
 
-import type { Read } from "#engine";
+import { defineQuery, sameData, type Read } from "#engine";
 import type {
   KubeGatewayFrontendTls,
   KubeGatewayListener,
@@ -11,6 +11,7 @@ import type {
 import { configuredCaOf, keyPairOf, trustedCaOf } from "../credentials.ts";
 import type { Mistake } from "./findings.ts";
 import { isGranted } from "./grants.ts";
+import { tables } from "../tables.ts";
 
 /** Who names the certificates. */
 export interface TlsOwner {
@@ -21,6 +22,8 @@ export interface TlsOwner {
 export interface ListenerTls {
   readonly settings?: ServerTLSSettings;
   readonly mistake?: Mistake;
+  /** What is asked for cannot be done: nobody is served, rather than anybody with less. */
+  readonly closed?: true;
 }
 
 const modeOption = "gateway.istio.io/tls-terminate-mode";
@@ -66,11 +69,12 @@ function terminatedTls(
   const references = tls.certificateRefs ?? [];
   if (references.length > certificatesMax) {
     const message = `at most ${certificatesMax} certificates can be served`;
-    return { settings: { mode }, mistake: { reason: "InvalidCertificateRef", message } };
+    return { settings: { mode }, mistake: { reason: "InvalidCertificateRef", message }, closed: true };
   }
   const found = references.map((reference) => certificateOf(read, owner, reference));
   const names = found.flatMap(({ name }) => name ?? []);
-  if (names.length === 0) return { settings: { mode }, ...joined(found) };
+  if (names.length === 0)
+    return { settings: { mode }, ...joined(found), ...(found.length === 0 ? {} : { closed: true }) };
   const settings: ServerTLSSettings = {
     mode,
     ...(names.length === 1 ? { credentialName: names[0] } : { credentialNames: names }),
@@ -125,22 +129,22 @@ function withClientCa(
   if (reference === undefined) return { settings };
   if (references.length > 1) {
     const message = "only one caCertificateRef can be used";
-    return { settings, mistake: { reason: "InvalidCACertificateRef", message } };
+    return { settings, mistake: { reason: "InvalidCACertificateRef", message }, closed: true };
   }
   const { group, kind, name } = reference;
   const namespace = reference.namespace ?? owner.namespace;
   const ofConfigMap = kind !== "Secret";
   const to = { group: "", kind: ofConfigMap ? "ConfigMap" : "Secret", namespace, name };
   if (!read(isGranted, { from: owner, to }))
-    return { settings, mistake: notGranted("caCertificateRef", namespace, name, owner) };
+    return { settings, mistake: notGranted("caCertificateRef", namespace, name, owner), closed: true };
   if (group !== "" || (kind !== "ConfigMap" && kind !== "Secret")) {
     const message = `caCertificateRef ${kind} ${name} is neither ConfigMap nor Secret`;
-    return { settings, mistake: { reason: "InvalidCACertificateKind", message } };
+    return { settings, mistake: { reason: "InvalidCACertificateKind", message }, closed: true };
   }
   const row = `${namespace}/${name}`;
   const ca = ofConfigMap ? read(configuredCaOf, row) : read(trustedCaOf, row);
   if (ca.kind === "unusable")
-    return { settings, mistake: { reason: "InvalidCACertificateRef", message: ca.reason } };
+    return { settings, mistake: { reason: "InvalidCACertificateRef", message: ca.reason }, closed: true };
   const insecure = frontend?.validation?.mode === "AllowInsecureFallback";
   const chosen = asked === "MUTUAL" || asked === "OPTIONAL_MUTUAL" ? asked : undefined;
   return {
@@ -151,6 +155,27 @@ function withClientCa(
       caCertCredentialName: `${ofConfigMap ? "configmap" : "kubernetes-gateway"}://${row}-cacert`,
     },
   };
+}
+
+/** The certificate that a Gateway shows to backends that are spoken to with TLS, by its row key. */
+export const backendCertificateOf = defineQuery<BackendCertificate | undefined>(
+  "gatewayBackendCertificate",
+  (read, key) => {
+    const reference = read(tables.KubeGateway, key)?.spec?.tls?.backend?.clientCertificateRef;
+    const namespace = key.slice(0, key.indexOf("/"));
+    const mistake = clientCertificateMistake(read, { kind: "Gateway", namespace }, reference);
+    if (reference === undefined || mistake !== undefined) return undefined;
+    const secret = `${reference.namespace ?? namespace}/${reference.name}`;
+    return { name: `kubernetes-gateway://${secret}`, secret };
+  },
+  sameData,
+);
+
+export interface BackendCertificate {
+  /** The name that Envoy asks for. */
+  readonly name: string;
+  /** Row key of the Secret. */
+  readonly secret: string;
 }
 
 /** What is wrong with the certificate that a Gateway shows to its backends. */

@@ -16,7 +16,7 @@ import {
 import { environmentOf } from "../mesh.ts";
 import { kubeRowOf } from "../services.ts";
 import { everything, tables } from "../tables.ts";
-import { gatewayFactsOf } from "./listeners.ts";
+import { gatewayFactsOf, setParentOf } from "./listeners.ts";
 import {
   generatedRouteKey,
   parseGeneratedName,
@@ -40,8 +40,8 @@ const gatewaysFrom = defineQuery<readonly Gateway[]>(
     const facts = read(gatewayFactsOf, key);
     if (row === undefined || facts === undefined) return [];
     const parent = key.slice(0, key.indexOf("/"));
-    return read(allListenersOf, key).flatMap(({ attachable, server, internalName }) => {
-      if (!attachable || server === undefined) return [];
+    return read(allListenersOf, key).flatMap(({ attachable, closed, server, internalName }) => {
+      if (!attachable || closed || server === undefined) return [];
       const [namespace = "", name = ""] = internalName.split("/");
       const { creationTimestamp } = row.metadata;
       return [
@@ -64,6 +64,14 @@ const gatewaysFrom = defineQuery<readonly Gateway[]>(
   },
   sameData,
 );
+
+/** The row key of the Gateway of Gateway API whose listener has a name; undefined for a Gateway that a user wrote. */
+export const ownerGatewayOf = defineQuery<string | undefined>("ownerGateway", (read, gateway) => {
+  const owner = parseGeneratedName(gateway)?.owner;
+  if (owner === undefined) return undefined;
+  const key = `${owner.namespace}/${owner.name}`;
+  return owner.kind === "Gateway" ? key : read(setParentOf, key)?.gateway;
+});
 
 /** Every generated Gateway. */
 export const generatedGateways = defineQuery<readonly Gateway[]>(

@@ -35,6 +35,8 @@ export interface ListenerFacts {
   /** Routes may be attached: it has not given way to another listener, and is served in principle. */
   readonly attachable: boolean;
   readonly valid: boolean;
+  /** Its TLS cannot be done as it is asked for: the port is there, and nobody is served. */
+  readonly closed: boolean;
   /** Absent for a listener that has given way, or cannot be served at all. */
   readonly server?: GatewayServer;
 }
@@ -247,9 +249,9 @@ function listenerOf(
   const conflict = read(conflictsOf, place.key)[conflictText(owner, listener.name)];
   if (conflict !== undefined) {
     const conditions = withKinds(conflictedConditions(conflict), kinds.valid);
-    return { ...facts, conditions, attachable: false, valid: false };
+    return { ...facts, conditions, attachable: false, valid: false, closed: false };
   }
-  const { settings, mistake } = listenerTls(
+  const { settings, mistake, closed } = listenerTls(
     read,
     owner,
     listener.tls,
@@ -268,6 +270,7 @@ function listenerOf(
     conditions: withKinds(listenerConditions(mistake, bare ?? wrongUse ?? refused, bare), kinds.valid),
     attachable: !unsecured && place.facts.gatewayClass.role === "gateway",
     valid: mistake === undefined && refused === undefined && bare === undefined,
+    closed: closed === true,
     ...(unsecured
       ? {}
       : {

@@ -44,7 +44,7 @@ function isUntyped(schema: Schema): boolean {
   return schema.type === undefined && schema.properties === undefined;
 }
 
-/** A copy with the schema's defaults where fields are absent (or null and not nullable). */
+/** A copy with the schema's defaults where fields are absent (or null and not nullable), and without other such nulls. */
 export function applyDefaults<T>(value: T, schema: Schema): T {
   return defaulted(value, schema) as T;
 }
@@ -62,6 +62,8 @@ function defaulted(value: unknown, given: Schema): unknown {
     if ((result[name] === undefined || isNull) && property.default !== undefined) {
       result[name] = copyOf(property.default);
     }
+    // As in Kubernetes, where a field that may not be null and has no default is as good as absent.
+    else if (isNull) delete result[name];
     if (result[name] !== undefined) result[name] = defaulted(result[name], property);
   }
   const others = schema.additionalProperties;
