@@ -6,8 +6,8 @@ import type { Read } from "#engine";
 import { refOf, type EnvoyFilter, type EnvoyFilterEnvoyConfigObjectPatch } from "#objects";
 import { tables } from "#model";
 import type { AddedKey, PatchedKey, ResourceType } from "#plan";
+import { mergeCluster } from "./cluster-patch.ts";
 import { patchListener } from "./listener-patch.ts";
-import { mergeMessages } from "./merge.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { fromJson, JsonMismatch } from "./proto/json.ts";
 import { messageNameOf, resource, type EnvoyResource, type Origin } from "./resource.ts";
@@ -112,9 +112,7 @@ function readyPatch({
 function applied(type: ResourceType, message: Message, patch: ReadyPatch): Message | undefined {
   switch (type) {
     case "cluster":
-      return patch.operation.startsWith("MERGE")
-        ? mergeMessages(messageNameOf("cluster"), message, patch.value)
-        : message;
+      return patch.operation.startsWith("MERGE") ? mergeCluster(message, patch.value) : message;
     case "listener":
       return patchListener(message, patch);
     case "route":

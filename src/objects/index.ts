@@ -65,6 +65,7 @@ export { parseJwksUri } from "./jwks-uri.ts";
 export { conditionFault, isPathTemplate, isTemplateLiteral, pathTemplateFault } from "./policy-values.ts";
 export type { ProblemCode, ProblemRow } from "./problems.ts";
 export { makeProblem, problemTable } from "./problems.ts";
+export { isCipher } from "./validate/server-tls.ts";
 export type { ValidationContext } from "./validate.ts";
 export { admissionProblems, hasErrors, validateObject } from "./validate.ts";
 export { schemaKinds } from "./schema.ts";

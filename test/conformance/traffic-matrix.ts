@@ -91,10 +91,12 @@ function pairsOf(given: Case): readonly Pair[] {
       ? ["b"]
       : matchers.includes("RegularPod")
         ? ["b", "tproxy"]
-        : ["b", "tproxy", "vm", "headless", "statefulset", "naked"];
+        : // The cases' ports are those of Services with an address: not of headless ones.
+          ["b", "tproxy", "vm", "naked"];
     return targets.map((to) => ({ from: "ingress-gateway", to: [to] }));
   }
-  if (given.family === "selfcall") return injected.map((name) => ({ from: name, to: [name] }));
+  // A call of a headless Service is one of the Pod's own address.
+  if (given.family === "selfcall") return [...regular, "vm"].map((name) => ({ from: name, to: [name] }));
   if (given.family === "sniffing")
     return injected.flatMap((from) => [...injected, "naked"].map((to) => ({ from, to: [to] })));
   const circle = [
