@@ -27,7 +27,7 @@ export {
   ingressSidecarOf,
 } from "./inbound.ts";
 export { instanceAddresses, instanceAddressesField } from "./workload.ts";
-export type { Environment, RouteDelivery, TableKind } from "./tables.ts";
+export type { Environment, ForeignRoutes, RouteDelivery, TableKind } from "./tables.ts";
 export {
   defaultEnvironment,
   environmentRow,
@@ -123,7 +123,9 @@ export {
   destinationsOf,
   httpRoutesOf,
   mirroredHosts,
+  mayRoute,
   namespacesWithRoutes,
+  ownersOf,
   routeFacts,
   routesFor,
   streamRoutesFor,

@@ -168,7 +168,15 @@ export interface Environment {
   readonly network: string;
   /** How sidecars that can take either get the virtual hosts of their route tables. */
   readonly routeDelivery: RouteDelivery;
+  /** Whose calls a VirtualService may route that is for a host of another namespace of the mesh. */
+  readonly foreignRoutes: ForeignRoutes;
 }
+
+/**
+ * `own-clients`: only calls from its own namespace; the host's owner and the mesh's root namespace alone speak for everybody.
+ * `all-clients`: everybody's, as in Istio: whoever may write a VirtualService anywhere can take any host over.
+ */
+export type ForeignRoutes = "own-clients" | "all-clients";
 
 /**
  * `virtual-hosts`: each virtual host is a resource of its own (VHDS), so that a change costs the bytes of one.
@@ -182,6 +190,7 @@ export const defaultEnvironment: Environment = {
   clusterId: "Kubernetes",
   network: "",
   routeDelivery: "virtual-hosts",
+  foreignRoutes: "own-clients",
 };
 
 /** One row, `environmentRow`. */

@@ -14,6 +14,7 @@ import {
   isPublicMesh,
   isWildcard,
   listenerProtocol,
+  mayRoute,
   namespacesWithRoutes,
   namespacesWithRules,
   outletText,
@@ -224,7 +225,10 @@ const ruleHosts = defineKeyedQuery<
         port,
         domains: [host],
         service: "",
-        routing: routes.filter((route) => route.hosts.includes(host)).map(({ key }) => key),
+        routing: routes
+          .filter((route) => route.hosts.includes(host))
+          .filter(({ namespace }) => mayRoute(read, namespace, host, outlet.scope.namespace))
+          .map(({ key }) => key),
         rules: [],
         client: clientFacts(outlet.scope),
       },

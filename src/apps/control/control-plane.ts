@@ -171,6 +171,7 @@ export class ControlPlane {
       clusterId: settings.clusterId,
       network: settings.network,
       routeDelivery: settings.routeDelivery,
+      foreignRoutes: settings.foreignRoutes,
     };
     this.#batcher.add([environmentChange({ rootNamespace, ...environment })]);
     const synced = this.#startSource();
