@@ -12,10 +12,21 @@ export interface LoadReport {
   readonly failed: number;
   /** A few of the failures, each with the time since the start. */
   readonly failures: readonly string[];
+  /** All failures by what was answered, with the times (`performance.now()`) of the sending of the first and the last. */
+  readonly kinds: ReadonlyMap<string, FailureKind>;
   readonly p99Ms: number;
 }
 
+export interface FailureKind {
+  readonly count: number;
+  readonly firstAtMs: number;
+  readonly lastAtMs: number;
+}
+
 const failuresShown = 10;
+const failureKindsMax = 50;
+/** Of the answer to a request that failed. */
+const bodyCharactersMax = 80;
 
 /** Sends `perSecond` GETs to `url` until stopped. A failure is anything but 200 within `timeoutMs`. */
 export function startLoad(
@@ -28,6 +39,7 @@ export function startLoad(
   const from = performance.now();
   const durations: number[] = [];
   const failures: string[] = [];
+  const kinds = new Map<string, FailureKind>();
   let sent = 0;
   let failed = 0;
   const open = new Set<Promise<void>>();
@@ -36,17 +48,24 @@ export function startLoad(
     sent++;
     const at = performance.now();
     const done = get(url, agent, headers, timeoutMs).then(
-      (status) => {
+      ({ status, body }) => {
         durations.push(performance.now() - at);
-        if (status !== 200) fail(`status ${status}`);
+        if (status !== 200) fail(at, `status ${status}: ${body}`);
       },
-      (error: Error) => fail(error.message),
+      (error: Error) => fail(at, error.message),
     );
     open.add(done);
     void done.finally(() => open.delete(done));
   }
-  function fail(why: string): void {
+  function fail(atMs: number, why: string): void {
     failed++;
+    const before = kinds.get(why);
+    if (before !== undefined || kinds.size < failureKindsMax)
+      kinds.set(why, {
+        count: (before?.count ?? 0) + 1,
+        firstAtMs: Math.min(before?.firstAtMs ?? atMs, atMs),
+        lastAtMs: Math.max(before?.lastAtMs ?? atMs, atMs),
+      });
     if (failures.length < failuresShown) failures.push(`${Math.round(performance.now() - from)} ms: ${why}`);
   }
 
@@ -62,16 +81,26 @@ export function startLoad(
       await Promise.allSettled(open);
       agent.destroy();
       durations.sort((a, b) => a - b);
-      return { sent, failed, failures, p99Ms: durations[Math.floor(durations.length * 0.99)] ?? 0 };
+      return { sent, failed, failures, kinds, p99Ms: durations[Math.floor(durations.length * 0.99)] ?? 0 };
     },
   };
 }
 
-function get(url: string, agent: Agent, headers: Record<string, string>, timeoutMs: number): Promise<number> {
-  const { promise, resolve, reject } = Promise.withResolvers<number>();
+interface Answer {
+  readonly status: number;
+  readonly body: string;
+}
+
+function get(url: string, agent: Agent, headers: Record<string, string>, timeoutMs: number): Promise<Answer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const sent = request(url, { agent, headers, signal: AbortSignal.timeout(timeoutMs) }, (response) => {
-    response.resume();
-    response.on("end", () => resolve(response.statusCode ?? 0));
+    const status = response.statusCode ?? 0;
+    let body = "";
+    response.on("data", (chunk: Buffer) => {
+      if (status !== 200 && body.length < bodyCharactersMax)
+        body = `${body}${chunk.toString()}`.slice(0, bodyCharactersMax);
+    });
+    response.on("end", () => resolve({ status, body }));
     response.on("error", reject);
   });
   sent.on("error", reject);
