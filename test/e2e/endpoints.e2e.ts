@@ -6,6 +6,7 @@ import { after, before, test, type TestContext } from "node:test";
 import { apiOf, type Api } from "./api.ts";
 import type { Echo } from "./echoes.ts";
 import { leftovers } from "./leftovers.ts";
+import type { LoadReport } from "./load.ts";
 import { curl, eventually, pause, startMesh, type Mesh } from "./mesh.ts";
 import { httpPort, openShop, refusals, shopRoute, underLoad } from "./shop.ts";
 
@@ -67,35 +68,57 @@ function awaitReady(count: number): Promise<true> {
   );
 }
 
-/** Follows which pods answer, until told to stop; the last time each did, and when each left the endpoints. */
-function watchPods() {
-  const answeredAtMs = new Map<string, number>();
-  const leftAtMs = new Map<string, number>();
-  let known: ReadonlySet<string> = new Set();
-  const stop = new AbortController();
-  const asking = (async () => {
-    while (!stop.signal.aborted) {
-      const sentAtMs = performance.now();
-      const { body } = await curl([`${mesh.gatewayUrl}/`, "-H", `Host: ${host}`]);
-      const pod = podOf(body);
-      if (pod !== undefined) answeredAtMs.set(pod, sentAtMs);
-    }
-  })();
-  const listing = (async () => {
-    while (!stop.signal.aborted) {
+/** Which pods answered a load, when last, and when each left the endpoints. */
+class PodWatch {
+  readonly #answeredAtMs = new Map<string, number>();
+  readonly #leftAtMs = new Map<string, number>();
+  #fresh = new Set<string>();
+  readonly #stop = new AbortController();
+  readonly #listing = this.#list();
+
+  /** To be told of each answer. */
+  readonly answered = (body: string, sentAtMs: number): void => {
+    const pod = podOf(body);
+    if (pod === undefined) return;
+    this.#answeredAtMs.set(pod, Math.max(sentAtMs, this.#answeredAtMs.get(pod) ?? 0));
+    this.#fresh.add(pod);
+  };
+
+  get pods(): number {
+    return this.#answeredAtMs.size;
+  }
+
+  /** Waits until so many pods have answered from now on: the endpoints have reached the gateway, and the pods work. */
+  async allAnswer(count: number): Promise<void> {
+    this.#fresh = new Set();
+    await eventually(
+      `${count} pods answer`,
+      async () => (this.#fresh.size >= count ? true : undefined),
+      60_000,
+      50,
+    );
+  }
+
+  /** For each pod that left, when it was last sent a request that it answered: milliseconds after it had left. */
+  async end(): Promise<readonly { readonly pod: string; readonly lateMs: number }[]> {
+    this.#stop.abort();
+    await this.#listing;
+    return [...this.#leftAtMs].map(([pod, at]) => ({
+      pod,
+      lateMs: (this.#answeredAtMs.get(pod) ?? 0) - at,
+    }));
+  }
+
+  async #list(): Promise<void> {
+    let known: ReadonlySet<string> = new Set();
+    while (!this.#stop.signal.aborted) {
       const now = await readyPods();
-      for (const pod of known) if (!now.has(pod)) leftAtMs.set(pod, performance.now());
-      for (const pod of now) leftAtMs.delete(pod);
+      for (const pod of known) if (!now.has(pod)) this.#leftAtMs.set(pod, performance.now());
+      for (const pod of now) this.#leftAtMs.delete(pod);
       known = now;
       await pause(50);
     }
-  })();
-  return async () => {
-    stop.abort();
-    await Promise.all([asking, listing]);
-    const stale = [...leftAtMs].map(([pod, at]) => ({ pod, lateMs: (answeredAtMs.get(pod) ?? 0) - at }));
-    return { stale, pods: answeredAtMs.size };
-  };
+  }
 }
 
 function podOf(body: string): string | undefined {
@@ -106,32 +129,39 @@ function podOf(body: string): string | undefined {
   }
 }
 
-async function scaledUnderLoad(t: TestContext, work: () => Promise<void>): Promise<void> {
-  const stopWatching = watchPods();
-  const report = await underLoad(mesh, host, requestsPerSecond, work);
-  const { stale, pods } = await stopWatching();
+/** Works under load and follows the pods. Gives what became of the requests, having seen that no pod answered too late. */
+async function scaledUnderLoad(
+  t: TestContext,
+  work: (watch: PodWatch) => Promise<void>,
+): Promise<LoadReport> {
+  const watch = new PodWatch();
+  const report = await underLoad(mesh, host, requestsPerSecond, () => work(watch), watch.answered).catch(
+    async (error: unknown) => {
+      await watch.end();
+      throw error;
+    },
+  );
+  const stale = await watch.end();
   const latest = Math.max(0, ...stale.map(({ lateMs }) => lateMs));
   t.diagnostic(
-    `${report.sent} requests, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms; ${pods} pods answered, the last ${Math.round(latest)} ms after it had left`,
+    `${report.sent} requests, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms; ${watch.pods} pods answered, the last ${Math.round(latest)} ms after it had left`,
   );
-  assert.equal(report.failed, 0, `${report.failures.join("; ")}\n${await refusals(mesh)}`);
   assert.ok(latest <= staleMaxMs, JSON.stringify(stale));
+  return report;
 }
 
 test(`scaling from 3 to ${manyPods} pods fails no request, down to none only those that nobody is left for, and none reaches a pod that left`, async (t) => {
-  const stopWatching = watchPods();
   let emptiedAtMs = Infinity;
   let filledAtMs = 0;
-  const took: string[] = [];
   const timed = async (replicas: number): Promise<void> => {
     const fromMs = performance.now();
     await scale(replicas);
     await awaitReady(replicas);
-    took.push(`${replicas} after ${Math.round(performance.now() - fromMs)} ms`);
+    t.diagnostic(`${replicas} pods after ${Math.round(performance.now() - fromMs)} ms`);
   };
-  const report = await underLoad(mesh, host, requestsPerSecond, async () => {
+  const report = await scaledUnderLoad(t, async (watch) => {
     await timed(manyPods);
-    await allAnswer(manyPods);
+    await watch.allAnswer(manyPods);
     emptiedAtMs = performance.now();
     await timed(0);
     await eventually("no healthy upstream", async () => {
@@ -140,47 +170,25 @@ test(`scaling from 3 to ${manyPods} pods fails no request, down to none only tho
     });
     await timed(3);
     filledAtMs = performance.now();
-    await allAnswer(3);
+    await watch.allAnswer(3);
   });
-  const { stale, pods } = await stopWatching();
-  const latest = Math.max(0, ...stale.map(({ lateMs }) => lateMs));
   const expected = report.kinds.get("status 503: no healthy upstream");
-  t.diagnostic(
-    `${report.sent} requests, ${report.failed} failed, ${expected?.count ?? 0} of them for want of any pod; p99 ${report.p99Ms.toFixed(1)} ms`,
-  );
-  t.diagnostic(
-    `${took.join(", ")}; ${pods} pods answered, the last ${Math.round(latest)} ms after it had left`,
-  );
   assert.ok(expected !== undefined, "with no pod left there is nobody to answer");
+  t.diagnostic(`${expected.count} requests failed for want of any pod`);
   assert.equal(report.failed, expected.count, `${report.failures.join("; ")}\n${await refusals(mesh)}`);
   assert.ok(expected.firstAtMs > emptiedAtMs, "all requests succeed until the last pods are told to go");
   assert.ok(expected.lastAtMs < filledAtMs + staleMaxMs, "all requests succeed once pods are back");
-  assert.ok(pods > manyPods, `${pods} pods have answered`);
-  assert.ok(latest <= staleMaxMs, JSON.stringify(stale));
 });
 
-test("scaling down to 1 pod fails no request: what leaves drains", async (t) => {
-  await scaledUnderLoad(t, async () => {
+test("scaling down from 3 pods to 1 fails no request: what leaves drains", async (t) => {
+  const report = await scaledUnderLoad(t, async (watch) => {
+    await watch.allAnswer(3);
     await scale(1);
     await awaitReady(1);
     await gone(1);
   });
+  assert.equal(report.failed, 0, `${report.failures.join("; ")}\n${await refusals(mesh)}`);
 });
-
-/** Waits until so many pods have answered since now: the endpoints have reached the gateway, and the pods work. */
-async function allAnswer(count: number): Promise<void> {
-  const seen = new Set<string>();
-  await eventually(
-    `${count} pods answer`,
-    async () => {
-      const pod = podOf((await curl([`${mesh.gatewayUrl}/`, "-H", `Host: ${host}`])).body);
-      if (pod !== undefined) seen.add(pod);
-      return seen.size >= count ? true : undefined;
-    },
-    30_000,
-    0,
-  );
-}
 
 /** Waits until no more than so many pods exist, those that end included. */
 async function gone(left: number): Promise<void> {

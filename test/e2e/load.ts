@@ -26,14 +26,20 @@ export interface FailureKind {
 const failuresShown = 10;
 const failureKindsMax = 50;
 /** Of the answer to a request that failed. */
-const bodyCharactersMax = 80;
+const bodyCharactersShown = 80;
+/** Of any answer; the rest is read and forgotten. */
+const bodyCharactersMax = 10_000;
 
-/** Sends `perSecond` GETs to `url` until stopped. A failure is anything but 200 within `timeoutMs`. */
+/**
+ * Sends `perSecond` GETs to `url` until stopped. A failure is anything but 200 within `timeoutMs`.
+ * @param answered told of each good answer, with the time (`performance.now()`) at which it was asked for
+ */
 export function startLoad(
   url: string,
   perSecond: number,
   headers: Record<string, string> = {},
   timeoutMs = 5_000,
+  answered: (body: string, sentAtMs: number) => void = () => {},
 ): Load {
   const agent = new Agent({ keepAlive: true, maxSockets: 64 });
   const from = performance.now();
@@ -50,7 +56,8 @@ export function startLoad(
     const done = get(url, agent, headers, timeoutMs).then(
       ({ status, body }) => {
         durations.push(performance.now() - at);
-        if (status !== 200) fail(at, `status ${status}: ${body}`);
+        if (status === 200) answered(body, at);
+        else fail(at, `status ${status}: ${body.slice(0, bodyCharactersShown)}`);
       },
       (error: Error) => fail(at, error.message),
     );
@@ -97,8 +104,7 @@ function get(url: string, agent: Agent, headers: Record<string, string>, timeout
     const status = response.statusCode ?? 0;
     let body = "";
     response.on("data", (chunk: Buffer) => {
-      if (status !== 200 && body.length < bodyCharactersMax)
-        body = `${body}${chunk.toString()}`.slice(0, bodyCharactersMax);
+      if (body.length < bodyCharactersMax) body += chunk.toString();
     });
     response.on("end", () => resolve({ status, body }));
     response.on("error", reject);

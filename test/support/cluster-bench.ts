@@ -20,12 +20,12 @@ export class ClusterBench {
   readonly #controlPlanes: ControlPlane[] = [];
 
   /** The API server, with the kinds of the mesh, the namespaces `istio-d` and `default` and an account in the latter. */
-  async start(): Promise<void> {
+  async start(log = silentLog): Promise<void> {
     this.api = await startApiServer({
       dataDir: join(this.directory, "data"),
       listen: [{ host: "127.0.0.1", port: 0 }],
       clock: this.clock,
-      log: silentLog,
+      log,
       controllers: false,
     });
     const { store } = this.api;
@@ -92,8 +92,12 @@ export class ClusterBench {
     else await store.update(plural, { ...before, ...object, metadata: before.metadata } as ApiObject);
   }
 
+  async stopControlPlanes(): Promise<void> {
+    for (const controlPlane of this.#controlPlanes.splice(0)) await controlPlane.stop();
+  }
+
   async close(): Promise<void> {
-    for (const controlPlane of this.#controlPlanes) await controlPlane.stop();
+    await this.stopControlPlanes();
     await this.api?.close();
     rmSync(this.directory, { recursive: true, force: true });
   }
