@@ -4,103 +4,18 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { rmSync, writeFileSync } from "node:fs";
-import http from "node:http";
-import https from "node:https";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { stringify } from "yaml";
 import { silentLog, type Logger } from "#base";
 import type { NewObject } from "#cluster";
-import { accessFromKubeconfig, KubeClient, type KubeAccess } from "#kube";
+import { accessFromKubeconfig, KubeClient } from "#kube";
 import type { ControlPlane } from "../src/apps/control/control-plane.ts";
 import { AdsClient } from "./support/ads-client.ts";
 import { ClusterBench, metricOf } from "./support/cluster-bench.ts";
+import { FaultyConnection } from "./support/faulty-connection.ts";
 import { pause, until } from "./support/real-clock.ts";
 
 const recoveryMs = 15_000;
-
-/** What the connection does to each request. */
-type Fault =
-  | { readonly kind: "none" }
-  | { readonly kind: "slow"; readonly ms: number }
-  | { readonly kind: "status"; readonly status: number; readonly watchesOnly?: boolean }
-  | { readonly kind: "refused" };
-
-/** Stands between the control plane and the API server. */
-class FaultyConnection {
-  readonly #server: http.Server;
-  readonly #access: KubeAccess;
-  readonly #watches = new Set<http.ServerResponse>();
-  fault: Fault = { kind: "none" };
-  /** Requests for this collection wait until they are let go. */
-  heldBack: string | undefined;
-  readonly #waiting: (() => void)[] = [];
-
-  constructor(access: KubeAccess) {
-    this.#access = access;
-    this.#server = http.createServer((request, response) => this.#serve(request, response));
-  }
-
-  async listen(): Promise<string> {
-    await new Promise<void>((listening) => this.#server.listen(0, "127.0.0.1", listening));
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
-  }
-
-  close(): void {
-    this.#server.close();
-    this.#server.closeAllConnections();
-  }
-
-  letGo(): void {
-    this.heldBack = undefined;
-    for (const go of this.#waiting.splice(0)) go();
-  }
-
-  /** Breaks every watch off in the middle. */
-  cutWatches(): void {
-    for (const response of this.#watches) response.socket?.destroy();
-    this.#watches.clear();
-  }
-
-  #serve(request: http.IncomingMessage, response: http.ServerResponse): void {
-    const { fault } = this;
-    const isWatch = (request.url ?? "").includes("watch=true");
-    if (this.heldBack !== undefined && new URL(request.url ?? "/", "http://x").pathname === this.heldBack)
-      this.#waiting.push(() => this.#forward(request, response, isWatch));
-    else if (fault.kind === "refused") request.socket.destroy();
-    else if (fault.kind === "status" && (isWatch || fault.watchesOnly !== true))
-      response
-        .writeHead(fault.status)
-        .end(JSON.stringify({ reason: "Scripted", message: "as the test wants" }));
-    else if (fault.kind === "slow") setTimeout(() => this.#forward(request, response, isWatch), fault.ms);
-    else this.#forward(request, response, isWatch);
-  }
-
-  #forward(request: http.IncomingMessage, response: http.ServerResponse, isWatch: boolean): void {
-    const { server, ca, clientCertificate, clientKey } = this.#access;
-    const options = { method: request.method, ca, cert: clientCertificate, key: clientKey };
-    const headers = { accept: "application/json", "content-type": request.headers["content-type"] };
-    const sent = https.request(
-      new URL(request.url ?? "/", server),
-      { ...options, headers: headers["content-type"] === undefined ? { accept: headers.accept } : headers },
-      (answer) => {
-        response.writeHead(answer.statusCode ?? 500, answer.headers);
-        // A watch may be silent for long after its head.
-        response.flushHeaders();
-        answer.pipe(response);
-        answer.on("error", () => response.destroy());
-      },
-    );
-    sent.on("error", () => response.destroy());
-    if (isWatch) this.#watches.add(response);
-    response.on("close", () => {
-      this.#watches.delete(response);
-      sent.destroy();
-    });
-    request.pipe(sent);
-  }
-}
 
 const service = (name: string): NewObject => ({
   apiVersion: "v1",
@@ -125,7 +40,7 @@ class Bench {
     await this.cluster.makePod("sleep-1", "sleep");
     this.connection = new FaultyConnection(accessFromKubeconfig(this.cluster.kubeconfig));
     this.kubeconfig = join(this.cluster.directory, "faulty.kubeconfig");
-    writeFileSync(this.kubeconfig, kubeconfigFor(await this.connection.listen()));
+    writeFileSync(this.kubeconfig, await this.connection.listen());
     const note = (_fields: object, message: string): number => this.lines.push(message);
     const log: Logger = { ...silentLog, warn: note, info: note, error: note };
     this.controlPlane = this.cluster.controlPlane(this.kubeconfig, { log });
@@ -165,17 +80,6 @@ class Bench {
     this.connection?.close();
     await this.cluster.close();
   }
-}
-
-function kubeconfigFor(server: string): string {
-  return stringify({
-    apiVersion: "v1",
-    kind: "Config",
-    "current-context": "test",
-    clusters: [{ name: "test", cluster: { server } }],
-    users: [{ name: "test", user: {} }],
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-  });
 }
 
 const failing = "the API server fails; trying again, what is known stays and is served";

@@ -9,7 +9,7 @@ import { emptyPlan, resourceTypes, type Chunk, type Plan, type Planned, type Res
 import { LiveView, type Rejection, type Subscriber } from "./view.ts";
 import type { Offers } from "./claims.ts";
 import { concerned, entryOf, isOfferedIn, offerNames, plannedAs } from "./offers.ts";
-import { rejectionsKeptMax, viewLingerMs } from "./limits.ts";
+import { rejectionsKeptMax, viewLingerMs, type ReachXdsLimit } from "./limits.ts";
 
 /** The queries between a class of proxies and the bytes that they get; C is the class, V a view. */
 export interface Translation<C, V> {
@@ -26,6 +26,7 @@ export interface MeshReports {
   /** A rejected resource changed or left: what was said of it no longer holds. */
   cleared(rejection: Rejection): void;
   published(batch: Published): void;
+  readonly reached: ReachXdsLimit;
 }
 
 export interface Published {
@@ -274,7 +275,10 @@ export class Mesh<C, V> {
 
   /** Looks after trials whose canary keeps silent. To be called every second or so. */
   tick(): void {
-    for (const { live } of this.#views.values()) live.checkTrial(this.nowMs);
+    for (const { live } of this.#views.values()) {
+      const limit = live.checkTrial(this.nowMs);
+      if (limit !== undefined) this.#options.reports.reached(limit);
+    }
     this.#forgetRejections();
     this.flush();
   }
@@ -287,6 +291,7 @@ export class Mesh<C, V> {
     const known = this.#rejections.get(key);
     if (verdict) this.#rejections.set(key, rejection);
     if (this.#rejections.size > rejectionsKeptMax) {
+      this.#options.reports.reached("rejections");
       const oldest = this.#rejections.keys().next();
       if (oldest.done !== true) this.#rejections.delete(oldest.value);
     }

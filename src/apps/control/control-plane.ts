@@ -28,6 +28,7 @@ import { DirectorySource } from "./directory-source.ts";
 import { GatewayApiWriter } from "./gateway-api.ts";
 import { Inputs } from "./inputs.ts";
 import { KubeSource } from "./kube-source.ts";
+import type { ControlPlaneLimit } from "./limits.ts";
 import { createMetrics, serviceOf, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
 import { JwksFetcher } from "./jwks-fetcher.ts";
@@ -85,8 +86,8 @@ export class ControlPlane {
     const { settings, clock, log } = options;
     this.#metrics = createMetrics(options.version);
     const access = accessOf(settings.source);
-    this.#client = access === undefined ? undefined : new KubeClient(access);
-    this.#writer = new RateLimitedWriter({ clock, log });
+    this.#client = access === undefined ? undefined : new KubeClient(access, this.#reached);
+    this.#writer = new RateLimitedWriter({ clock, log, reached: this.#reached });
     if (this.#client !== undefined) {
       const component = settings.podName;
       this.#rejections = new RejectionWriter({
@@ -94,6 +95,7 @@ export class ControlPlane {
         writer: this.#writer,
         clock,
         component,
+        reached: this.#reached,
       });
       this.#gatewayApi = new GatewayApiWriter({
         engine: this.#engine,
@@ -119,7 +121,11 @@ export class ControlPlane {
         observed: () => [],
       });
     }
-    this.#batcher = new Batcher({ clock, publish: (changes) => this.#publish(changes) });
+    this.#batcher = new Batcher({
+      clock,
+      publish: (changes) => this.#publish(changes),
+      reached: this.#reached,
+    });
     this.#mesh = new Mesh({
       engine: this.#engine,
       translation: { viewsOf, planOf, resourceOf },
@@ -135,6 +141,7 @@ export class ControlPlane {
       counted: (type, event) => this.#metrics.events.inc({ type, event }),
       misread: () => this.#metrics.configErrors.inc(),
       standing: this.#standing,
+      reached: this.#reached,
       restated: (object) => this.#statuses?.look(object),
     });
     this.#keys = new JwksFetcher({
@@ -254,6 +261,7 @@ export class ControlPlane {
         this.#rejections?.cleared(rejection);
       },
       published: () => {},
+      reached: this.#reached,
     };
   }
 
@@ -276,9 +284,12 @@ export class ControlPlane {
         },
         acknowledged: (_type, sinceMs) => metrics.convergence.observe(sinceMs / 1000),
         rejected: (type) => metrics.rejectsTotal.inc({ type: serviceOf[type] }),
+        reached: this.#reached,
       },
     });
   }
+
+  readonly #reached = (limit: ControlPlaneLimit): void => this.#metrics.limits.inc({ limit });
 
   #admission(): AdmissionOptions {
     return {
@@ -330,6 +341,7 @@ export class ControlPlane {
       mayRead: (token, path) =>
         this.#client === undefined ? Promise.resolve(false) : mayRead(this.#client, token, path),
       refused: () => this.#metrics.debugRefused.inc(),
+      reached: this.#reached,
       log,
     });
   }
@@ -353,12 +365,13 @@ export class ControlPlane {
   }
 
   async #renderMetrics(): Promise<{ text: string; contentType: string }> {
-    const { registry, services, virtualServices, nodes, views, pending } = this.#metrics;
+    const { registry, services, virtualServices, nodes, views, pending, writesWaiting } = this.#metrics;
     services.set(this.#engine.rows(tables.Service).size + this.#engine.rows(tables.ServiceEntry).size);
     virtualServices.set(this.#engine.rows(tables.VirtualService).size);
     nodes.set(this.#engine.nodesHeld);
     views.set(this.#mesh.viewCount);
     pending.set(this.#batcher.pendingCount);
+    writesWaiting.set(this.#writer.waiting);
     return { text: await registry.metrics(), contentType: registry.contentType };
   }
 
@@ -452,6 +465,7 @@ export class ControlPlane {
         }),
       },
       log,
+      reached: this.#reached,
     });
     if (settings.plaintext !== undefined) {
       this.#plaintext = await GrpcServer.listen({
@@ -459,6 +473,7 @@ export class ControlPlane {
         streams: { [adsPath]: this.#unprovenAds.method },
         unary: {},
         log,
+        reached: this.#reached,
       });
     }
     this.#webhooks = await this.#startWebhooks(certificates);
@@ -484,6 +499,7 @@ export class ControlPlane {
       }),
       validateObject: (object) => this.#problemsOf(object),
       log,
+      reached: this.#reached,
       count: (metric, labels) => this.#metrics.webhooks[metric]?.inc(labels),
     });
   }

@@ -25,6 +25,8 @@ import {
 } from "#objects";
 import { isIstio, type StandingStatuses } from "./standing-statuses.ts";
 
+import { controlPlaneLimits, type ReachControlLimit } from "./limits.ts";
+
 export interface InputsOptions {
   readonly engine: Engine;
   readonly namespace: string;
@@ -35,13 +37,13 @@ export interface InputsOptions {
   readonly standing: StandingStatuses;
   /** Nothing but an object's status changed. */
   readonly restated: (object: ObjectRef) => void;
+  readonly reached: ReachControlLimit;
 }
 
 const meshConfigMap = "istio";
 const injectorConfigMap = "istio-sidecar-injector";
 
-/** How long a proxy that connects waits for its Pod to become known. */
-const podWaitMs = 5_000;
+const podWaitMs = controlPlaneLimits.podWait.value;
 
 export class Inputs {
   readonly #options: InputsOptions;
@@ -121,7 +123,10 @@ export class Inputs {
         resolve(pod);
       };
       const tell = (pod: Pod): void => done(pod);
-      const timer = setTimeout(() => done(undefined), podWaitMs);
+      const timer = setTimeout(() => {
+        this.#options.reached("podWait");
+        done(undefined);
+      }, podWaitMs);
       waiters.add(tell);
     });
   }
