@@ -11,9 +11,10 @@ import { curl, eventually, pause, startMesh, type Mesh } from "./mesh.ts";
 import { httpPort, openShop, refusals, shopRoute, underLoad } from "./shop.ts";
 
 const name = "endpoints-e2e";
-const host = "shop.example.com";
-/** Each with an Envoy of its own. */
-const manyPods = 30;
+/** What is scaled: pods with an Envoy each, and lighter ones of which the machine carries more. */
+const meshed = { app: "back", host: "shop.example.com", many: 8 };
+const light = { app: "light", host: "light.example.com", many: 30 };
+type Scaled = typeof meshed;
 const requestsPerSecond = 100;
 /** For two cores to start or end all of them. */
 const scaledWithinMs = 180_000;
@@ -26,13 +27,15 @@ let api: Api;
 before(async () => {
   mesh = await startMesh({ name, port: 18_280 });
   api = apiOf(mesh);
-  const app = { name: "back", namespace: "shop", ports: httpPort, replicas: 3 };
-  await openShop(
-    mesh,
-    [app],
-    [shopRoute("shop", host, [{ route: [{ destination: { host: "back" } }] }])],
-    host,
+  const echo = { namespace: "shop", ports: httpPort, replicas: 3 };
+  const apps = [
+    { ...echo, name: meshed.app },
+    { ...echo, name: light.app, labels: { "sidecar.istio.io/inject": "false" } },
+  ];
+  const routes = [meshed, light].map(({ app, host }) =>
+    shopRoute(app, host, [{ route: [{ destination: { host: app } }] }]),
   );
+  await openShop(mesh, apps, routes, meshed.host);
 });
 after(async () => {
   api?.client.close();
@@ -40,14 +43,14 @@ after(async () => {
   assert.deepEqual(await leftovers(name), [], "nothing of ours is left on the machine");
 });
 
-async function scale(replicas: number): Promise<void> {
-  await mesh.kubectl(["scale", "deployment/back", "-n", "shop", `--replicas=${replicas}`]);
+async function scale({ app }: Scaled, replicas: number): Promise<void> {
+  await mesh.kubectl(["scale", `deployment/${app}`, "-n", "shop", `--replicas=${replicas}`]);
 }
 
 /** Names of the pods that the Service's slices call ready. */
-async function readyPods(): Promise<ReadonlySet<string>> {
+async function readyPods({ app }: Scaled): Promise<ReadonlySet<string>> {
   const path = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
-  const selector = encodeURIComponent("kubernetes.io/service-name=back");
+  const selector = encodeURIComponent(`kubernetes.io/service-name=${app}`);
   const { items } = await api.client.get<{
     items: { endpoints?: { conditions?: { ready?: boolean }; targetRef?: { name?: string } }[] }[];
   }>(`${path}?labelSelector=${selector}`);
@@ -59,10 +62,10 @@ async function readyPods(): Promise<ReadonlySet<string>> {
   );
 }
 
-function awaitReady(count: number): Promise<true> {
+function awaitReady(scaled: Scaled, count: number): Promise<true> {
   return eventually(
     `${count} endpoints`,
-    async () => ((await readyPods()).size === count ? true : undefined),
+    async () => ((await readyPods(scaled)).size === count ? true : undefined),
     scaledWithinMs,
     50,
   );
@@ -74,7 +77,11 @@ class PodWatch {
   readonly #leftAtMs = new Map<string, number>();
   #fresh = new Set<string>();
   readonly #stop = new AbortController();
-  readonly #listing = this.#list();
+  readonly #listing: Promise<void>;
+
+  constructor(scaled: Scaled) {
+    this.#listing = this.#list(scaled);
+  }
 
   /** To be told of each answer. */
   readonly answered = (body: string, sentAtMs: number): void => {
@@ -109,10 +116,10 @@ class PodWatch {
     }));
   }
 
-  async #list(): Promise<void> {
+  async #list(scaled: Scaled): Promise<void> {
     let known: ReadonlySet<string> = new Set();
     while (!this.#stop.signal.aborted) {
-      const now = await readyPods();
+      const now = await readyPods(scaled);
       for (const pod of known) if (!now.has(pod)) this.#leftAtMs.set(pod, performance.now());
       for (const pod of now) this.#leftAtMs.delete(pod);
       known = now;
@@ -131,16 +138,21 @@ function podOf(body: string): string | undefined {
 
 /** Works under load and follows the pods. Gives what became of the requests, having seen that no pod answered too late. */
 async function scaledUnderLoad(
+  scaled: Scaled,
   t: TestContext,
   work: (watch: PodWatch) => Promise<void>,
 ): Promise<LoadReport> {
-  const watch = new PodWatch();
-  const report = await underLoad(mesh, host, requestsPerSecond, () => work(watch), watch.answered).catch(
-    async (error: unknown) => {
-      await watch.end();
-      throw error;
-    },
-  );
+  const watch = new PodWatch(scaled);
+  const report = await underLoad(
+    mesh,
+    scaled.host,
+    requestsPerSecond,
+    () => work(watch),
+    watch.answered,
+  ).catch(async (error: unknown) => {
+    await watch.end();
+    throw error;
+  });
   const stale = await watch.end();
   const latest = Math.max(0, ...stale.map(({ lateMs }) => lateMs));
   t.diagnostic(
@@ -150,22 +162,34 @@ async function scaledUnderLoad(
   return report;
 }
 
-test(`scaling from 3 to ${manyPods} pods fails no request, down to none only those that nobody is left for, and none reaches a pod that left`, async (t) => {
+test(`scaling from 3 pods to ${meshed.many} and down to 1 fails no request: what leaves drains`, async (t) => {
+  const report = await scaledUnderLoad(meshed, t, async (watch) => {
+    await scale(meshed, meshed.many);
+    await awaitReady(meshed, meshed.many);
+    await watch.allAnswer(meshed.many);
+    await scale(meshed, 1);
+    await awaitReady(meshed, 1);
+    await gone(meshed, 1);
+  });
+  assert.equal(report.failed, 0, `${report.failures.join("; ")}\n${await refusals(mesh)}`);
+});
+
+test(`scaling from 3 pods to ${light.many} fails no request, and to none and back to 3 only those that nobody is there for`, async (t) => {
   let emptiedAtMs = Infinity;
   let filledAtMs = 0;
   const timed = async (replicas: number): Promise<void> => {
     const fromMs = performance.now();
-    await scale(replicas);
-    await awaitReady(replicas);
+    await scale(light, replicas);
+    await awaitReady(light, replicas);
     t.diagnostic(`${replicas} pods after ${Math.round(performance.now() - fromMs)} ms`);
   };
-  const report = await scaledUnderLoad(t, async (watch) => {
-    await timed(manyPods);
-    await watch.allAnswer(manyPods);
+  const report = await scaledUnderLoad(light, t, async (watch) => {
+    await timed(light.many);
+    await watch.allAnswer(light.many);
     emptiedAtMs = performance.now();
     await timed(0);
     await eventually("no healthy upstream", async () => {
-      const { status, body } = await curl([`${mesh.gatewayUrl}/`, "-H", `Host: ${host}`]);
+      const { status, body } = await curl([`${mesh.gatewayUrl}/`, "-H", `Host: ${light.host}`]);
       return status === 503 && /no healthy upstream/.test(body) ? true : undefined;
     });
     await timed(3);
@@ -180,22 +204,12 @@ test(`scaling from 3 to ${manyPods} pods fails no request, down to none only tho
   assert.ok(expected.lastAtMs < filledAtMs + staleMaxMs, "all requests succeed once pods are back");
 });
 
-test("scaling down from 3 pods to 1 fails no request: what leaves drains", async (t) => {
-  const report = await scaledUnderLoad(t, async (watch) => {
-    await watch.allAnswer(3);
-    await scale(1);
-    await awaitReady(1);
-    await gone(1);
-  });
-  assert.equal(report.failed, 0, `${report.failures.join("; ")}\n${await refusals(mesh)}`);
-});
-
 /** Waits until no more than so many pods exist, those that end included. */
-async function gone(left: number): Promise<void> {
+async function gone({ app }: Scaled, left: number): Promise<void> {
   await eventually(
     `${left} pods are left`,
     async () => {
-      const pods = await mesh.kubectl(["get", "pods", "-n", "shop", "-l", "app=back", "-o", "name"]);
+      const pods = await mesh.kubectl(["get", "pods", "-n", "shop", "-l", `app=${app}`, "-o", "name"]);
       return pods.trim().split("\n").length <= left ? true : undefined;
     },
     scaledWithinMs,
@@ -216,6 +230,6 @@ test("a slice without endpoints and one without ports disturb nobody", async () 
     slice("back-empty", { endpoints: [], ports: [{ name: "http", port: 8080 }] }),
   );
   await api.create("EndpointSlice", "shop", slice("back-bare", { endpoints: [] }));
-  const report = await underLoad(mesh, host, requestsPerSecond, () => pause(1_500));
+  const report = await underLoad(mesh, meshed.host, requestsPerSecond, () => pause(1_500));
   assert.equal(report.failed, 0, `${report.failures.join("; ")}\n${await refusals(mesh)}`);
 });
