@@ -15,7 +15,7 @@ const name = "endpoints-e2e";
 const meshed = { app: "back", host: "shop.example.com", many: 8 };
 const light = { app: "light", host: "light.example.com", many: 30 };
 type Scaled = typeof meshed;
-const requestsPerSecond = 100;
+const requestsPerSecond = 50;
 /** For two cores to start or end all of them. */
 const scaledWithinMs = 180_000;
 /** After a pod has left the endpoints no request may reach it later than this. */

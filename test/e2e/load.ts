@@ -24,6 +24,10 @@ export interface FailureKind {
 }
 
 const failuresShown = 10;
+/** Longer than Envoy waits for a connection: what is sent into the void fails as 503, and a busy machine is no failure. */
+const requestTimeoutMs = 15_000;
+/** What waits for a socket waits for its answer, too. */
+const socketsMax = 512;
 const failureKindsMax = 50;
 /** Of the answer to a request that failed. */
 const bodyCharactersShown = 80;
@@ -38,10 +42,10 @@ export function startLoad(
   url: string,
   perSecond: number,
   headers: Record<string, string> = {},
-  timeoutMs = 5_000,
+  timeoutMs = requestTimeoutMs,
   answered: (body: string, sentAtMs: number) => void = () => {},
 ): Load {
-  const agent = new Agent({ keepAlive: true, maxSockets: 64 });
+  const agent = new Agent({ keepAlive: true, maxSockets: socketsMax });
   const from = performance.now();
   const durations: number[] = [];
   const failures: string[] = [];

@@ -150,6 +150,7 @@ export class ControlPlane {
       log,
       publish: (changes) => this.#batcher.add(changes),
       allowLocal: settings.jwksAllowLocal,
+      reached: this.#reached,
     });
     const admission = this.#admission();
     this.#ads = this.#newAds(admitProven(admission));

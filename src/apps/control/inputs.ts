@@ -23,9 +23,8 @@ import {
   type KubeObject,
   type MeshConfig,
 } from "#objects";
-import { isIstio, type StandingStatuses } from "./standing-statuses.ts";
-
 import { controlPlaneLimits, type ReachControlLimit } from "./limits.ts";
+import { isIstio, type StandingStatuses } from "./standing-statuses.ts";
 
 export interface InputsOptions {
   readonly engine: Engine;

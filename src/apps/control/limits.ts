@@ -12,6 +12,30 @@ const ownLimits = {
     of: "the wait of a proxy that connects for its Pod to become known",
     beyond: "the stream ends, and Envoy comes again",
   },
+  keySources: {
+    value: 1_000,
+    unit: "",
+    of: "places of JWT keys that are fetched from",
+    beyond: "further ones are left alone: their issuers' tokens are refused",
+  },
+  keysTime: {
+    value: 5_000,
+    unit: "ms",
+    of: "a fetch of JWT keys",
+    beyond: "it has failed; the keys from before stay in use",
+  },
+  keysBytes: {
+    value: 1024 * 1024,
+    unit: "bytes",
+    of: "an answer with JWT keys",
+    beyond: "it is refused; the keys from before stay in use",
+  },
+  keysRedirects: {
+    value: 3,
+    unit: "",
+    of: "redirects of one fetch of JWT keys",
+    beyond: "it has failed; the keys from before stay in use",
+  },
   webhookBytes: {
     value: 7 * 1024 * 1024,
     unit: "bytes",
