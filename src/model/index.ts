@@ -148,7 +148,7 @@ export type { Credential, KeyPair, TrustedCa } from "./credentials.ts";
 export { configuredCaOf, keyPairOf, trustedCaOf } from "./credentials.ts";
 export type { GatewayBinding } from "./gateway-routes.ts";
 export { boundRoutes, destinationKey, gatewayServices } from "./gateway-routes.ts";
-export { envoyFiltersOf } from "./envoy-filter.ts";
+export { envoyFiltersOf, istioVersion } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
 export { objectProblemsOf, problemsKey } from "./object-problems.ts";
 export * from "./gateway-api/index.ts";

@@ -64,6 +64,7 @@ export type { JwksServer } from "./jwks-uri.ts";
 export { parseJwksUri } from "./jwks-uri.ts";
 export { conditionFault, isPathTemplate, isTemplateLiteral, pathTemplateFault } from "./policy-values.ts";
 export type { ProblemCode, ProblemRow } from "./problems.ts";
+export { presentFilterName } from "./filter-names.ts";
 export { makeProblem, problemTable } from "./problems.ts";
 export { isCipher } from "./validate/server-tls.ts";
 export type { ValidationContext } from "./validate.ts";

@@ -66,6 +66,8 @@ export interface ResourceUse {
   readonly name: string;
   readonly version: string;
   readonly view: LiveView;
+  /** Which parts of the object it is made from, as far as that is noted. */
+  readonly paths: readonly string[];
 }
 
 /** A session: it is told when its class has other views. */
@@ -126,6 +128,11 @@ export class Mesh<C, V> {
     return [...this.#rejections.values()];
   }
 
+  /** The classes of connected proxies. */
+  *classes(): Generator<C> {
+    for (const { proxyClass } of this.#classes.values()) yield proxyClass;
+  }
+
   /**
    * Every resource that is made from an object, with the views that plan it and its name there. Looks through all of them:
    * for people who ask, and not for each change.
@@ -133,11 +140,12 @@ export class Mesh<C, V> {
   resourcesFrom(object: ObjectRef): readonly ResourceUse[] {
     const ref = renderRef(object);
     return resourceTypes.flatMap((type) =>
-      [...this.#cells[type].values()].flatMap(({ value, uses }): ResourceUse[] =>
-        value?.origins.some((origin) => renderRef(origin.object) === ref) === true
-          ? [...uses].map(([view, name]) => ({ type, name, version: value.version, view }))
-          : [],
-      ),
+      [...this.#cells[type].values()].flatMap(({ value, uses }): ResourceUse[] => {
+        const own = value?.origins.filter((origin) => renderRef(origin.object) === ref) ?? [];
+        if (value === undefined || own.length === 0) return [];
+        const paths = own.flatMap(({ path }) => path ?? []);
+        return [...uses].map(([view, name]) => ({ type, name, version: value.version, view, paths }));
+      }),
     );
   }
 

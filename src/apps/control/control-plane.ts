@@ -26,6 +26,7 @@ import { Certificates } from "./certificates.ts";
 import { debugPages } from "./debug-pages.ts";
 import { DirectorySource } from "./directory-source.ts";
 import { GatewayApiWriter } from "./gateway-api.ts";
+import { idlePatches } from "./idle-patches.ts";
 import { Inputs } from "./inputs.ts";
 import { KubeSource } from "./kube-source.ts";
 import type { ControlPlaneLimit } from "./limits.ts";
@@ -118,7 +119,7 @@ export class ControlPlane {
         clock,
         standing: this.#standing,
         validate: (object) => this.#problemsOf(object),
-        observed: () => [],
+        observed: (object) => idlePatches(this.#engine, this.#mesh, object),
       });
     }
     this.#batcher = new Batcher({
@@ -551,7 +552,11 @@ export class ControlPlane {
   #startTicks(): void {
     const { clock } = this.#options;
     let cancel = (): void => {};
+    let views = 0;
     const tick = (): void => {
+      // Other proxies than before may be what an EnvoyFilter is for.
+      if (this.#mesh.viewCount !== views) this.#statuses?.lookAt("EnvoyFilter");
+      views = this.#mesh.viewCount;
       this.#ads.tick();
       this.#unprovenAds.tick();
       cancel = clock.after(tickMs, tick);
