@@ -53,13 +53,7 @@ export class Rig {
         const timer = setTimeout(callback, delayMs).unref();
         return () => clearTimeout(timer);
       },
-      reports: {
-        failed: ({ error }) => console.error(error),
-        rejected,
-        cleared() {},
-        published() {},
-        reached() {},
-      },
+      reports: { failed: ({ error }) => console.error(error), rejected, cleared() {}, published() {} },
     });
   }
 
@@ -78,7 +72,6 @@ export class Rig {
         refused: (reason) => console.error(`refused: ${reason}`),
         sent: (_type, _resources, bytes) => void (this.sentBytes += bytes),
         acknowledged() {},
-        reached() {},
         rejected() {},
       },
     });

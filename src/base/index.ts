@@ -22,4 +22,3 @@ export {
   telemetryScope,
   telemetryTags,
 } from "./telemetry.ts";
-export type { Limit, ReachLimit } from "./limit.ts";

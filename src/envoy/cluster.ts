@@ -66,12 +66,7 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
     name,
     ...places,
     ...poolFields(policy, defaults),
-    ...httpOptions(
-      policy,
-      key.byRouter === true && protocol === "auto" ? "http" : protocol,
-      defaults,
-      security.upstreamOptions,
-    ),
+    ...httpOptions(policy, protocol, defaults, security.upstreamOptions),
     ...outlierFields(policy.outlierDetection),
     ...commonBalancing(policy, key.locality !== ""),
     ...withProxyProtocol(security.sockets, policy.proxyProtocol?.version),

@@ -13,6 +13,7 @@ import {
 } from "#model";
 import { clusterNameOf, type OutboundClusterKey } from "#plan";
 import type { LocalityLoadBalancerSetting } from "#objects";
+import { throughGateways, type Reached } from "./network-endpoints.ts";
 import { structOf, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
 import { policyFor } from "./traffic-policy.ts";
@@ -41,8 +42,9 @@ export function loadAssignment(
       // What passes through unread has to be proven by whoever ends it.
       (key.passthrough !== true || speaksMutualTls(read, endpoint)),
   );
+  const reached = reachedFrom(read, key, found);
   const near = nearness(read, key, rule);
-  const groups = Map.groupBy(found, ({ locality }) => locality);
+  const groups = Map.groupBy(reached, ({ locality }) => locality);
   const localities = [...groups.keys()].toSorted().map((locality) => {
     const members = groups.get(locality) ?? [];
     return { locality, members, weight: members.reduce((sum, { weight }) => sum + weight, 0) };
@@ -52,11 +54,26 @@ export function loadAssignment(
     clusterName: clusterNameOf(key),
     endpoints: shaped.map(({ locality, members, weight, priority }) => ({
       ...(locality === "" ? {} : { locality: localityMessage(locality) }),
-      lbEndpoints: members.map((endpoint) => lbEndpoint(endpoint, speaksMutualTls(read, endpoint))),
+      lbEndpoints: members.map((endpoint) =>
+        lbEndpoint(endpoint, endpoint.viaGateway === true || speaksMutualTls(read, endpoint)),
+      ),
       loadBalancingWeight: wrapped(weight),
       priority,
     })),
   };
+}
+
+/** The endpoints as a client of the key's network gets to them. */
+function reachedFrom(
+  read: Read,
+  { network, passthrough }: OutboundClusterKey,
+  found: readonly Endpoint[],
+): readonly Reached[] {
+  if (network === undefined) return found;
+  // Whoever came by a gateway between networks has been sent to the right one: no second hop.
+  if (passthrough === true)
+    return found.filter((endpoint) => endpoint.network === network || endpoint.network === "");
+  return throughGateways(read, network, found, (endpoint) => speaksMutualTls(read, endpoint));
 }
 
 /** An IP address or a socket's path. */
@@ -94,7 +111,7 @@ function lbEndpoint(endpoint: Endpoint, mutualTls: boolean): Message {
 
 interface Locality {
   readonly locality: string;
-  readonly members: readonly Endpoint[];
+  readonly members: readonly Reached[];
   readonly weight: number;
 }
 

@@ -2,10 +2,11 @@
 // and selected Pods for a ServiceEntry.
 
 import { packWorkload } from "#base";
-import { defineQuery, sameData } from "#engine";
-import type { WorkloadEntrySpec } from "#objects";
+import { defineQuery, sameData, type Read } from "#engine";
+import { healthyCondition, machineAnnotations, type WorkloadEntry, type WorkloadEntrySpec } from "#objects";
 import { namespaceOf, type EndpointSlice, type Pod } from "./core-kinds.ts";
 import { environmentOf } from "./mesh.ts";
+import { networkOfAddress, networksMatter } from "./networks.ts";
 import { selects } from "./selectors.ts";
 import { serviceOf, type MeshPort, type MeshService } from "./services.ts";
 import { tables } from "./tables.ts";
@@ -63,7 +64,8 @@ const podWorkload = defineQuery<Workload | undefined>(
     const pod = read(tables.Pod, key);
     if (pod === undefined) return undefined;
     const { clusterId, network } = read(environmentOf, "");
-    return ofPod(pod, read(localityOfNode, pod.spec?.nodeName ?? ""), clusterId, network);
+    const workload = ofPod(pod, read(localityOfNode, pod.spec?.nodeName ?? ""), clusterId, network);
+    return inNetwork(read, workload);
   },
   sameData,
 );
@@ -142,7 +144,35 @@ const kubeEndpoints = defineQuery<readonly Endpoint[]>(
         }
       }
     }
+    for (const workload of read(machinesOf, `${service.namespace}/${service.name}`)) {
+      for (const found of forPorts(workload, service)) {
+        byPlace.set(`${found.servicePort} ${found.address} ${found.port}`, found);
+      }
+    }
     return [...byPlace.values()];
+  },
+  sameData,
+);
+
+/** The WorkloadEntries that a Kubernetes Service selects beside its Pods, by the Service's row. */
+const machinesOf = defineQuery<readonly Workload[]>(
+  "machinesOf",
+  (read, key) => {
+    const selector = read(tables.Service, key)?.spec?.selector ?? {};
+    if (Object.keys(selector).length === 0) return [];
+    const namespace = key.slice(0, key.indexOf("/"));
+    const { clusterId, network } = read(environmentOf, "");
+    return read(tables.WorkloadEntry.by.namespace, namespace).flatMap((row) => {
+      const labels = { ...row.metadata.labels, ...row.spec?.labels };
+      return row.spec === undefined || !selects(selector, labels)
+        ? []
+        : [
+            inNetwork(read, {
+              ...ofWorkloadEntry(row.spec, labels, namespace, clusterId, network),
+              ready: isHealthy(row),
+            }),
+          ];
+    });
   },
   sameData,
 );
@@ -162,7 +192,7 @@ const entryEndpoints = defineQuery<readonly Workload[]>(
       // Without endpoints, DNS resolves the host itself.
       const given = inline.length === 0 && byHost ? [{ address: spec.hosts[0] ?? "" }] : inline;
       return given.map((endpoint) =>
-        ofWorkloadEntry(endpoint, endpoint.labels ?? {}, namespace, clusterId, network),
+        inNetwork(read, ofWorkloadEntry(endpoint, endpoint.labels ?? {}, namespace, clusterId, network)),
       );
     }
     const wanted = spec.workloadSelector.labels ?? {};
@@ -170,7 +200,12 @@ const entryEndpoints = defineQuery<readonly Workload[]>(
       const labels = { ...row.metadata.labels, ...row.spec?.labels };
       return row.spec === undefined || !selects(wanted, labels)
         ? []
-        : [ofWorkloadEntry(row.spec, labels, namespace, clusterId, network)];
+        : [
+            inNetwork(read, {
+              ...ofWorkloadEntry(row.spec, labels, namespace, clusterId, network),
+              ready: isHealthy(row),
+            }),
+          ];
     });
     const pods = read(tables.Pod.by.namespace.members, namespace).flatMap((row) => {
       const pod = read(podWorkload, row);
@@ -253,6 +288,13 @@ function ofPod(pod: Pod, nodeLocality: string, clusterId: string, network: strin
   };
 }
 
+/** An entry whose health is checked serves only once it is known to be healthy; any other until it is known not to be. */
+function isHealthy({ metadata, status }: WorkloadEntry): boolean {
+  const condition = status?.conditions?.find(({ type }) => type === healthyCondition);
+  if (condition !== undefined) return condition.status !== "False";
+  return metadata.annotations?.[machineAnnotations.healthChecks] !== "true";
+}
+
 function ofWorkloadEntry(
   spec: WorkloadEntrySpec,
   labels: Readonly<Record<string, string>>,
@@ -275,6 +317,12 @@ function ofWorkloadEntry(
     ready: true,
     weight: spec.weight === undefined || spec.weight === 0 ? 1 : spec.weight,
   };
+}
+
+/** Where neither the workload nor the control plane names a network, MeshNetworks may. */
+function inNetwork(read: Read, workload: Workload): Workload {
+  if (workload.network !== "" || !read(networksMatter, "")) return workload;
+  return { ...workload, network: read(networkOfAddress, workload.addresses[0] ?? "") };
 }
 
 /** An endpoint without a Pod that we know: an address somebody wrote into an EndpointSlice. */

@@ -27,7 +27,7 @@ export {
   ingressSidecarOf,
 } from "./inbound.ts";
 export { instanceAddresses, instanceAddressesField } from "./workload.ts";
-export type { Environment, ForeignRoutes, RouteDelivery, TableKind } from "./tables.ts";
+export type { Environment, RouteDelivery, TableKind } from "./tables.ts";
 export {
   defaultEnvironment,
   environmentRow,
@@ -54,6 +54,8 @@ export {
   environmentChange,
   meshConfigChange,
   meshConfigOf,
+  meshNetworksChange,
+  meshNetworksOf,
   objectChange,
   removalChange,
   worldChanges,
@@ -85,6 +87,8 @@ export {
   servicesOfPort,
   wantsAutoAddresses,
 } from "./services.ts";
+export type { NetworkGateway } from "./networks.ts";
+export { gatewaysOfNetwork, networksMatter } from "./networks.ts";
 export type { AddressPair } from "./auto-address.ts";
 export { chooseAddress, pairOf } from "./auto-address.ts";
 export type { DnsName } from "./dns-names.ts";
@@ -123,9 +127,7 @@ export {
   destinationsOf,
   httpRoutesOf,
   mirroredHosts,
-  mayRoute,
   namespacesWithRoutes,
-  ownersOf,
   routeFacts,
   routesFor,
   streamRoutesFor,
@@ -147,8 +149,8 @@ export { gatewayScopeOf, gatewayScopeText, hostsForNamespace, mergedGatewayOf } 
 export type { Credential, KeyPair, TrustedCa } from "./credentials.ts";
 export { configuredCaOf, keyPairOf, trustedCaOf } from "./credentials.ts";
 export type { GatewayBinding } from "./gateway-routes.ts";
-export { boundRoutes, destinationKey, gatewayServices } from "./gateway-routes.ts";
-export { envoyFiltersOf, istioVersion } from "./envoy-filter.ts";
+export { boundRoutes, gatewayServices } from "./gateway-routes.ts";
+export { envoyFiltersOf } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
 export { objectProblemsOf, problemsKey } from "./object-problems.ts";
 export * from "./gateway-api/index.ts";

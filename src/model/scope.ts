@@ -1,10 +1,11 @@
 // What the outbound side of a sidecar may see: its namespace, the Sidecar object that applies to it, and the few
 // labels of its own that any rule asks for. Proxies of equal scope share an outbound view.
 
-import { defineKeyedQuery, defineQuery, sameData } from "#engine";
+import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
 import type { IstioEgressListener, Sidecar } from "#objects";
 import { fullHost, hostCovers, hostsMeet } from "./hosts.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
+import { networkOfAddress, networksMatter } from "./networks.ts";
 import { dnsCaptureField, proxyClassText, type ProxyClass } from "./proxy.ts";
 import { oldestFirst, selects } from "./selectors.ts";
 import {
@@ -111,13 +112,20 @@ export const outboundScopeOf = defineKeyedQuery<ProxyClass, OutboundScope>(
         chosen === undefined ? "" : `${chosen.metadata.namespace ?? "default"}/${chosen.metadata.name}`,
       labels: Object.fromEntries(asked.map((name) => [name, proxy.labels[name] ?? ""])),
       locality: proxy.locality,
-      network: proxy.network,
+      network: networkFor(read, proxy),
       unintercepted: proxy.interception === "NONE",
       dns: dnsScopeOf(proxy),
     };
   },
   sameData,
 );
+
+/** "" where networks make no difference, so that clients of all share a view. */
+function networkFor(read: Read, proxy: ProxyClass): string {
+  if (!read(networksMatter, "")) return "";
+  // Of MeshNetworks' ranges only the registry's counts here: replicas with different addresses are one class.
+  return proxy.network === "" ? read(networkOfAddress, "") : proxy.network;
+}
 
 function dnsScopeOf(proxy: ProxyClass): DnsScope {
   if (proxy.metadata[dnsCaptureField] !== "true") return "none";

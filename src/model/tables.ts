@@ -16,6 +16,7 @@ import {
   type KubeObject,
   type ListenerSet,
   type MeshConfig,
+  type MeshNetworks,
   type PeerAuthentication,
   type ProxyConfig,
   type ReferenceGrant,
@@ -27,6 +28,7 @@ import {
   type TLSRoute,
   type VirtualService,
   type WorkloadEntry,
+  type WorkloadGroup,
   type XBackend,
 } from "#objects";
 import {
@@ -54,8 +56,9 @@ const namespace = (row: KubeObject): readonly string[] => [namespaceOf(row)];
 export const everything = "all";
 
 export const tables = {
-  Service: defineTable<Service, "namespace" | "port" | "externalName" | "all">("Service", {
+  Service: defineTable<Service, "namespace" | "port" | "externalName" | "network" | "all">("Service", {
     namespace,
+    network: (row) => (row.metadata.labels?.["topology.istio.io/network"] === undefined ? [] : [everything]),
     externalName: (row) =>
       row.spec?.type === "ExternalName" && row.spec.externalName !== undefined ? [row.spec.externalName] : [],
     port: (row) => [...new Set((row.spec?.ports ?? []).map(({ port }) => String(port)))],
@@ -108,6 +111,7 @@ export const tables = {
     namespace,
     address: (row) => (row.spec?.address === undefined ? [] : [row.spec.address]),
   }),
+  WorkloadGroup: defineTable<WorkloadGroup>("WorkloadGroup"),
   Sidecar: defineTable<Sidecar, "namespace">("Sidecar", { namespace }),
   PeerAuthentication: defineTable<PeerAuthentication, "namespace">("PeerAuthentication", { namespace }),
   AuthorizationPolicy: defineTable<AuthorizationPolicy, "namespace">("AuthorizationPolicy", { namespace }),
@@ -157,6 +161,9 @@ export type TableKind = keyof typeof tables;
 export const meshConfigTable = defineTable<MeshConfig>("MeshConfig");
 export const meshRow = "mesh";
 
+/** MeshNetworks: one row, `meshRow`. Absent means that all is one network. */
+export const meshNetworksTable = defineTable<MeshNetworks>("MeshNetworks");
+
 /** What the control plane knows of where it runs. */
 export interface Environment {
   /** The namespace whose policies hold for the whole mesh. */
@@ -168,15 +175,7 @@ export interface Environment {
   readonly network: string;
   /** How sidecars that can take either get the virtual hosts of their route tables. */
   readonly routeDelivery: RouteDelivery;
-  /** Whose calls a VirtualService may route that is for a host of another namespace of the mesh. */
-  readonly foreignRoutes: ForeignRoutes;
 }
-
-/**
- * `own-clients`: only calls from its own namespace; the host's owner and the mesh's root namespace alone speak for everybody.
- * `all-clients`: everybody's, as in Istio: whoever may write a VirtualService anywhere can take any host over.
- */
-export type ForeignRoutes = "own-clients" | "all-clients";
 
 /**
  * `virtual-hosts`: each virtual host is a resource of its own (VHDS), so that a change costs the bytes of one.
@@ -190,7 +189,6 @@ export const defaultEnvironment: Environment = {
   clusterId: "Kubernetes",
   network: "",
   routeDelivery: "virtual-hosts",
-  foreignRoutes: "own-clients",
 };
 
 /** One row, `environmentRow`. */

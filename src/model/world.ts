@@ -2,13 +2,14 @@
 
 import { parse } from "yaml";
 import type { Change, Table } from "#engine";
-import { objectKey, type KubeObject, type MeshConfig } from "#objects";
+import { objectKey, type KubeObject, type MeshConfig, type MeshNetworks } from "#objects";
 import type { ConfigMap } from "./core-kinds.ts";
 import {
   defaultEnvironment,
   environmentRow,
   environmentTable,
   meshConfigTable,
+  meshNetworksTable,
   meshRow,
   tableOf,
   type Environment,
@@ -32,6 +33,7 @@ export function worldChanges(objects: readonly KubeObject[], options: WorldOptio
   );
   const parsed = meshMap === undefined ? {} : meshConfigOf(meshMap as ConfigMap);
   changes.push(change(meshConfigTable, meshRow, { ...parsed, ...mesh }));
+  if (meshMap !== undefined) changes.push(meshNetworksChange(meshNetworksOf(meshMap as ConfigMap)));
   for (const object of objects) changes.push(...objectChange(object));
   return changes;
 }
@@ -53,6 +55,16 @@ export function removalChange(object: KubeObject): Change[] {
 export function meshConfigOf(map: ConfigMap): MeshConfig {
   const parsed: unknown = parse(map.data?.["mesh"] ?? "");
   return typeof parsed === "object" && parsed !== null ? parsed : {};
+}
+
+/** MeshNetworks from ConfigMap `istio`. Throws as `meshConfigOf` does. */
+export function meshNetworksOf(map: ConfigMap): MeshNetworks {
+  const parsed: unknown = parse(map.data?.["meshNetworks"] ?? "");
+  return { networks: {}, ...(typeof parsed === "object" && parsed !== null ? parsed : {}) };
+}
+
+export function meshNetworksChange(networks: MeshNetworks | undefined): Change {
+  return change(meshNetworksTable, meshRow, networks);
 }
 
 export function meshConfigChange(mesh: MeshConfig | undefined): Change {

@@ -54,9 +54,9 @@ Sidecar spec.outboundTrafficPolicy works
 ProxyConfig spec works
 
 EnvoyFilter spec works
-EnvoyFilter spec.configPatches[].match.listener.portName warns
-EnvoyFilter spec.configPatches[].match.proxy.metadata warns
+EnvoyFilter spec.configPatches[].match.proxy warns
 EnvoyFilter spec.configPatches[].match.waypoint warns
+EnvoyFilter spec.configPatches[].patch.filterClass warns
 
 PeerAuthentication spec works
 
@@ -71,6 +71,14 @@ MeshConfig accessLogFile works
 MeshConfig accessLogFormat works
 MeshConfig accessLogEncoding works
 MeshConfig connectTimeout works
+MeshConfig h2UpgradePolicy works
+MeshConfig meshMTLS.minProtocolVersion works
+MeshConfig defaultConfig.configPath works
+MeshConfig defaultConfig.serviceCluster works
+MeshConfig defaultConfig.proxyAdminPort works
+MeshConfig defaultConfig.meshId works
+MeshConfig defaultConfig.proxyStatsMatcher works
+MeshConfig defaultConfig.image works
 MeshConfig defaultConfig.concurrency works
 MeshConfig defaultConfig.discoveryAddress works
 MeshConfig defaultConfig.drainDuration works
@@ -98,7 +106,14 @@ MeshConfig tcpKeepalive works
 MeshConfig trustDomain works
 MeshConfig trustDomainAliases works
 
+MeshNetworks networks works
+MeshNetworks networks{}.gateways[].locality warns
+
 annotation inject.istio.io/templates works
+annotation istio.io/autoRegistrationGroup works
+annotation istio.io/workloadController works
+annotation istio.io/connectedAt works
+annotation istio.io/disconnectedAt works
 annotation istio.io/rev works
 annotation prometheus.istio.io/merge-metrics works
 annotation proxy.istio.io/config works
@@ -142,10 +157,6 @@ annotation alpha.istio.io/canonical-serviceaccounts warns
 annotation sidecar.istio.io/statsFlushInterval warns
 annotation sidecar.istio.io/statsEvictionInterval warns
 annotation sidecar.istio.io/statsHistogramBins warns
-annotation istio.io/autoRegistrationGroup warns
-annotation istio.io/workloadController warns
-annotation istio.io/connectedAt warns
-annotation istio.io/disconnectedAt warns
 annotation gateway.istio.io/controller-version warns
 annotation ambient.istio.io/redirection warns
 annotation ambient.istio.io/waypoint-inbound-binding warns
@@ -160,6 +171,10 @@ label istio-injection works
 label istio.io/rev works
 label security.istio.io/tlsMode works
 label networking.istio.io/enable-autoallocate-ip works
+label networking.istio.io/gatewayPort works
+label topology.istio.io/network works
+label topology.istio.io/subzone works
+label gateway.istio.io/managed works
 label service.istio.io/workload-name works
 label service.istio.io/canonical-name works
 label service.istio.io/canonical-revision works

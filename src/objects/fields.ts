@@ -85,6 +85,64 @@ export function unsupportedFieldWarnings(object: KubeObject): readonly Problem[]
   return report.problems;
 }
 
+/** Whose annotations are all the mesh's own: one that is not in the table is misspelt, or of another time. */
+const ownPrefixes = [
+  "sidecar.istio.io/",
+  "traffic.sidecar.istio.io/",
+  "status.sidecar.istio.io/",
+  "readiness.status.sidecar.istio.io/",
+  "proxy.istio.io/",
+  "networking.istio.io/",
+  "topology.istio.io/",
+];
+
+/** A warning for each annotation and label of Istio's that has no effect, of the object and of the Pods that it makes. */
+export function unsupportedMetadataWarnings(object: KubeObject): readonly Problem[] {
+  const report = openReport(refOf(object));
+  metadataWarnings(object.metadata, "metadata", report);
+  const spec = object.spec as Template | undefined;
+  const [template, path] =
+    spec?.jobTemplate === undefined
+      ? [spec?.template, "spec.template.metadata"]
+      : [spec.jobTemplate.spec?.template, "spec.jobTemplate.spec.template.metadata"];
+  if (makesPods.has(object.kind)) metadataWarnings(template?.metadata, path, report);
+  return report.problems;
+}
+
+const makesPods: ReadonlySet<string> = new Set([
+  ...["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"],
+]);
+
+interface Template {
+  readonly template?: { readonly metadata?: Partial<KubeObject["metadata"]> };
+  readonly jobTemplate?: { readonly spec?: Template };
+}
+
+function metadataWarnings(
+  metadata: Partial<KubeObject["metadata"]> | undefined,
+  path: string,
+  report: Report,
+): void {
+  for (const name of Object.keys(metadata?.annotations ?? {})) {
+    const marked = marksOf("annotation").get(name);
+    const isKnown = marked !== undefined || knownAnnotations.has(name);
+    if (marked === "works" || (!isKnown && !ownPrefixes.some((prefix) => name.startsWith(prefix)))) continue;
+    const text = isKnown ? `annotation ${name} has no effect yet` : `annotation ${name} is not known`;
+    report.add("MZ0301", `${path}.annotations[${JSON.stringify(name)}]`, text);
+  }
+  for (const name of Object.keys(metadata?.labels ?? {})) {
+    if (!knownLabels.has(name) || marksOf("label").get(name) === "works") continue;
+    report.add("MZ0301", `${path}.labels[${JSON.stringify(name)}]`, `label ${name} has no effect yet`);
+  }
+}
+
+const knownAnnotations: ReadonlySet<string> = new Set(
+  Object.values(annotations).filter((name) => name.includes("istio")),
+);
+const knownLabels: ReadonlySet<string> = new Set(
+  Object.values(labels).filter((name) => name.includes("istio")),
+);
+
 /** The same for MeshConfig. Values that equal the defaults ask for nothing. */
 export function unsupportedMeshFields(mesh: MeshConfig, defaults: MeshConfig): readonly Problem[] {
   const report = openReport();

@@ -24,6 +24,7 @@ export type * from "./gateway-api.ts";
 export type { KindInfo } from "./kinds.ts";
 export { groupOf, kindInfo, kindOf, kinds, resourceName, versionOf } from "./kinds.ts";
 export { annotations, labels } from "./labels.ts";
+export { healthyCondition, machineAnnotations, machineEntryName } from "./machines.ts";
 export {
   alternateHosts,
   compareHosts,
@@ -64,9 +65,7 @@ export type { JwksServer } from "./jwks-uri.ts";
 export { parseJwksUri } from "./jwks-uri.ts";
 export { conditionFault, isPathTemplate, isTemplateLiteral, pathTemplateFault } from "./policy-values.ts";
 export type { ProblemCode, ProblemRow } from "./problems.ts";
-export { presentFilterName } from "./filter-names.ts";
 export { makeProblem, problemTable } from "./problems.ts";
-export { isCipher } from "./validate/server-tls.ts";
 export type { ValidationContext } from "./validate.ts";
 export { admissionProblems, hasErrors, validateObject } from "./validate.ts";
 export { schemaKinds } from "./schema.ts";

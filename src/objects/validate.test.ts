@@ -5,7 +5,7 @@ import { kinds, resourceName } from "./kinds.ts";
 import type { KubeObject } from "./object.ts";
 import { problemTable } from "./problems.ts";
 import { schemaKinds, schemaOf } from "./schema.ts";
-import { hasErrors, validateObject } from "./validate.ts";
+import { admissionProblems, hasErrors, validateObject } from "./validate.ts";
 
 function istioObject(kind: string, spec: unknown, group = "networking.istio.io/v1"): KubeObject {
   return { apiVersion: group, kind, metadata: { name: "a", namespace: "default" }, spec };
@@ -148,4 +148,37 @@ describe("tables", () => {
       assert.ok(row.title.length > 0 && row.remedy.endsWith("."));
     }
   });
+});
+
+test("annotations and labels without effect are named on Services and in what makes Pods, those with effect are not", () => {
+  const metadata = (annotations: Readonly<Record<string, string>>) => ({
+    name: "shop",
+    namespace: "default",
+    annotations,
+  });
+  const said = (object: KubeObject) => admissionProblems(object).map(({ text }) => text);
+  const service = metadata({
+    "networking.istio.io/exportTo": ".",
+    "topology.istio.io/controlPlaneClusters": "a",
+    "example.com/own": "b",
+  });
+  assert.deepEqual(said({ apiVersion: "v1", kind: "Service", metadata: service }), [
+    "annotation topology.istio.io/controlPlaneClusters has no effect yet",
+  ]);
+  const template = {
+    metadata: {
+      annotations: { "sidecar.istio.io/proxyCPU": "1", "sidecar.istio.io/proxyCpu": "1" },
+      labels: { app: "shop", "istio.io/dataplane-mode": "ambient" },
+    },
+  };
+  const deployment = {
+    apiVersion: "apps/v1",
+    kind: "Deployment",
+    metadata: metadata({}),
+    spec: { template },
+  };
+  assert.deepEqual(said(deployment), [
+    "annotation sidecar.istio.io/proxyCpu is not known",
+    "label istio.io/dataplane-mode has no effect yet",
+  ]);
 });

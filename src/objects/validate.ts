@@ -3,7 +3,7 @@
 import type { Problem } from "#base";
 
 import type { EnvoyFilter } from "./envoy-filter.ts";
-import { unsupportedFieldWarnings } from "./fields.ts";
+import { unsupportedFieldWarnings, unsupportedMetadataWarnings } from "./fields.ts";
 import { kindOf, kinds, versionOf } from "./kinds.ts";
 import { refOf, type KubeObject } from "./object.ts";
 import { openReport, type Report } from "./report.ts";
@@ -67,7 +67,7 @@ export function admissionProblems(object: KubeObject, context: ValidationContext
   const problems = validateObject(object, context);
   // In an object of wrong types no field can be told by its path.
   if (problems.some(({ code }) => code === "MZ0101")) return problems;
-  return [...problems, ...unsupportedFieldWarnings(object)];
+  return [...problems, ...unsupportedFieldWarnings(object), ...unsupportedMetadataWarnings(object)];
 }
 
 /** Whether a list of problems refuses the object. */

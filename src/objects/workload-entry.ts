@@ -2,7 +2,20 @@
 
 import type { KubeObject } from "./object.ts";
 
-export type WorkloadEntry = KubeObject<WorkloadEntrySpec>;
+export type WorkloadEntry = KubeObject<WorkloadEntrySpec, WorkloadEntryStatus>;
+
+export interface WorkloadEntryStatus {
+  readonly conditions?: readonly WorkloadEntryCondition[];
+}
+
+export interface WorkloadEntryCondition {
+  readonly type: string;
+  readonly status: string;
+  readonly reason?: string;
+  readonly message?: string;
+  readonly lastProbeTime?: string;
+  readonly lastTransitionTime?: string;
+}
 
 export interface WorkloadEntrySpec {
   readonly address?: string;

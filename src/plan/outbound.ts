@@ -84,9 +84,7 @@ function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
   const numbers = read(scopePorts, scope);
   const ports = numbers.map((port) => read(outboundPortChunks, { scope, port }));
   const tables: readonly TableChunks[] =
-    delivery === "tables"
-      ? ports.map(({ route }) => ({ route, virtualHosts: [] }))
-      : numbers.map((port) => read(discoveredTables, { scope, port }));
+    delivery === "tables" ? ports : numbers.map((port) => read(discoveredTables, { scope, port }));
   return {
     ...emptyPlan,
     cluster: [wellKnownClusters, ...clusters.map(({ cluster }) => cluster)].filter(hasEntries),
@@ -97,7 +95,7 @@ function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
       ...ports.map(({ listener }) => listener),
     ].filter(hasEntries),
     route: tables.map(({ route }) => route).filter(hasEntries),
-    virtualHost: tables.flatMap(({ virtualHosts }) => virtualHosts).filter(hasEntries),
+    virtualHost: tables.flatMap(({ virtualHost }) => virtualHost ?? []).filter(hasEntries),
   };
 }
 
@@ -150,7 +148,12 @@ const namespaceClusters = defineKeyedQuery<
       scope.sidecar === "" &&
       read(isPublicNamespace, namespace) &&
       !read(namespacesWithRulesOf, namespace).includes(scope.namespace)
-        ? { ...anyClient, locality: scope.locality, unintercepted: scope.unintercepted }
+        ? {
+            ...anyClient,
+            locality: scope.locality,
+            network: scope.network,
+            unintercepted: scope.unintercepted,
+          }
         : scope,
   }),
 );
@@ -211,12 +214,13 @@ interface ServiceClient {
   readonly namespace: string;
   readonly labels: Labels;
   readonly locality: string;
+  readonly network: string;
   readonly unintercepted: boolean;
 }
 
 function clientOf(scope: OutboundScope, service: string): ServiceClient {
-  const { namespace, labels, locality, unintercepted } = scope;
-  return { service, namespace, labels, locality, unintercepted };
+  const { namespace, labels, locality, network, unintercepted } = scope;
+  return { service, namespace, labels, locality, network, unintercepted };
 }
 
 interface ServiceClusters {
@@ -229,9 +233,9 @@ const noClusters: ServiceClusters = { entries: [], byEndpoints: false };
 /** The clusters of one service: each port as a whole, and in each subset. */
 const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
   "serviceClusters",
-  ({ service, namespace, labels, locality, unintercepted }) =>
-    `${service} ${namespace} ${unintercepted} ${locality} ${stableText(labels)}`,
-  (read, { service: key, namespace, labels, locality, unintercepted }) => {
+  ({ service, namespace, labels, locality, network, unintercepted }) =>
+    `${service} ${namespace} ${unintercepted} ${locality} ${network} ${stableText(labels)}`,
+  (read, { service: key, namespace, labels, locality, network, unintercepted }) => {
     const service = read(serviceOf, key);
     if (service === undefined || service.resolution === "alias") return noClusters;
     const { host } = service;
@@ -246,7 +250,16 @@ const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
       .flatMap(({ port }) =>
         subsets.map((subset): Planned<OutboundClusterKey> => ({
           name: outboundClusterName(port, subset, host),
-          key: { kind: "outbound", service: key, port, subset, rules, locality: near, toOriginal },
+          key: {
+            kind: "outbound",
+            service: key,
+            port,
+            subset,
+            rules,
+            locality: near,
+            ...(network === "" ? {} : { network }),
+            toOriginal,
+          },
         })),
       );
     const byEndpoints =

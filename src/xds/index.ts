@@ -24,5 +24,3 @@ export { GrpcError, GrpcServer, grpcStatus } from "./grpc.ts";
 export type { Admitted, AdsServerOptions, ProxyStatus } from "./ads-server.ts";
 export { AdsServer, adsPath } from "./ads-server.ts";
 export { Batcher } from "./batcher.ts";
-export type { ReachXdsLimit, XdsLimit } from "./limits.ts";
-export { xdsLimits } from "./limits.ts";

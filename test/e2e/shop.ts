@@ -49,9 +49,8 @@ export async function underLoad(
   host: string,
   perSecond: number,
   work: () => Promise<void>,
-  answered?: (body: string, sentAtMs: number) => void,
 ): Promise<LoadReport> {
-  const load = startLoad(`${mesh.gatewayUrl}/`, perSecond, { host }, undefined, answered);
+  const load = startLoad(`${mesh.gatewayUrl}/`, perSecond, { host });
   try {
     await work();
   } catch (error) {

@@ -9,7 +9,9 @@ export interface CaQuestion {
   /** `host:port`; the host is also the name that the CA's certificate must hold. */
   readonly address: string;
   readonly spiffeId: string;
+  /** "" for those who prove who they are by their certificate. */
   readonly token: string;
+  readonly certificate?: { readonly chainPem: string; readonly keyPem: string };
   readonly rootPem: string;
   readonly ttlSeconds: number;
 }
@@ -20,13 +22,20 @@ const timeoutMs = 10_000;
 /** Throws GrpcError (UNAUTHENTICATED for a refused token) or an Error of what the network or TLS said. */
 export async function fetchCertificate(question: CaQuestion): Promise<WorkloadCertificate> {
   const request = await createRequest(question.spiffeId);
+  const { certificate, token } = question;
   const answer = await callUnary({
     url: `https://${question.address}`,
     path,
-    headers: { authorization: `Bearer ${question.token}` },
+    headers: token === "" ? {} : { authorization: `Bearer ${token}` },
     message: encodeRequest(request.csrPem, question.ttlSeconds),
     timeoutMs,
-    tls: { ca: question.rootPem, servername: hostOf(question.address) },
+    tls: {
+      ca: question.rootPem,
+      servername: hostOf(question.address),
+      ...(token === "" && certificate !== undefined
+        ? { cert: certificate.chainPem, key: certificate.keyPem }
+        : {}),
+    },
   });
   return certificateOf(request.keyPem, decodeChain(answer));
 }

@@ -20,6 +20,20 @@ export interface ProxyConfig {
   readonly proxyMetadata?: Readonly<Record<string, string>>;
   readonly proxyStatsMatcher?: StatsMatcher;
   readonly holdApplicationUntilProxyStarts?: boolean;
+  /** Of a machine: how its WorkloadGroup wants its workload to be probed. */
+  readonly readinessProbe?: ReadinessProbe;
+}
+
+export interface ReadinessProbe {
+  readonly initialDelaySeconds?: number;
+  readonly timeoutSeconds?: number;
+  readonly periodSeconds?: number;
+  readonly successThreshold?: number;
+  readonly failureThreshold?: number;
+  readonly httpGet?: NonNullable<AppProbe["httpGet"]>;
+  readonly tcpSocket?: NonNullable<AppProbe["tcpSocket"]>;
+  readonly exec?: { readonly command: readonly string[] };
+  readonly grpc?: { readonly port?: number; readonly service?: string };
 }
 
 export interface StatsMatcher {
@@ -52,6 +66,8 @@ export interface AgentPorts {
 export interface AgentPaths {
   readonly token: string;
   readonly root: string;
+  /** Where a machine keeps its key and certificate, so that it needs its token but once; "" for Pods. */
+  readonly identity: string;
   readonly sdsSocket: string;
   readonly configDir: string;
   readonly envoy: string;
@@ -96,6 +112,8 @@ export interface AgentConfig {
   readonly probes: Readonly<Record<string, AppProbe>>;
   /** Where the application serves its own metrics; absent when it has none. */
   readonly appMetricsUrl: string | undefined;
+  /** Outside of the cluster: the WorkloadGroup that the machine joins, and its network. */
+  readonly machine: { readonly group: string; readonly network: string } | undefined;
   /** Whether the workload's DNS is captured to the agent, and what becomes of names that the mesh does not know. */
   readonly dns: { readonly capture: boolean; readonly unknownNames: "forward" | "refuse" };
   readonly ports: AgentPorts;
@@ -166,6 +184,7 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
     probes:
       parseJson<Record<string, AppProbe>>(env["ISTIO_KUBE_APP_PROBERS"], "ISTIO_KUBE_APP_PROBERS") ?? {},
     appMetricsUrl: appMetricsUrl(env["ISTIO_PROMETHEUS_ANNOTATIONS"]),
+    machine: machineOf(env),
     dns: {
       capture: role === "sidecar" && env["ISTIO_META_DNS_CAPTURE"] === "true",
       unknownNames: unknownNamesOf(env["DNS_UNKNOWN_NAMES"]),
@@ -186,6 +205,11 @@ function portsOf(env: Environment, proxyConfig: ProxyConfig): AgentPorts {
   };
 }
 
+function machineOf(env: Environment): AgentConfig["machine"] {
+  const group = env["ISTIO_META_AUTO_REGISTER_GROUP"] ?? "";
+  return group === "" ? undefined : { group, network: env["ISTIO_META_NETWORK"] ?? "" };
+}
+
 function unknownNamesOf(text: string | undefined): "forward" | "refuse" {
   if (text === undefined || text === "" || text === "forward") return "forward";
   if (text === "refuse") return "refuse";
@@ -196,6 +220,7 @@ function unknownNamesOf(text: string | undefined): "forward" | "refuse" {
 function pathsOf(env: Environment, proxyConfig: ProxyConfig, envoy: string): AgentPaths {
   return {
     token: env["MIZZEN_TOKEN_PATH"] ?? "/var/run/secrets/tokens/istio-token",
+    identity: env["MIZZEN_IDENTITY_DIR"] ?? "",
     root: env["MIZZEN_ROOT_PATH"] ?? "/var/run/secrets/istio/root-cert.pem",
     sdsSocket: env["MIZZEN_SDS_SOCKET"] ?? "/var/run/secrets/workload-spiffe-uds/socket",
     // Istio writes the path relative to the root.

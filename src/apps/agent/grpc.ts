@@ -50,7 +50,13 @@ export interface UnaryCall {
   readonly headers: Readonly<Record<string, string>>;
   readonly message: Uint8Array;
   readonly timeoutMs: number;
-  readonly tls: { readonly ca: string; readonly servername: string };
+  readonly tls: {
+    readonly ca: string;
+    readonly servername: string;
+    /** A client certificate, in place of or beside a token. */
+    readonly cert?: string;
+    readonly key?: string;
+  };
 }
 
 /** Makes one call on a connection of its own. Throws GrpcError; everything short of a status is UNAVAILABLE. */

@@ -14,6 +14,8 @@ import { DnsProxy } from "./dns.ts";
 import { drain } from "./drain.ts";
 import { envoyArgs, EnvoySupervisor } from "./envoy.ts";
 import { createStreamServer } from "./grpc.ts";
+import { HealthReporter, sendHealth } from "./health.ts";
+import { IdentityFiles } from "./identity-files.ts";
 import { createLog } from "./log.ts";
 import { recordPaths, TelemetryRecords } from "./records.ts";
 import { Rotator } from "./rotator.ts";
@@ -68,10 +70,12 @@ class ProxyAgent {
   readonly #rotator: Rotator;
   readonly #envoy: EnvoySupervisor;
   readonly #spiffeId: string;
+  readonly #identity: IdentityFiles;
   #rootPem = "";
   #status: Server | undefined;
   #sds: Http2Server | undefined;
   #dns: DnsProxy | undefined;
+  #health: HealthReporter | undefined;
   #draining = false;
   #rootTimer: NodeJS.Timeout | undefined;
 
@@ -80,6 +84,7 @@ class ProxyAgent {
     this.#config = config;
     this.#log = log;
     this.#admin = new EnvoyAdmin(config.ports.admin);
+    this.#identity = new IdentityFiles(paths.identity);
     this.#secrets = new SecretStore(log);
     const roots = systemRootsPem();
     if (roots !== undefined) this.#secrets.set(secretNames.systemRoots, { kind: "trust", rootsPem: roots });
@@ -109,6 +114,7 @@ class ProxyAgent {
     this.#rotator.start();
     this.#listenSecrets();
     this.#listenDns();
+    this.#reportHealth();
     this.#status = createStatusServer({
       config: this.#config,
       log: this.#log,
@@ -131,6 +137,7 @@ class ProxyAgent {
   }
 
   async #end(drainFirst: boolean): Promise<void> {
+    await this.#health?.leave();
     if (drainFirst) await drain({ clock, log: this.#log, admin: this.#admin, config: this.#config });
     await this.#envoy.stop();
     this.#exit(0);
@@ -179,15 +186,36 @@ class ProxyAgent {
     this.#dns.listen().catch((error: Error) => this.#fail("the DNS port cannot be opened", error));
   }
 
+  #reportHealth(): void {
+    const { machine, proxyConfig, instanceIps, caAddress } = this.#config;
+    if (machine === undefined) return;
+    this.#health = new HealthReporter({
+      clock,
+      log: this.#log,
+      probe: proxyConfig.readinessProbe,
+      proxyReady: async () => (await this.#admin.readiness()).ready,
+      report: async (healthy, message) => {
+        const certificate = this.#rotator.current;
+        if (certificate === undefined) throw new Error("there is no certificate yet");
+        const rootPem = this.#rootPem;
+        const place = { ...machine, machine: instanceIps[0] ?? "" };
+        await sendHealth({ address: caAddress, rootPem, certificate, ...place, healthy, message });
+      },
+    });
+    this.#health.start();
+  }
+
   #fetch(): ReturnType<typeof fetchCertificate> {
     const { caAddress, certTtlSeconds, paths } = this.#config;
     if (this.#rootPem === "") this.#readRoot();
     if (this.#rootPem === "") throw new Error(`there is no root certificate at ${paths.root}`);
+    const certificate = this.#identity.load(this.#rotator.current, clock.nowMs());
     return fetchCertificate({
       address: caAddress,
       spiffeId: this.#spiffeId,
-      // Read each time: the kubelet replaces the token before it expires.
-      token: readFileSync(paths.token, "utf8").trim(),
+      // Read each time: the kubelet replaces the token before it expires. A machine's is good for the first time alone.
+      token: certificate === undefined ? readFileSync(paths.token, "utf8").trim() : "",
+      ...(certificate === undefined ? {} : { certificate }),
       rootPem: this.#rootPem,
       ttlSeconds: certTtlSeconds,
     });
@@ -197,6 +225,7 @@ class ProxyAgent {
     const certificate = this.#rotator.current;
     if (certificate !== undefined) {
       const { chainPem, keyPem } = certificate;
+      this.#identity.keep(certificate);
       this.#secrets.set(secretNames.workload, { kind: "certificate", chainPem, keyPem });
     }
     const rootsPem = uniqueCertificates(`${this.#rootPem}\n${certificate?.rootPem ?? ""}`);

@@ -8,6 +8,7 @@ import {
   environmentRow,
   environmentTable,
   defaultEnvironment,
+  instanceAddressesField,
   tables,
   type Pod,
   type ProxyClass,
@@ -15,6 +16,7 @@ import {
 import type { Engine } from "#engine";
 import { GrpcError, grpcStatus, type Admitted, type GrpcPeer } from "#xds";
 import { Unauthenticated, type Authenticate, type Caller } from "./ca-service.ts";
+import { accountOf, machineLabels, type Machine } from "./machines.ts";
 
 export interface NodeId {
   readonly kind: ProxyClass["kind"];
@@ -38,6 +40,8 @@ export interface AdmissionOptions {
   /** Resolves once the Pod is known, or undefined if it does not become so soon. */
   readonly awaitPod: (key: string) => Promise<Pod | undefined>;
   readonly unauthenticated: (reason: string) => void;
+  /** A machine outside of the cluster is let in. */
+  readonly machine: (id: string, machine: Machine) => void;
 }
 
 /** Admission on the port with TLS: proof is needed. */
@@ -50,6 +54,8 @@ export function admitProven(options: AdmissionOptions) {
       const said = `${nodeId.namespace}/${nodeId.pod}`;
       throw denied(`the identity of namespace ${caller.identity.namespace} is not that of pod ${said}`);
     }
+    const groupName = fieldsOf(node)[groupField]?.stringValue ?? "";
+    if (groupName !== "") return admitMachine(options, { id, nodeId, node, caller, groupName });
     const pod = await podOf(options, nodeId);
     const account = serviceAccountOf(pod);
     if (caller.identity.serviceAccount !== account)
@@ -61,6 +67,54 @@ export function admitProven(options: AdmissionOptions) {
     if (caller.podUid !== undefined && pod.metadata.uid !== undefined && caller.podUid !== pod.metadata.uid)
       throw denied(`the token is bound to an earlier pod ${nodeId.pod}`);
     return { id, proxyClass: classOf(options.engine, nodeId, pod, saidBy(node)) };
+  };
+}
+
+/** The field of a node's metadata by which a machine outside of the cluster names its WorkloadGroup. */
+const groupField = "AUTO_REGISTER_GROUP";
+
+interface ConnectingMachine {
+  readonly id: string;
+  readonly nodeId: NodeId;
+  readonly node: Message;
+  readonly caller: Caller;
+  readonly groupName: string;
+}
+
+/** No Pod says what a machine is entitled to: its group does, and the machine proves the group's service account. */
+function admitMachine(options: AdmissionOptions, connecting: ConnectingMachine): Admitted<ProxyClass> {
+  const { id, nodeId, node, caller, groupName } = connecting;
+  const { engine } = options;
+  const key = `${nodeId.namespace}/${groupName}`;
+  if (caller.podName !== undefined)
+    throw denied(`pod ${caller.podName} is in the cluster and cannot join by a WorkloadGroup`);
+  const group = engine.rows(tables.WorkloadGroup).get(key);
+  if (group === undefined)
+    throw new GrpcError(grpcStatus.unavailable, `WorkloadGroup ${key} is not known (yet)`);
+  if (caller.identity.serviceAccount !== accountOf(group))
+    throw denied(
+      `machines of WorkloadGroup ${key} have service account ${accountOf(group)}, not ${caller.identity.serviceAccount}`,
+    );
+  const environment = engine.rows(environmentTable).get(environmentRow) ?? defaultEnvironment;
+  const said = saidBy(node);
+  const template = group.spec?.template;
+  const network = fieldsOf(node)["NETWORK"]?.stringValue ?? template?.network ?? "";
+  options.machine(id, { group, namespace: nodeId.namespace, address: nodeId.address, network });
+  return {
+    id,
+    proxyClass: {
+      kind: nodeId.kind,
+      namespace: nodeId.namespace,
+      labels: machineLabels(group),
+      serviceAccount: accountOf(group),
+      network: network === "" ? environment.network : network,
+      locality: template?.locality ?? "",
+      clusterId: environment.clusterId,
+      dnsDomain: `${nodeId.namespace}.svc.${environment.clusterDomain}`,
+      interception: said.interception,
+      envoyVersion: said.envoyVersion,
+      metadata: { ...said.metadata, [instanceAddressesField]: nodeId.address },
+    },
   };
 }
 
@@ -127,15 +181,20 @@ interface Said {
   readonly interception: ProxyClass["interception"];
 }
 
-function saidBy(node: Message): Said {
+function fieldsOf(node: Message): Readonly<Record<string, { readonly stringValue?: string } | undefined>> {
   const { fields } = (node["metadata"] ?? {}) as {
     readonly fields?: Readonly<Record<string, { readonly stringValue?: string }>>;
   };
-  const captures = fields?.[dnsCaptureField]?.stringValue === "true";
+  return fields ?? {};
+}
+
+function saidBy(node: Message): Said {
+  const fields = fieldsOf(node);
+  const captures = fields[dnsCaptureField]?.stringValue === "true";
   return {
     envoyVersion: envoyVersionOf(node),
     metadata: captures ? { [dnsCaptureField]: "true" } : {},
-    interception: interceptionOf(fields?.["INTERCEPTION_MODE"]?.stringValue),
+    interception: interceptionOf(fields["INTERCEPTION_MODE"]?.stringValue),
   };
 }
 

@@ -114,7 +114,8 @@ function callerOfCertificate(der: Uint8Array, trustDomain: string): Caller {
       `the client certificate names no identity of ${trustDomain}`,
     );
   }
-  const packed = workloadOfSubject(certificate.subject);
+  // Node gives no text at all for a subject without names, which certificates of machines have.
+  const packed = workloadOfSubject((certificate.subject as string | undefined) ?? "");
   return { identity, by: "certificate", facts: packed === "" ? undefined : unpackWorkload(packed) };
 }
 

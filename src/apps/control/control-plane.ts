@@ -26,10 +26,9 @@ import { Certificates } from "./certificates.ts";
 import { debugPages } from "./debug-pages.ts";
 import { DirectorySource } from "./directory-source.ts";
 import { GatewayApiWriter } from "./gateway-api.ts";
-import { idlePatches } from "./idle-patches.ts";
 import { Inputs } from "./inputs.ts";
 import { KubeSource } from "./kube-source.ts";
-import type { ControlPlaneLimit } from "./limits.ts";
+import { healthPath, MachineRegistry } from "./machines.ts";
 import { createMetrics, serviceOf, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
 import { JwksFetcher } from "./jwks-fetcher.ts";
@@ -55,6 +54,8 @@ export interface ControlPlaneOptions {
 const leaseName = "istio-leader";
 /** How often sessions and trials are looked after. */
 const tickMs = 500;
+/** How long the entry of a machine outlives its connection: Istio's default. */
+const machineGraceMs = 10_000;
 /** The pause before the CA is asked for again at start. */
 const retryMs = 1_000;
 
@@ -69,6 +70,7 @@ export class ControlPlane {
   readonly #addresses: AddressAllocator | undefined;
   readonly #standing = new StandingStatuses();
   readonly #statuses: StatusWriter | undefined;
+  readonly #machines: MachineRegistry | undefined;
   readonly #batcher: Batcher;
   readonly #mesh: Mesh<ProxyClass, View>;
   readonly #inputs: Inputs;
@@ -87,8 +89,8 @@ export class ControlPlane {
     const { settings, clock, log } = options;
     this.#metrics = createMetrics(options.version);
     const access = accessOf(settings.source);
-    this.#client = access === undefined ? undefined : new KubeClient(access, this.#reached);
-    this.#writer = new RateLimitedWriter({ clock, log, reached: this.#reached });
+    this.#client = access === undefined ? undefined : new KubeClient(access);
+    this.#writer = new RateLimitedWriter({ clock, log });
     if (this.#client !== undefined) {
       const component = settings.podName;
       this.#rejections = new RejectionWriter({
@@ -96,7 +98,6 @@ export class ControlPlane {
         writer: this.#writer,
         clock,
         component,
-        reached: this.#reached,
       });
       this.#gatewayApi = new GatewayApiWriter({
         engine: this.#engine,
@@ -105,6 +106,17 @@ export class ControlPlane {
         clock,
         log,
         revision: settings.revision,
+      });
+      this.#machines = new MachineRegistry({
+        engine: this.#engine,
+        client: this.#client,
+        writer: this.#writer,
+        clock,
+        log,
+        authenticate: (credentials) => this.#authenticate(credentials),
+        namespace: settings.namespace,
+        instance: settings.podName,
+        graceMs: machineGraceMs,
       });
       this.#addresses = new AddressAllocator({
         engine: this.#engine,
@@ -119,14 +131,10 @@ export class ControlPlane {
         clock,
         standing: this.#standing,
         validate: (object) => this.#problemsOf(object),
-        observed: (object) => idlePatches(this.#engine, this.#mesh, object),
+        observed: () => [],
       });
     }
-    this.#batcher = new Batcher({
-      clock,
-      publish: (changes) => this.#publish(changes),
-      reached: this.#reached,
-    });
+    this.#batcher = new Batcher({ clock, publish: (changes) => this.#publish(changes) });
     this.#mesh = new Mesh({
       engine: this.#engine,
       translation: { viewsOf, planOf, resourceOf },
@@ -142,7 +150,6 @@ export class ControlPlane {
       counted: (type, event) => this.#metrics.events.inc({ type, event }),
       misread: () => this.#metrics.configErrors.inc(),
       standing: this.#standing,
-      reached: this.#reached,
       restated: (object) => this.#statuses?.look(object),
     });
     this.#keys = new JwksFetcher({
@@ -151,7 +158,6 @@ export class ControlPlane {
       log,
       publish: (changes) => this.#batcher.add(changes),
       allowLocal: settings.jwksAllowLocal,
-      reached: this.#reached,
     });
     const admission = this.#admission();
     this.#ads = this.#newAds(admitProven(admission));
@@ -180,7 +186,6 @@ export class ControlPlane {
       clusterId: settings.clusterId,
       network: settings.network,
       routeDelivery: settings.routeDelivery,
-      foreignRoutes: settings.foreignRoutes,
     };
     this.#batcher.add([environmentChange({ rootNamespace, ...environment })]);
     const synced = this.#startSource();
@@ -203,6 +208,7 @@ export class ControlPlane {
     const { drainMs } = this.#options.settings;
     await Promise.all([this.#xds?.close(drainMs), this.#plaintext?.close(drainMs)]);
     for (const stop of this.#stops.toReversed()) await stop();
+    this.#machines?.stop();
     this.#writer.stop();
     await this.#webhooks?.close();
     this.#monitoring?.close();
@@ -263,7 +269,6 @@ export class ControlPlane {
         this.#rejections?.cleared(rejection);
       },
       published: () => {},
-      reached: this.#reached,
     };
   }
 
@@ -276,8 +281,14 @@ export class ControlPlane {
       nowMs: clock.monotonicMs,
       log,
       reports: {
-        connected: () => metrics.connected.inc({ version }),
-        disconnected: () => metrics.connected.dec({ version }),
+        connected: (id) => {
+          metrics.connected.inc({ version });
+          this.#machines?.connected(id);
+        },
+        disconnected: (id) => {
+          metrics.connected.dec({ version });
+          this.#machines?.disconnected(id);
+        },
         refused: () => metrics.refused.inc(),
         sent: (type, resources, bytes) => {
           metrics.pushes.inc({ type: serviceOf[type] });
@@ -286,12 +297,9 @@ export class ControlPlane {
         },
         acknowledged: (_type, sinceMs) => metrics.convergence.observe(sinceMs / 1000),
         rejected: (type) => metrics.rejectsTotal.inc({ type: serviceOf[type] }),
-        reached: this.#reached,
       },
     });
   }
-
-  readonly #reached = (limit: ControlPlaneLimit): void => this.#metrics.limits.inc({ limit });
 
   #admission(): AdmissionOptions {
     return {
@@ -299,6 +307,7 @@ export class ControlPlane {
       authenticate: (credentials) => this.#authenticate(credentials),
       awaitPod: (key) => this.#inputs.awaitPod(key),
       unauthenticated: (reason) => this.#metrics.unauthenticated.inc({ reason }),
+      machine: (id, machine) => this.#machines?.admitted(id, machine),
     };
   }
 
@@ -343,7 +352,6 @@ export class ControlPlane {
       mayRead: (token, path) =>
         this.#client === undefined ? Promise.resolve(false) : mayRead(this.#client, token, path),
       refused: () => this.#metrics.debugRefused.inc(),
-      reached: this.#reached,
       log,
     });
   }
@@ -367,13 +375,12 @@ export class ControlPlane {
   }
 
   async #renderMetrics(): Promise<{ text: string; contentType: string }> {
-    const { registry, services, virtualServices, nodes, views, pending, writesWaiting } = this.#metrics;
+    const { registry, services, virtualServices, nodes, views, pending } = this.#metrics;
     services.set(this.#engine.rows(tables.Service).size + this.#engine.rows(tables.ServiceEntry).size);
     virtualServices.set(this.#engine.rows(tables.VirtualService).size);
     nodes.set(this.#engine.nodesHeld);
     views.set(this.#mesh.viewCount);
     pending.set(this.#batcher.pendingCount);
-    writesWaiting.set(this.#writer.waiting);
     return { text: await registry.metrics(), contentType: registry.contentType };
   }
 
@@ -453,6 +460,7 @@ export class ControlPlane {
       tls: { certificate: certPem, key: keyPem, clientRoots: rootPem },
       streams: { [adsPath]: this.#ads.method },
       unary: {
+        ...(this.#machines === undefined ? {} : { [healthPath]: this.#machines.health }),
         [createCertificatePath]: createCertificateMethod({
           ca: () => certificates.authority,
           authenticate: this.#authenticate,
@@ -467,7 +475,6 @@ export class ControlPlane {
         }),
       },
       log,
-      reached: this.#reached,
     });
     if (settings.plaintext !== undefined) {
       this.#plaintext = await GrpcServer.listen({
@@ -475,7 +482,6 @@ export class ControlPlane {
         streams: { [adsPath]: this.#unprovenAds.method },
         unary: {},
         log,
-        reached: this.#reached,
       });
     }
     this.#webhooks = await this.#startWebhooks(certificates);
@@ -501,7 +507,6 @@ export class ControlPlane {
       }),
       validateObject: (object) => this.#problemsOf(object),
       log,
-      reached: this.#reached,
       count: (metric, labels) => this.#metrics.webhooks[metric]?.inc(labels),
     });
   }
@@ -533,6 +538,7 @@ export class ControlPlane {
         this.#gatewayApi?.setLeading(leading);
         this.#addresses?.setLeading(leading);
         if (settings.objectStatus) this.#statuses?.setLeading(leading);
+        this.#machines?.setLeading(leading);
       },
     });
     this.#onRootChanged.push(
@@ -552,11 +558,7 @@ export class ControlPlane {
   #startTicks(): void {
     const { clock } = this.#options;
     let cancel = (): void => {};
-    let views = 0;
     const tick = (): void => {
-      // Other proxies than before may be what an EnvoyFilter is for.
-      if (this.#mesh.viewCount !== views) this.#statuses?.lookAt("EnvoyFilter");
-      views = this.#mesh.viewCount;
       this.#ads.tick();
       this.#unprovenAds.tick();
       cancel = clock.after(tickMs, tick);

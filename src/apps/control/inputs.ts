@@ -8,6 +8,7 @@ import { defaultValues, mergeValues, type InjectionValues } from "#inject";
 import {
   meshConfigChange,
   meshConfigOf,
+  meshNetworksChange,
   objectChange,
   removalChange,
   tables,
@@ -19,11 +20,12 @@ import {
   objectKey,
   parseMeshConfig,
   refOf,
+  parseMeshNetworks,
   unsupportedMeshFields,
   type KubeObject,
   type MeshConfig,
+  type MeshNetworks,
 } from "#objects";
-import { controlPlaneLimits, type ReachControlLimit } from "./limits.ts";
 import { isIstio, type StandingStatuses } from "./standing-statuses.ts";
 
 export interface InputsOptions {
@@ -36,13 +38,21 @@ export interface InputsOptions {
   readonly standing: StandingStatuses;
   /** Nothing but an object's status changed. */
   readonly restated: (object: ObjectRef) => void;
-  readonly reached: ReachControlLimit;
 }
 
 const meshConfigMap = "istio";
 const injectorConfigMap = "istio-sidecar-injector";
 
-const podWaitMs = controlPlaneLimits.podWait.value;
+/** How long a proxy that connects waits for its Pod to become known. */
+const podWaitMs = 5_000;
+
+/** Throws on what is wrong, so that the last good networks stay. */
+function checkedNetworks(map: ConfigMap): MeshNetworks {
+  const { networks, problems } = parseMeshNetworks(map.data?.["meshNetworks"] ?? "");
+  const wrong = problems.find(({ severity }) => severity === "error");
+  if (wrong !== undefined) throw new Error(renderProblem(wrong));
+  return networks;
+}
 
 export class Inputs {
   readonly #options: InputsOptions;
@@ -122,10 +132,7 @@ export class Inputs {
         resolve(pod);
       };
       const tell = (pod: Pod): void => done(pod);
-      const timer = setTimeout(() => {
-        this.#options.reached("podWait");
-        done(undefined);
-      }, podWaitMs);
+      const timer = setTimeout(() => done(undefined), podWaitMs);
       waiters.add(tell);
     });
   }
@@ -137,7 +144,8 @@ export class Inputs {
       const mesh = this.#read(meshConfigMap, () => this.#checkedMesh(object as ConfigMap));
       if (mesh === undefined) return [];
       this.#mesh = mesh;
-      return [meshConfigChange(mesh)];
+      const networks = this.#read(meshConfigMap, () => checkedNetworks(object as ConfigMap));
+      return [meshConfigChange(mesh), ...(networks === undefined ? [] : [meshNetworksChange(networks)])];
     }
     if (metadata.name === injectorConfigMap) {
       const text = (object as ConfigMap).data?.["values"] ?? "";

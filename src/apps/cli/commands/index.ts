@@ -9,6 +9,7 @@ import { proxyStatus } from "./proxy-status.ts";
 import { status } from "./status.ts";
 import { up } from "./up.ts";
 import { validate } from "./validate.ts";
+import { vm } from "./vm.ts";
 import { version } from "./version.ts";
 import { wait } from "./wait.ts";
 
@@ -21,6 +22,7 @@ export const commands: readonly Command[] = [
   proxyConfig,
   wait,
   validate,
+  vm,
   version,
   completionCommand(() => commands),
 ];

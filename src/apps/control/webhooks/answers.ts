@@ -45,7 +45,7 @@ export function answerInject(request: AdmissionRequest, answers: Answers): Admis
   if (!decision.inject) {
     count?.("sidecar_injection_skip_total", {});
     log.debug({ ...fields, reason: decision.reason }, "no sidecar injected");
-    return allow(request);
+    return allow(request, warningsFor(request.object as KubeObject, answers));
   }
   const { pod: injected, problems } = injectPod(pod, { ...config, namespace });
   if (problems.length > 0) {
@@ -57,7 +57,11 @@ export function answerInject(request: AdmissionRequest, answers: Answers): Admis
   count?.("sidecar_injection_success_total", {});
   log.info({ ...fields, reason: decision.reason }, "sidecar injected");
   const patch = Buffer.from(JSON.stringify(jsonPatch.compare(pod, injected))).toString("base64");
-  return { ...allow(request), patchType: "JSONPatch", patch };
+  return {
+    ...allow(request, warningsFor(request.object as KubeObject, answers)),
+    patchType: "JSONPatch",
+    patch,
+  };
 }
 
 export function answerValidate(request: AdmissionRequest, answers: Answers): AdmissionResponse {
@@ -84,6 +88,13 @@ export function answerValidate(request: AdmissionRequest, answers: Answers): Adm
     "object refused",
   );
   return refuse(request, errors.map(renderWithoutObject).join("; "), warnings);
+}
+
+/** Who makes a Pod by hand is warned here; whoever makes a Deployment was warned there, and its Pods' maker does not listen. */
+function warningsFor(pod: KubeObject, answers: Answers): readonly string[] {
+  if ((pod.metadata.ownerReferences ?? []).length > 0) return [];
+  const problems = answers.validateObject(pod);
+  return problems.filter(({ severity }) => severity === "warning").map(renderWarning);
 }
 
 function renderWarning(problem: Problem): string {

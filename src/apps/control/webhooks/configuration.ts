@@ -12,6 +12,9 @@ export interface JsonPatchOperation {
   readonly value: unknown;
 }
 
+/** The webhook that only warns, on objects of Kubernetes itself: these must not wait for us. */
+const warningsOnly = "metadata.validation.istio.io";
+
 /**
  * The JSON patch that brings a Mutating- or ValidatingWebhookConfiguration up to date; undefined when it is. Only webhooks that point at
  * a Service named istiod... are touched. `test` on the resource version makes a concurrent change win: its watch event brings us back.
@@ -31,7 +34,8 @@ export function webhookConfigurationPatch(
     if (fieldOf(client, "caBundle") !== caBundle) {
       operations.push({ op: "add", path: `/webhooks/${index}/clientConfig/caBundle`, value: caBundle });
     }
-    if (isValidator && fieldOf(webhook, "failurePolicy") !== "Fail") {
+    const refuses = isValidator && fieldOf(webhook, "name") !== warningsOnly;
+    if (refuses && fieldOf(webhook, "failurePolicy") !== "Fail") {
       operations.push({ op: "add", path: `/webhooks/${index}/failurePolicy`, value: "Fail" });
     }
   }

@@ -145,15 +145,21 @@ test("the webhook configuration gets the authority once, and the validator then 
     failurePolicy: "Ignore",
   };
   const foreign = { clientConfig: { service: { name: "other" } } };
+  const warning = { ...webhook, name: "metadata.validation.istio.io" };
   const configuration = {
     kind: "ValidatingWebhookConfiguration",
     metadata: { resourceVersion: "7" },
-    webhooks: [webhook, foreign],
+    webhooks: [webhook, foreign, warning],
   };
   const operations = webhookConfigurationPatch(configuration, "PEM") ?? [];
   assert.deepEqual(
     operations.map(({ path }) => path),
-    ["/metadata/resourceVersion", "/webhooks/0/clientConfig/caBundle", "/webhooks/0/failurePolicy"],
+    [
+      "/metadata/resourceVersion",
+      "/webhooks/0/clientConfig/caBundle",
+      "/webhooks/0/failurePolicy",
+      "/webhooks/2/clientConfig/caBundle",
+    ],
   );
   const patched = jsonPatch.applyPatch(structuredClone(configuration), [...operations]).newDocument;
   assert.equal(webhookConfigurationPatch(patched, "PEM"), undefined);

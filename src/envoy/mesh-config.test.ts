@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { Engine } from "#engine";
+import { worldChanges, type ProxyClass } from "#model";
+import type { KubeObject, MeshConfig } from "#objects";
+import { decodeMessage } from "./proto/api.ts";
+import { snapshotOf } from "./snapshot.ts";
+
+const proxy: ProxyClass = {
+  kind: "sidecar",
+  namespace: "default",
+  labels: { app: "sleep" },
+  serviceAccount: "sleep",
+  network: "",
+  locality: "",
+  clusterId: "Kubernetes",
+  dnsDomain: "default.svc.cluster.local",
+  interception: "REDIRECT",
+  envoyVersion: "1.40.0",
+  metadata: {},
+};
+
+const service: KubeObject = {
+  apiVersion: "v1",
+  kind: "Service",
+  metadata: { name: "shop", namespace: "default" },
+  spec: { clusterIP: "10.96.0.7", ports: [{ port: 80, name: "http" }] },
+};
+
+function clusterWith(mesh: MeshConfig): string {
+  const engine = new Engine();
+  engine.apply(worldChanges([service], { rootNamespace: "istio-d", mesh }));
+  const name = "outbound|80||shop.default.svc.cluster.local";
+  const found = snapshotOf(engine, proxy).cluster.find((cluster) => cluster.name === name);
+  return JSON.stringify(decodeMessage("envoy.config.cluster.v3.Cluster", found?.bytes ?? new Uint8Array()));
+}
+
+describe("MeshConfig in a service's cluster", () => {
+  test("h2UpgradePolicy makes HTTP/1.1 into HTTP/2 between proxies", () => {
+    assert.match(clusterWith({}), /"explicitHttpConfig":\{"httpProtocolOptions"/);
+    assert.match(
+      clusterWith({ h2UpgradePolicy: "UPGRADE" }),
+      /"explicitHttpConfig":\{"http2ProtocolOptions"/,
+    );
+  });
+
+  test("meshMTLS names the oldest TLS that is spoken", () => {
+    assert.match(clusterWith({}), /"tlsMinimumProtocolVersion":"TLSv1_2"/);
+    const strict = clusterWith({ meshMTLS: { minProtocolVersion: "TLSV1_3" } });
+    assert.match(strict, /"tlsMinimumProtocolVersion":"TLSv1_3"/);
+  });
+});
