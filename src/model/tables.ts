@@ -175,6 +175,8 @@ export interface Environment {
   readonly network: string;
   /** How sidecars that can take either get the virtual hosts of their route tables. */
   readonly routeDelivery: RouteDelivery;
+  /** Whether what is deployed for a Gateway of Gateway API bears the Gateway's labels and annotations where it asks for no others. */
+  readonly gatewayLabels: "copied" | "left-out";
 }
 
 /**
@@ -189,6 +191,7 @@ export const defaultEnvironment: Environment = {
   clusterId: "Kubernetes",
   network: "",
   routeDelivery: "virtual-hosts",
+  gatewayLabels: "copied",
 };
 
 /** One row, `environmentRow`. */

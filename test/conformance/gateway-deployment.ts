@@ -17,6 +17,8 @@ type Fields = Readonly<Record<string, unknown>>;
 interface Case {
   readonly case: string;
   readonly ignored: boolean;
+  readonly copyLabelsAnnotations: "enabled" | "disabled" | null;
+  readonly discoveryNamespaceFilter: boolean;
 }
 
 const gatewayApi = "gateway.networking.k8s.io/v1";
@@ -53,14 +55,15 @@ function foldersOf(dir: string): string[] {
     .toSorted();
 }
 
-function judge(folder: string, { ignored }: Case): string[] {
+function judge(folder: string, given: Case): string[] {
+  const { ignored } = given;
   const gateway = documentsOf(join(folder, "gateway.yaml"))[0];
   if (gateway === undefined) return ["the case has no Gateway"];
   const around = documentsOf(join(folder, "objects.yaml"));
   const want = documentsOf(join(folder, "out.golden.yaml"));
   let got: readonly KubeObject[];
   try {
-    got = deployedFor(gateway, around);
+    got = deployedFor(gateway, around, given);
   } catch {
     // What cannot be rendered is left alone; the Gateway is claimed nevertheless.
     got = want.slice(0, 1);
@@ -79,11 +82,22 @@ function judge(folder: string, { ignored }: Case): string[] {
   });
 }
 
-function deployedFor(gateway: KubeObject, around: readonly KubeObject[]): readonly KubeObject[] {
+function deployedFor(
+  gateway: KubeObject,
+  around: readonly KubeObject[],
+  { ignored, copyLabelsAnnotations, discoveryNamespaceFilter }: Case,
+): readonly KubeObject[] {
   const engine = new Engine();
   const spec = { gatewayClassName: "istio", ...(gateway.spec as object | undefined) };
   engine.apply(
-    worldChanges([customClass, ...around, { ...gateway, spec }], { rootNamespace: "istio-system" }),
+    worldChanges([customClass, ...around, { ...gateway, spec }], {
+      rootNamespace: "istio-system",
+      gatewayLabels: copyLabelsAnnotations === "disabled" ? "left-out" : "copied",
+      // Istio's cases give a list of namespaces; the Gateway's is in it unless the case says that nothing is made.
+      ...(discoveryNamespaceFilter && ignored
+        ? { mesh: { discoverySelectors: [{ matchLabels: { discovered: "yes" } }] } }
+        : {}),
+    }),
   );
   const { namespace = "default", name } = gateway.metadata;
   const facts = engine.get(deploymentFactsOf, `${namespace}/${name}`);

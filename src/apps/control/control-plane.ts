@@ -186,6 +186,7 @@ export class ControlPlane {
       clusterId: settings.clusterId,
       network: settings.network,
       routeDelivery: settings.routeDelivery,
+      gatewayLabels: settings.gatewayLabels,
     };
     this.#batcher.add([environmentChange({ rootNamespace, ...environment })]);
     const synced = this.#startSource();

@@ -14,6 +14,7 @@ export interface Settings {
   readonly network: string;
   /** How sidecars get the virtual hosts of their route tables. */
   readonly routeDelivery: RouteDelivery;
+  readonly gatewayLabels: "copied" | "left-out";
   /** Whether problems and the generation in use are written into the status of Istio's objects. */
   readonly objectStatus: boolean;
   /** Whether keys of JWT issuers may be fetched from addresses of this machine and its link. */
@@ -48,7 +49,8 @@ export const usage = `usage: discovery [flags]
 
 Environment: POD_NAME, POD_NAMESPACE, REVISION, CLUSTER_ID, CLUSTER_DOMAIN, NETWORK, KUBECONFIG; ROUTE_DELIVERY: virtual-hosts
 (sidecars get each virtual host as a resource of its own; clients that cannot get whole tables) or tables (everyone does);
-OBJECT_STATUS: true (what is wrong with an object stands in its status) or false; JWKS_ALLOW_LOCAL: true lets keys of JWT issuers be
+GATEWAY_LABELS_COPIED: true (what is deployed for a Gateway bears its labels and annotations, unless it
+names others) or false; OBJECT_STATUS: true (what is wrong with an object stands in its status) or false; JWKS_ALLOW_LOCAL: true lets keys of JWT issuers be
 fetched from loopback and link-local addresses (false).
 
 Example: discovery --kubeconfig ~/.kube/config --plaintext 127.0.0.1:15010`;
@@ -73,6 +75,9 @@ export function parseSettings(
     clusterDomain: env["CLUSTER_DOMAIN"] ?? "cluster.local",
     network,
     routeDelivery: routeDeliveryOf(env["ROUTE_DELIVERY"]),
+    gatewayLabels: switchOf("GATEWAY_LABELS_COPIED", env["GATEWAY_LABELS_COPIED"], true)
+      ? "copied"
+      : "left-out",
     objectStatus: switchOf("OBJECT_STATUS", env["OBJECT_STATUS"], true),
     jwksAllowLocal: switchOf("JWKS_ALLOW_LOCAL", env["JWKS_ALLOW_LOCAL"], false),
     logLevel: values["log-level"] ?? "info",

@@ -11,7 +11,7 @@ import { listenerTls } from "./certificates.ts";
 import { gatewayClassOf, type GatewayClassFacts } from "./classes.ts";
 import { bad, good, type Finding, type Findings, type Mistake } from "./findings.ts";
 import { generatedName } from "./names.ts";
-import { chosenNamespaces, takesListenersOf } from "./namespaces.ts";
+import { chosenNamespaces, isDiscovered, takesListenersOf } from "./namespaces.ts";
 import { gatewayApiGroup, parentOf, parentText, type RouteKind } from "./references.ts";
 
 /** Who has a listener. */
@@ -51,7 +51,7 @@ export const gatewayFactsOf = defineQuery<GatewayFacts | undefined>(
   "gatewayFacts",
   (read, key) => {
     const row = read(tables.KubeGateway, key);
-    if (row?.spec === undefined) return undefined;
+    if (row?.spec === undefined || !read(isDiscovered, namespaceOf(row))) return undefined;
     const gatewayClass = read(gatewayClassOf, row.spec.gatewayClassName);
     if (gatewayClass === undefined) return undefined;
     return { gatewayClass, services: gatewayServicesOf(read, row.metadata, row.spec, gatewayClass) };

@@ -1,7 +1,8 @@
 // Which namespaces a listener or a Gateway lets in.
 
 import { defineQuery, sameData, type Read } from "#engine";
-import { selectorMatches, type NamespaceChoice } from "#objects";
+import { selectorMatches, type LabelSelectorObject, type NamespaceChoice } from "#objects";
+import { readMesh } from "../mesh.ts";
 import { everything, tables } from "../tables.ts";
 
 interface LabelledNamespace {
@@ -21,6 +22,14 @@ const labelledNamespaces = defineQuery<readonly LabelledNamespace[]>(
     })),
   sameData,
 );
+
+/** Whether MeshConfig's discoverySelectors take a namespace in; without any, all are. */
+export const isDiscovered = defineQuery<boolean>("isDiscoveredNamespace", (read, namespace) => {
+  const selectors = readMesh(read, "discoverySelectors") ?? [];
+  if (selectors.length === 0) return true;
+  const labels = { ...read(tables.Namespace, namespace)?.metadata.labels, [nameLabel]: namespace };
+  return selectors.some((selector) => selectorMatches(selector as LabelSelectorObject, labels));
+});
 
 /** Names of the namespaces, "*" for all; the own one by default. */
 export function chosenNamespaces(read: Read, choice: NamespaceChoice | undefined, own: string): string[] {

@@ -2,6 +2,7 @@
 
 import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
 import type { KubeObject, ObjectMeta } from "#objects";
+import { environmentOf } from "../mesh.ts";
 import { everything, tables } from "../tables.ts";
 import { deployedName, isDeployed } from "./addresses.ts";
 import type { Findings } from "./findings.ts";
@@ -153,6 +154,7 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
     const { metadata, spec } = row;
     if (metadata.deletionTimestamp !== undefined) return undefined;
     const name = deployedName(metadata, facts.gatewayClass);
+    const copied = read(environmentOf, "").gatewayLabels === "copied" ? metadata : undefined;
     const own = deployedName({ name: metadata.name }, facts.gatewayClass);
     const [namespace = ""] = key.split("/");
     const reference = spec.infrastructure?.parametersRef;
@@ -170,8 +172,8 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
       serviceAccount: metadata.annotations?.[serviceAccountAnnotation] ?? own,
       serviceType: metadata.annotations?.[serviceTypeAnnotation] ?? "LoadBalancer",
       loadBalancerIp: spec.addresses?.[0]?.value ?? "",
-      labels: spec.infrastructure?.labels ?? metadata.labels ?? {},
-      annotations: spec.infrastructure?.annotations ?? metadata.annotations ?? {},
+      labels: spec.infrastructure?.labels ?? copied?.labels ?? {},
+      annotations: spec.infrastructure?.annotations ?? copied?.annotations ?? {},
       ports: [...(spec.listeners ?? []), ...sets].map((listener) => ({
         name: listener.name,
         port: listener.port ?? (listener.protocol === "HTTPS" ? 443 : 80),
