@@ -21,7 +21,7 @@ import { root } from "./steps.ts";
 
 const suiteDirectory = join(root, "test/gateway-api-suite");
 const workDirectory = join(root, ".cache/conformance");
-const mesh = { name: "conformance", httpPort: 18_480, httpsPort: 18_481, apiPort: 18_482 };
+const mesh = { name: "conformance", httpPort: 18_780, httpsPort: 18_781, apiPort: 18_782 };
 const home = join(workDirectory, "home");
 /** Of the API server inside the mesh's network namespace, from where alone gateways are reached by their own addresses. */
 const innerApi = "https://127.0.0.1:6443";

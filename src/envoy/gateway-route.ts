@@ -10,6 +10,7 @@ import {
   hostsForNamespace,
   httpRoutesOf,
   isGenerated,
+  isIngressGateway,
   mergedGatewayOf,
   readMesh,
   selects,
@@ -99,11 +100,11 @@ function neighboursOf(read: Read, scope: GatewayScope, server: MergedServer): re
  * client uses for several hosts. Gateways of Istio's API have no such rule.
  */
 function isolate(own: readonly MergedServer[], all: readonly MergedServer[], hosts: Map<string, Host>): void {
-  const walled = own.filter(({ gateway }) => isGenerated(gateway));
+  const walled = own.filter(isListener);
   for (const server of walled)
     for (const name of domainsOf(server)) if (name !== "*") hostOf(hosts, name, server);
   if (walled.length === 0 || own[0]?.kind !== "https") return;
-  const others = all.filter((one) => one.kind === "https" && isGenerated(one.gateway) && !own.includes(one));
+  const others = all.filter((one) => one.kind === "https" && isListener(one) && !own.includes(one));
   for (const server of others)
     for (const name of domainsOf(server)) {
       if (hosts.has(name)) continue;
@@ -111,6 +112,10 @@ function isolate(own: readonly MergedServer[], all: readonly MergedServer[], hos
       host.routes.push({ match: { prefix: "/" }, directResponse: { status: 421 } });
       host.sources.push("misdirected");
     }
+}
+
+function isListener({ gateway }: MergedServer): boolean {
+  return isGenerated(gateway) && !isIngressGateway(gateway);
 }
 
 function domainsOf({ hosts }: MergedServer): readonly string[] {

@@ -5,6 +5,7 @@ import { extAuthzServicesOf } from "./authorization-policy.ts";
 import { routesOfListener } from "./gateway-api/generated.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope } from "./gateway.ts";
 import { jwksServicesOf } from "./request-authentication.ts";
+import { routesOfIngressGateway } from "./ingress/index.ts";
 import { anyOutlet, visibleService } from "./scope.ts";
 import { isExportedTo } from "./services.ts";
 import { tables } from "./tables.ts";
@@ -22,7 +23,11 @@ export const boundRoutes = defineKeyedQuery<GatewayBinding, readonly RouteFacts[
   "boundRoutes",
   ({ gateway, namespace }) => `${gateway} ${namespace}`,
   (read, { gateway, namespace }) =>
-    [...read(tables.VirtualService.by.gateway.members, gateway), ...read(routesOfListener, gateway)]
+    [
+      ...read(tables.VirtualService.by.gateway.members, gateway),
+      ...read(routesOfListener, gateway),
+      ...read(routesOfIngressGateway, gateway),
+    ]
       .flatMap((key) => read(routeFacts, key) ?? [])
       .filter((route) => isExportedTo(route.exportTo, route.namespace, namespace))
       .toSorted((a, b) => byPrecedence(a, b, namespace)),

@@ -12,6 +12,7 @@ import {
   generatedGateways,
   parentNamespaceAnnotation,
 } from "./gateway-api/generated.ts";
+import { ingressGateways } from "./ingress/index.ts";
 import { inboundTargetsOf, type InboundTarget } from "./inbound.ts";
 import { isHttp, parseProtocol, type Protocol } from "./protocol.ts";
 import type { ProxyClass } from "./proxy.ts";
@@ -103,7 +104,11 @@ export const mergedGatewayOf = defineKeyedQuery<GatewayScope, MergedGateway>(
     const targets = read(inboundTargetsOf, { ...scope, interception: "NONE" }).filter(
       ({ service }) => read(serviceOf, service)?.labels[noTranslationLabel] === undefined,
     );
-    const chosen = [...read(tables.Gateway.by.all, everything), ...read(generatedGateways, "")]
+    const chosen = [
+      ...read(tables.Gateway.by.all, everything),
+      ...read(generatedGateways, ""),
+      ...read(ingressGateways, ""),
+    ]
       .toSorted(oldestFirst)
       .flatMap((gateway) => portsFor(gateway, scope.labels, targets));
     return merge(chosen);

@@ -154,3 +154,4 @@ export { envoyFiltersOf } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
 export { objectProblemsOf, problemsKey } from "./object-problems.ts";
 export * from "./gateway-api/index.ts";
+export * from "./ingress/index.ts";

@@ -12,6 +12,8 @@ import {
   type GatewayClass,
   type GRPCRoute,
   type HTTPRoute,
+  type Ingress,
+  type IngressClass,
   type KubeGateway,
   type KubeObject,
   type ListenerSet,
@@ -126,6 +128,8 @@ export const tables = {
   }),
   Telemetry: defineTable<Telemetry, "namespace">("Telemetry", { namespace }),
   ProxyConfig: defineTable<ProxyConfig, "namespace">("ProxyConfig", { namespace }),
+  Ingress: defineTable<Ingress, "all">("Ingress", { all: () => [everything] }),
+  IngressClass: defineTable<IngressClass>("IngressClass"),
   GatewayClass: defineTable<GatewayClass, "all">("GatewayClass", { all: () => [everything] }),
   /** Gateway API's Gateway: Istio's has the name. */
   KubeGateway: defineTable<KubeGateway, "all">("KubeGateway", { all: () => [everything] }),

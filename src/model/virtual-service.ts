@@ -19,6 +19,7 @@ import {
   routesOfMeshHost,
 } from "./gateway-api/generated.ts";
 import { isGenerated } from "./gateway-api/names.ts";
+import { ingressVirtualService, isIngressGateway } from "./ingress/index.ts";
 import { fullHost, hostGroups, wildcardsOf } from "./hosts.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import {
@@ -50,9 +51,13 @@ export interface RouteFacts {
   readonly origins: readonly ObjectRef[];
 }
 
-/** A VirtualService by row key: one that a user wrote, or one that routes of Gateway API come to. */
+/** A VirtualService by row key: one that a user wrote, or one that routes of Gateway API or Ingresses come to. */
 function virtualServiceRow(read: Read, key: string): VirtualService | undefined {
-  return isGenerated(key) ? read(generatedVirtualService, key)?.object : read(tables.VirtualService, key);
+  return isGenerated(key) ? generated(read, key)?.object : read(tables.VirtualService, key);
+}
+
+function generated(read: Read, key: string) {
+  return read(isIngressGateway(key) ? ingressVirtualService : generatedVirtualService, key);
 }
 
 export const routeFacts = defineQuery<RouteFacts | undefined>(
@@ -72,14 +77,16 @@ export const routeFacts = defineQuery<RouteFacts | undefined>(
       namespace,
       created: row.metadata.creationTimestamp ?? "",
       // A VirtualService without hosts is a delegate: it routes nothing by itself.
-      hosts: (spec.hosts ?? []).map((host) => fullHost(host.toLowerCase(), namespace, clusterDomain)),
+      hosts: (spec.hosts ?? []).map((host) =>
+        isIngressGateway(key) ? host : fullHost(host.toLowerCase(), namespace, clusterDomain),
+      ),
       // Istio reads an empty list of gateways as ["mesh"].
       mesh: spec.gateways === undefined || spec.gateways.length === 0 || spec.gateways.includes("mesh"),
       exportTo: exportTo.map((entry) => (entry === "." ? namespace : entry)),
       http: (spec.http ?? []).length > 0,
       tcp: (spec.tcp ?? []).length > 0,
       tls: (spec.tls ?? []).length > 0,
-      origins: isGenerated(key) ? (read(generatedVirtualService, key)?.origins ?? []) : [refOf(row)],
+      origins: isGenerated(key) ? (generated(read, key)?.origins ?? []) : [refOf(row)],
     };
   },
   sameData,

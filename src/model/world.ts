@@ -75,7 +75,7 @@ export function environmentChange(environment: Environment): Change {
   return change(environmentTable, environmentRow, environment);
 }
 
-const clusterScoped: ReadonlySet<string> = new Set(["Namespace", "Node", "GatewayClass"]);
+const clusterScoped: ReadonlySet<string> = new Set(["Namespace", "Node", "GatewayClass", "IngressClass"]);
 
 /** An object that names no namespace is in "default", as kubectl puts it. */
 function inNamespace(object: KubeObject): KubeObject {

@@ -21,6 +21,7 @@ export type * from "./mesh-proxy-config.ts";
 export type * from "./mesh-networks.ts";
 export type * from "./kube-core.ts";
 export type * from "./gateway-api.ts";
+export type * from "./ingress.ts";
 export type { KindInfo } from "./kinds.ts";
 export { groupOf, kindInfo, kindOf, kinds, resourceName, versionOf } from "./kinds.ts";
 export { annotations, labels } from "./labels.ts";

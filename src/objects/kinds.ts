@@ -30,6 +30,10 @@ const kubernetes: Readonly<Record<string, readonly Row[]>> = {
     ["ServiceAccount", "serviceaccounts", "v1", "sa"],
   ],
   "discovery.k8s.io": [["EndpointSlice", "endpointslices", "v1", ""]],
+  "networking.k8s.io": [
+    ["Ingress", "ingresses", "v1", "ing"],
+    ["IngressClass", "ingressclasses", "v1", "", "cluster"],
+  ],
 };
 
 const istio: Readonly<Record<string, readonly Row[]>> = {

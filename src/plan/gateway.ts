@@ -10,6 +10,7 @@ import {
   gatewayServices,
   hostCovers,
   isGenerated,
+  isIngressGateway,
   mergedGatewayOf,
   ownerGatewayOf,
   serviceOf,
@@ -166,7 +167,7 @@ const serverChunks = defineKeyedQuery<
 function credentialsOf({ tls, gateway }: MergedServer, namespace: string): CredentialKey[] {
   if (tls === undefined) return [];
   // What Gateway API's listeners name has been judged already: ReferenceGrants may open other namespaces to them.
-  const judged = isGenerated(gateway);
+  const judged = isGenerated(gateway) && !isIngressGateway(gateway);
   const given = tls.credentialNames ?? [];
   const names = given.length > 0 ? given : [tls.credentialName ?? ""];
   const pairs = names.flatMap((credential) =>

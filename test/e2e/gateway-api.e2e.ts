@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { leftovers } from "./leftovers.ts";
-import { eventually, startMesh, type Mesh } from "./mesh.ts";
+import { curl, eventually, startMesh, type Mesh } from "./mesh.ts";
 
 const name = "gateway-api-e2e";
 let mesh: Mesh;
@@ -122,6 +122,42 @@ spec:
     }
     return [...seen].toSorted().join() === "v1,v3" ? true : undefined;
   });
+});
+
+const ingress = `
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: { name: shop }
+spec:
+  ingressClassName: istio
+  rules:
+    - host: ingress.example.com
+      http:
+        paths:
+          - { path: /productpage, pathType: Exact, backend: { service: { name: productpage, port: { name: http } } } }
+          - { path: /details, pathType: Prefix, backend: { service: { name: details, port: { number: 9080 } } } }
+`;
+
+test("an Ingress of class istio is served by the ingress gateway, and told its address", async () => {
+  await mesh.kubectl(["apply", "-f", "-"], ingress);
+  const at = (path: string, host = "ingress.example.com") =>
+    curl(["-H", `Host: ${host}`, `${mesh.gatewayUrl}${path}`]);
+  await eventually("the page", async () => ((await at("/productpage")).status === 200 ? true : undefined));
+  assert.equal((await at("/details/0")).status, 200);
+  assert.equal((await at("/detailsandmore")).status, 404);
+  assert.equal((await at("/productpage/more")).status, 404);
+  await eventually("its address", async () => {
+    const ip = await reasonsOf("ingress", "shop", ".status.loadBalancer.ingress[0].ip");
+    return ip === "127.0.0.1" ? true : undefined;
+  });
+  assert.match(
+    await mesh.kubectl(["get", "ingress"]),
+    /shop +istio +ingress\.example\.com +127\.0\.0\.1 +80/,
+  );
+  await mesh.kubectl(["delete", "ingress", "shop"]);
+  await eventually("its host is gone", async () =>
+    (await at("/details/0")).status === 404 ? true : undefined,
+  );
 });
 
 test("with the Gateway its proxies go", async () => {

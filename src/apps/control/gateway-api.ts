@@ -179,8 +179,8 @@ function pathOf({
 
 function objectPath({ kind, key }: StatusKey): string {
   const name = kind === "KubeGateway" ? "Gateway" : kind;
-  const info = kinds.find((one) => one.family === "gateway-api" && one.kind === name);
-  if (info === undefined) throw new Error(`${name} is no kind of Gateway API`);
+  const info = kinds.find((one) => one.family !== "istio" && one.kind === name);
+  if (info === undefined) throw new Error(`${name} is no kind whose status is written here`);
   const [first = "", second] = key.split("/");
   const resource = { ...info, version: info.storageVersion };
   return `${collectionPath(resource, second === undefined ? undefined : first)}/${second ?? first}`;

@@ -13,6 +13,7 @@ import {
   type VirtualServiceTcpRoute,
   type VirtualServiceTlsRoute,
 } from "#objects";
+import { ingressOfGateway, isIngressGateway } from "../ingress/names.ts";
 import { environmentOf } from "../mesh.ts";
 import { kubeRowOf } from "../services.ts";
 import { everything, tables } from "../tables.ts";
@@ -82,6 +83,10 @@ export const generatedGateways = defineQuery<readonly Gateway[]>(
 
 /** The object that a user wrote, behind the name of a Gateway. */
 export function gatewayRef(key: string): ObjectRef {
+  if (isIngressGateway(key)) {
+    const [ingressNamespace = "", ingressName = ""] = (ingressOfGateway(key) ?? "/*").split("/");
+    return { kind: "Ingress", namespace: ingressNamespace, name: ingressName };
+  }
   const { kind, namespace, name } = parseGeneratedName(key)?.owner ?? {
     kind: "Gateway",
     namespace: key.slice(0, key.indexOf("/")),

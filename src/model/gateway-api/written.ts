@@ -5,6 +5,7 @@ import type { KubeObject, ObjectMeta } from "#objects";
 import { environmentOf } from "../mesh.ts";
 import { everything, tables } from "../tables.ts";
 import { deployedName, isDeployed } from "./addresses.ts";
+import { ingressStatusOf, type IngressAddress } from "../ingress/ingress.ts";
 import type { Findings } from "./findings.ts";
 import { classStatusOf, gatewayStatusOf, listenerSetStatusOf, type GatewayStatus } from "./gateway-status.ts";
 import { attachedSetsOf, gatewayFactsOf } from "./listeners.ts";
@@ -23,6 +24,7 @@ import {
 /** The kinds that get a status, by the names of their tables. */
 export const statusKinds = [
   "GatewayClass",
+  "Ingress",
   "KubeGateway",
   "ListenerSet",
   ...routeKinds,
@@ -42,6 +44,7 @@ export interface WantedStatus {
   /** Of the object as it was judged. */
   readonly generation: number;
   readonly found:
+    | { readonly kind: "load-balancer"; readonly addresses: readonly IngressAddress[] }
     | { readonly kind: "class"; readonly findings: Findings }
     | { readonly kind: "gateway"; readonly status: GatewayStatus }
     | { readonly kind: "listener-set"; readonly status: Omit<GatewayStatus, "attachedListenerSets"> }
@@ -79,6 +82,10 @@ function foundFor(read: Read, kind: StatusKind, key: string): WantedStatus["foun
       const findings = read(classStatusOf, key);
       return findings === undefined ? undefined : { kind: "class", findings };
     }
+    case "Ingress": {
+      const addresses = read(ingressStatusOf, key);
+      return addresses === undefined ? undefined : { kind: "load-balancer", addresses };
+    }
     case "KubeGateway": {
       const status = read(gatewayStatusOf, key);
       return status === undefined ? undefined : { kind: "gateway", status };
@@ -109,6 +116,8 @@ export function renderStatus(
   switch (found.kind) {
     case "class":
       return { conditions: renderConditions(standing.conditions, found.findings, moment) };
+    case "load-balancer":
+      return { loadBalancer: found.addresses.length === 0 ? {} : { ingress: found.addresses } };
     case "gateway":
       return renderGatewayStatus(standing, found.status, moment);
     case "listener-set":

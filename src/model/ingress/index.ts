@@ -1,0 +1,8 @@
+export {
+  ingressGateways,
+  ingressStatusOf,
+  ingressVirtualService,
+  routesOfIngressGateway,
+  type IngressAddress,
+} from "./ingress.ts";
+export { ingressOfGateway, isIngressGateway } from "./names.ts";
