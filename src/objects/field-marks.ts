@@ -68,6 +68,10 @@ AuthorizationPolicy spec.provider works
 RequestAuthentication spec works
 
 MeshConfig accessLogFile works
+MeshConfig ingressClass works
+MeshConfig ingressService works
+MeshConfig ingressControllerMode works
+MeshConfig ingressSelector works
 MeshConfig accessLogFormat works
 MeshConfig accessLogEncoding works
 MeshConfig connectTimeout works

@@ -77,10 +77,10 @@ describe("field table", () => {
 
   test("of a MeshConfig only what differs from the defaults is named", () => {
     assert.deepEqual(unsupportedMeshFields(defaultMeshConfig, defaultMeshConfig), []);
-    const changed = { ...defaultMeshConfig, trustDomain: "td", ingressClass: "other" };
+    const changed = { ...defaultMeshConfig, trustDomain: "td", inboundClusterStatName: "other" };
     assert.deepEqual(
       unsupportedMeshFields(changed, defaultMeshConfig).map(({ at }) => at.path),
-      ["ingressClass"],
+      ["inboundClusterStatName"],
     );
   });
 });
