@@ -1,6 +1,8 @@
 // Hosts that are looked up as requests name them (ServiceEntries with DYNAMIC_DNS): Envoy's dynamic forward proxy. A
 // virtual host or a chain's SNI has checked the name against the entry's wildcard before it gets here.
 
+import type { Read } from "#engine";
+import { serviceOf, servicesOfHost } from "#model";
 import { typed, wrapped, type Message } from "./proto/api.ts";
 
 /** One cache for all: filters and clusters that share a cache have to describe it alike. */
@@ -35,8 +37,18 @@ export const dynamicHttpFilter: Message = {
   }),
 };
 
-/** The same for a connection's SNI; it goes before the TCP proxy. */
-export function dynamicSniFilter(port: number): Message {
+/** The same for a connection's SNI, where one of its destinations is such a host. It goes before the TCP proxy. */
+export function dynamicSniFilters(
+  read: Read,
+  destinations: readonly { readonly host: string; readonly port: number }[],
+): Message[] {
+  const dynamic = destinations.find(({ host }) =>
+    read(servicesOfHost, host).some((key) => read(serviceOf, key)?.resolution === "dynamic-dns"),
+  );
+  return dynamic === undefined ? [] : [sniFilter(dynamic.port)];
+}
+
+function sniFilter(port: number): Message {
   return {
     name: "envoy.filters.network.sni_dynamic_forward_proxy",
     typedConfig: typed("envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig", {

@@ -7,6 +7,7 @@ import {
   hostsMeet,
   hostsForNamespace,
   mergedGatewayOf,
+  routesDynamically,
   streamRoutesOf,
   type GatewayScope,
   type JwtRules,
@@ -22,6 +23,7 @@ import {
   tlsInspector,
   type FilterSettings,
 } from "./filters.ts";
+import { dynamicHttpFilter, dynamicSniFilters } from "./dynamic-forward.ts";
 import { destinationCluster } from "./gateway-destination.ts";
 import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
 import { objectPath } from "./object-path.ts";
@@ -134,7 +136,12 @@ function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedSer
     side: "gateway",
     statPrefix: `${statPrefix};`,
     routes: { kind: "named", name: server.routeName },
-    policyFilters: [...jwtFilters(jwt, true), ...httpRbacFilters(rbac), meshHttpAlpnFilter],
+    policyFilters: [
+      ...jwtFilters(jwt, true),
+      ...httpRbacFilters(rbac),
+      meshHttpAlpnFilter,
+      ...(edge.read(routesDynamically, edge.scope) ? [dynamicHttpFilter] : []),
+    ],
   });
   return chain(edge, server, [filter], server.kind === "https" ? serverNamesOf(server) : [], [
     ...servers.map(({ object }) => object),
@@ -240,6 +247,13 @@ function streamFilters(
   const [namespace, name] = facts.key.split("/");
   return [
     ...tcpRbacFilters(rbac),
+    ...dynamicSniFilters(
+      read,
+      destinations.map(({ destination }) => ({
+        host: destination.host,
+        port: destination.port?.number ?? server.number,
+      })),
+    ),
     tcpProxy(settings, {
       side: "gateway",
       statPrefix: clusters.length === 1 ? (single?.name ?? "") : `${name}.${namespace}`,

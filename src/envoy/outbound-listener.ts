@@ -13,7 +13,7 @@ import {
 } from "#plan";
 import type { RouteDestination } from "#objects";
 import { durationMsOf } from "./duration.ts";
-import { dynamicHttpFilter, dynamicSniFilter } from "./dynamic-forward.ts";
+import { dynamicHttpFilter, dynamicSniFilters } from "./dynamic-forward.ts";
 import {
   httpConnectionManager,
   httpInspector,
@@ -265,7 +265,16 @@ function streamChain(
     message: {
       ...chainMatch(serverNames, ranges),
       metadata: { filterMetadata: { istio: structOf({ config: objectPath("virtual-service", row) }) } },
-      filters: [filter],
+      filters: [
+        ...dynamicSniFilters(
+          read,
+          targets.map(({ destination }) => ({
+            host: destination.host,
+            port: destination.port?.number ?? key.port,
+          })),
+        ),
+        filter,
+      ],
     },
   };
 }
@@ -276,13 +285,12 @@ function ownChain(read: Read, settings: FilterSettings, part: StreamPart): Chain
   const serverNames = part.tls && part.bySni ? [host] : [];
   const policy = policyFor(read(mergedRule, part.rules.join(",")), "", part.port);
   const cluster = outboundClusterName(part.port, "", host);
-  const bySni = read(serviceOf, part.service)?.resolution === "dynamic-dns";
   return {
     match: { http: false, serverNames, ranges: part.ranges },
     message: {
       ...chainMatch(serverNames, part.ranges),
       filters: [
-        ...(bySni ? [dynamicSniFilter(part.port)] : []),
+        ...dynamicSniFilters(read, [{ host, port: part.port }]),
         tcpProxy(settings, {
           side: "client",
           statPrefix: cluster,

@@ -49,6 +49,42 @@ describe("a ServiceEntry with DYNAMIC_DNS", () => {
     assert.doesNotMatch(text(worldOf([wild, other]), "listener", "0.0.0.0_81"), /dynamic_forward/);
   });
 
+  test(
+    "is reached through an egress gateway, by the Host of a request or by the SNI",
+    { skip: withoutEnvoy },
+    () => {
+      const router: ProxyClass = { ...client, kind: "router", labels: { istio: "egressgateway" } };
+      const gateway: KubeObject = {
+        apiVersion: "networking.istio.io/v1",
+        kind: "Gateway",
+        metadata: { name: "egress", namespace: "default" },
+        spec: {
+          selector: { istio: "egressgateway" },
+          servers: [
+            { port: http, hosts: ["*.example.com"] },
+            { port: tls, hosts: ["*.example.com"], tls: { mode: "PASSTHROUGH" } },
+          ],
+        },
+      };
+      const route = (port: number) => [{ destination: { host: "*.example.com", port: { number: port } } }];
+      const virtualService: KubeObject = {
+        apiVersion: "networking.istio.io/v1",
+        kind: "VirtualService",
+        metadata: { name: "egress", namespace: "default" },
+        spec: {
+          hosts: ["*.example.com"],
+          gateways: ["egress"],
+          http: [{ route: route(80) }],
+          tls: [{ match: [{ port: 443, sniHosts: ["*.example.com"] }], route: route(443) }],
+        },
+      };
+      const world = worldOf([wild, gateway, virtualService], router);
+      assert.match(text(world, "listener", "0.0.0.0_80"), /envoy\.filters\.http\.dynamic_forward_proxy/);
+      assert.match(text(world, "listener", "0.0.0.0_443"), /sni_dynamic_forward_proxy.*tcp_proxy/);
+      assert.equal(envoyComplaint(Object.values(world).flat()), "");
+    },
+  );
+
   test("is taken by the real Envoy, with TLS originated too", { skip: withoutEnvoy }, () => {
     const origination: KubeObject = {
       apiVersion: "networking.istio.io/v1",

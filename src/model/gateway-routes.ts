@@ -7,7 +7,7 @@ import { gatewayScopeText, mergedGatewayOf, type GatewayScope } from "./gateway.
 import { jwksServicesOf } from "./request-authentication.ts";
 import { routesOfIngressGateway } from "./ingress/index.ts";
 import { anyOutlet, visibleService } from "./scope.ts";
-import { isExportedTo } from "./services.ts";
+import { isExportedTo, serviceOf } from "./services.ts";
 import { tables } from "./tables.ts";
 import { byPrecedence, destinationsOf, routeFacts, type RouteFacts } from "./virtual-service.ts";
 
@@ -51,4 +51,12 @@ export const gatewayServices = defineKeyedQuery<GatewayScope, readonly string[]>
     return [...new Set([...routed, ...asked, ...keys])].toSorted();
   },
   sameData,
+);
+
+/** Whether some host behind a gateway is looked up as requests name it. */
+export const routesDynamically = defineKeyedQuery<GatewayScope, boolean>(
+  "routesDynamically",
+  gatewayScopeText,
+  (read, scope) =>
+    read(gatewayServices, scope).some((key) => read(serviceOf, key)?.resolution === "dynamic-dns"),
 );

@@ -149,7 +149,7 @@ export { gatewayScopeOf, gatewayScopeText, hostsForNamespace, mergedGatewayOf } 
 export type { Credential, KeyPair, TrustedCa } from "./credentials.ts";
 export { configuredCaOf, keyPairOf, trustedCaOf } from "./credentials.ts";
 export type { GatewayBinding } from "./gateway-routes.ts";
-export { boundRoutes, gatewayServices } from "./gateway-routes.ts";
+export { boundRoutes, gatewayServices, routesDynamically } from "./gateway-routes.ts";
 export { envoyFiltersOf } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
 export { objectProblemsOf, problemsKey } from "./object-problems.ts";

@@ -47,43 +47,56 @@ const addressOfOthers = Buffer.from([0, 0, 0, 0]);
 
 export class DnsProxy {
   readonly #options: DnsOptions;
-  #udp: UdpSocket | undefined;
-  #tcp: Server | undefined;
+  readonly #sockets: UdpSocket[] = [];
+  readonly #listeners: Server[] = [];
   #open = 0;
+  #closed = false;
 
   constructor(options: DnsOptions) {
     this.#options = options;
   }
 
-  /** Resolves when both ports are open. Rejects when one is taken. */
+  /** Resolves when the ports are open. Rejects when one is taken. */
   async listen(): Promise<void> {
+    // Questions to a server with an IPv6 address are redirected to the loopback address of that family.
+    const addresses = [loopback, ...(this.#options.servers.some((server) => isIPv6(server)) ? ["::1"] : [])];
+    for (const address of addresses) {
+      this.#sockets.push(await this.#listenUdp(address));
+      this.#listeners.push(await this.#listenTcp(address));
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const socket of this.#sockets) socket.close();
+    for (const listener of this.#listeners) listener.close();
+  }
+
+  async #listenUdp(address: string): Promise<UdpSocket> {
     const { port, log } = this.#options;
-    const udp = createSocket("udp4");
+    const udp = createSocket(isIPv6(address) ? "udp6" : "udp4");
     udp.on("message", (query, peer) => {
       void this.#answer(query, "udp").then((answer) => {
-        if (answer !== undefined && this.#udp !== undefined) udp.send(answer, peer.port, peer.address);
+        if (answer !== undefined && !this.#closed) udp.send(answer, peer.port, peer.address);
       });
     });
     await new Promise<void>((resolve, reject) => {
       udp.once("error", reject);
-      udp.bind(port, loopback, resolve);
+      udp.bind(port, address, resolve);
     });
     udp.removeAllListeners("error");
     udp.on("error", (error) => log.warn({ reason: error.message }, "the DNS socket failed"));
-    this.#udp = udp;
+    return udp;
+  }
+
+  async #listenTcp(address: string): Promise<Server> {
     const tcp = createServer((socket) => this.#serve(socket));
     tcp.maxConnections = tcpConnectionsMax;
     await new Promise<void>((resolve, reject) => {
       tcp.once("error", reject);
-      tcp.listen(port, loopback, resolve);
+      tcp.listen(this.#options.port, address, resolve);
     });
-    this.#tcp = tcp;
-  }
-
-  close(): void {
-    this.#udp?.close();
-    this.#udp = undefined;
-    this.#tcp?.close();
+    return tcp;
   }
 
   /** Undefined for what is no question, or one too many. Never rejects. */
