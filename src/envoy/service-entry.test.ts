@@ -101,6 +101,83 @@ describe("a ServiceEntry with DYNAMIC_DNS", () => {
   });
 });
 
+describe("endpoints of a ServiceEntry", () => {
+  test("may be sockets, have ports, weights and places of their own, and be selected among WorkloadEntries", () => {
+    const inline = entry("inline", {
+      hosts: ["inline.example.com"],
+      ports: [{ ...http, targetPort: 8080 }],
+      resolution: "STATIC",
+      endpoints: [
+        { address: "unix:///var/run/app.sock" },
+        { address: "10.0.0.1", ports: { http: 9090 }, weight: 3, locality: "eu/west" },
+      ],
+    });
+    const said = text(worldOf([inline]), "endpoint", "outbound|80||inline.example.com");
+    assert.match(said, /"pipe":\{"path":"\/var\/run\/app\.sock"/);
+    assert.match(said, /"address":"10\.0\.0\.1","portValue":9090/);
+    assert.match(said, /"region":"eu","zone":"west"/);
+    const selecting = entry("selecting", {
+      hosts: ["selected.example.com"],
+      ports: [{ ...http, targetPort: 8080 }],
+      resolution: "STATIC",
+      workloadSelector: { labels: { app: "vm" } },
+    });
+    const workload = (name: string, app: string, status?: unknown): KubeObject => ({
+      apiVersion: "networking.istio.io/v1",
+      kind: "WorkloadEntry",
+      metadata: {
+        name,
+        namespace: "default",
+        annotations: { "proxy.istio.io/health-checks-enabled": "true" },
+      },
+      spec: { address: name, labels: { app } },
+      status,
+    });
+    const healthy = (status: string) => ({ conditions: [{ type: "Healthy", status }] });
+    const entries = [
+      workload("10.0.1.1", "vm", healthy("True")),
+      workload("10.0.1.2", "vm", healthy("False")),
+      workload("10.0.1.3", "vm"),
+      workload("10.0.1.4", "other", healthy("True")),
+    ];
+    const selected = text(worldOf([selecting, ...entries]), "endpoint", "outbound|80||selected.example.com");
+    assert.deepEqual(selected.match(/10\.0\.1\.\d/g), ["10.0.1.1"]);
+  });
+
+  test("a Kubernetes Service selects WorkloadEntries beside its Pods", () => {
+    const service: KubeObject = {
+      apiVersion: "v1",
+      kind: "Service",
+      metadata: { name: "vm", namespace: "default" },
+      spec: {
+        clusterIP: "10.96.0.8",
+        selector: { app: "vm" },
+        ports: [{ port: 80, name: "http", targetPort: 8080 }],
+      },
+    };
+    const workload: KubeObject = {
+      apiVersion: "networking.istio.io/v1",
+      kind: "WorkloadEntry",
+      metadata: { name: "vm", namespace: "default", labels: { app: "vm" } },
+      spec: { address: "10.0.1.1" },
+    };
+    const said = text(worldOf([service, workload]), "endpoint", "outbound|80||vm.default.svc.cluster.local");
+    assert.match(said, /"address":"10\.0\.1\.1","portValue":8080/);
+  });
+
+  test("with resolution NONE are the addresses that clients ask for, in a range too", () => {
+    const range = entry("range", {
+      hosts: ["range.example.com"],
+      addresses: ["10.7.0.0/16"],
+      ports: [tcp],
+      resolution: "NONE",
+    });
+    const world = worldOf([range]);
+    assert.match(text(world, "cluster", "outbound|9000||range.example.com"), /"type":"ORIGINAL_DST"/);
+    assert.match(text(world, "listener", "0.0.0.0_9000"), /"addressPrefix":"10\.7\.0\.0"/);
+  });
+});
+
 describe("names and addresses of ServiceEntries", () => {
   const chosen = (host: string) => ({
     addresses: [

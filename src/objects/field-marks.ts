@@ -36,6 +36,7 @@ Gateway spec.servers[].tls.ecdhCurves warns
 ServiceEntry spec works
 ServiceEntry spec.resolution works
 WorkloadEntry spec works
+WorkloadGroup spec works
 
 Sidecar spec.workloadSelector works
 Sidecar spec.egress works
