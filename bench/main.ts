@@ -1,4 +1,4 @@
-// `npm run bench -- [xds|data-plane|envoy|soak] [--services N --proxies P --minutes M] [--json FILE]`: figures, never a
+// `npm run bench -- [xds|data-plane|start|envoy|soak|on-demand] [--services N --proxies P --minutes M] [--json FILE]`: figures, never a
 // test. `xds` also takes `--only route,churn` and `--profiles FOLDER`.
 
 import { writeFileSync } from "node:fs";
@@ -6,6 +6,7 @@ import { parseArgs } from "node:util";
 import { renderTable, type Table } from "./table.ts";
 import { benchDataPlane } from "./data-plane/run.ts";
 import { benchEnvoy } from "./envoy/run.ts";
+import { benchOnDemand } from "./on-demand/run.ts";
 import { benchSoak } from "./soak/run.ts";
 import { benchStart } from "./start/run.ts";
 import { benchXds } from "./xds/run.ts";
@@ -58,6 +59,12 @@ const benches: Readonly<Record<string, () => Promise<Table>>> = {
       minutes: Number(values.minutes),
       services: Number(values.services),
       proxies: Number(values.proxies),
+      log: (line) => console.error(line),
+    }),
+  "on-demand": () =>
+    benchOnDemand({
+      minutes: Number(values.minutes),
+      services: Number(values.services),
       log: (line) => console.error(line),
     }),
 };

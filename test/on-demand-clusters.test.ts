@@ -7,64 +7,9 @@ import { after, before, describe, test } from "node:test";
 import { withoutEnvoy } from "./support/envoy.ts";
 import { freePorts } from "./support/envoy-process.ts";
 import { DiscoveryBench, pause, type Answer } from "./support/discovery-bench.ts";
+import { joinTexts, routeTo, serviceText, sidecarWorld } from "./support/discovery-world.ts";
 
 const servicesTotal = 300;
-
-const base = `
-apiVersion: v1
-kind: ConfigMap
-metadata: { name: istio, namespace: istio-d }
-data: { mesh: "enableAutoMtls: false" }
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: { name: default, namespace: istio-d }
-spec: { mtls: { mode: DISABLE } }
----
-apiVersion: v1
-kind: Namespace
-metadata: { name: default, labels: { mizzen.io/cluster-discovery: on-demand } }
----
-apiVersion: v1
-kind: Pod
-metadata:
-  name: sleep-1
-  namespace: default
-  labels: { app: sleep }
-  annotations: { sidecar.istio.io/interceptionMode: NONE }
-spec: { serviceAccountName: sleep, containers: [{ name: app }] }
-status: { phase: Running, podIP: 127.0.0.1 }
-`;
-
-const service = (name: string, at: number, port: number, backendPort: number, portName = "http") => `
-apiVersion: v1
-kind: Service
-metadata: { name: ${name}, namespace: default }
-spec:
-  clusterIP: 10.96.${Math.floor(at / 250) + 1}.${(at % 250) + 1}
-  selector: { app: ${name} }
-  ports: [{ name: ${portName}, port: ${port}, protocol: TCP }]
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: { name: ${name}-1, namespace: default, labels: { kubernetes.io/service-name: ${name} } }
-addressType: IPv4
-ports: [{ name: ${portName}, port: ${backendPort}, protocol: TCP }]
-endpoints: [{ addresses: [127.0.0.1], conditions: { ready: true } }]
-`;
-
-const routeTo = (name: string, mark: string, destinations: string) => `
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: { name: ${name}, namespace: default }
-spec:
-  hosts: [${name}]
-  http:
-    - headers: { response: { set: { x-route: ${mark} } } }
-      route: ${destinations}
-`;
-
-const join = (...texts: readonly string[]): string => texts.join("\n---\n");
 
 describe("clusters on demand", { skip: withoutEnvoy }, () => {
   const bench = new DiscoveryBench();
@@ -74,10 +19,10 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
   before(async () => {
     [port = 0, tcpPort = 0] = await freePorts(2);
     await bench.start((backendPort) =>
-      join(
-        base,
-        ...Array.from({ length: servicesTotal }, (_, at) => service(`svc${at}`, at, port, backendPort)),
-        service("raw", 400, tcpPort, backendPort, "tcp"),
+      joinTexts(
+        sidecarWorld("on-demand"),
+        ...Array.from({ length: servicesTotal }, (_, at) => serviceText(`svc${at}`, at, port, backendPort)),
+        serviceText("raw", 400, tcpPort, backendPort, "tcp"),
       ),
     );
   });
@@ -115,7 +60,7 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
       const tookMs = performance.now() - startedMs;
       assert.ok(tookMs < 1_500, `${tookMs.toFixed(0)} ms: it waited for a time-out`);
     }
-    bench.write("later.yaml", service("later", 401, port, bench.backendPort));
+    bench.write("later.yaml", serviceText("later", 401, port, bench.backendPort));
     await until(
       "the service is reached",
       async () => (await bench.ask(port, "svc30.default")).status === 200,
@@ -172,8 +117,8 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
     for (let round = 0; round < 3; round++) {
       bench.write(
         "going.yaml",
-        join(
-          service("going", 402, port, bench.backendPort),
+        joinTexts(
+          serviceText("going", 402, port, bench.backendPort),
           routeTo("svc61", `to${round}`, "[{ destination: { host: going } }]"),
         ),
       );
@@ -189,7 +134,7 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
   test("a cluster that Envoy rejects takes none of the others with it, has a stand-in, and flows once it is mended", async () => {
     bench.write(
       "bad.yaml",
-      join(breaking("svc70"), routeTo("svc71", "broken", "[{ destination: { host: svc71 } }]")),
+      joinTexts(breaking("svc70"), routeTo("svc71", "broken", "[{ destination: { host: svc71 } }]")),
     );
     await bench.untilRoute(port, "svc71.default", "broken");
     for (const [at, status] of [

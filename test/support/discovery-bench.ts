@@ -97,13 +97,20 @@ export class DiscoveryBench {
     this.#envoy = spawn(envoyPath, ["-c", file, ...flags], { stdio: "ignore" });
   }
 
-  async close(): Promise<void> {
+  get envoyPid(): number {
+    return this.#envoy?.pid ?? 0;
+  }
+
+  async stopEnvoy(): Promise<void> {
     const envoy = this.#envoy;
-    if (envoy !== undefined && envoy.exitCode === null) {
-      const gone = new Promise((resolve) => envoy.once("exit", resolve));
-      envoy.kill("SIGKILL");
-      await gone;
-    }
+    if (envoy === undefined || envoy.exitCode !== null) return;
+    const gone = new Promise((resolve) => envoy.once("exit", resolve));
+    envoy.kill("SIGKILL");
+    await gone;
+  }
+
+  async close(): Promise<void> {
+    await this.stopEnvoy();
     await this.stopControlPlane();
     this.#backend?.closeAllConnections();
     this.#backend?.close();
