@@ -41,8 +41,17 @@ class Side {
   failed = 0;
   slowest = 0;
 
-  constructor(name: "eager" | "on-demand") {
+  readonly #log: (line: string) => void;
+
+  constructor(name: "eager" | "on-demand", log: (line: string) => void) {
     this.name = name;
+    this.#log = log;
+  }
+
+  #fails(host: string, { status, route }: Answer, startedMs: number): void {
+    this.failed++;
+    const tookMs = Math.round(performance.now() - startedMs);
+    this.#log(`${this.name}: ${host} got ${status} after ${tookMs} ms ${route}`);
   }
 
   async start(services: number): Promise<void> {
@@ -59,13 +68,13 @@ class Side {
     return serviceText(name, at, this.port, this.bench.backendPort);
   }
 
-  /** @param expected what counts as failed otherwise */
-  async ask(host: string, expected: number): Promise<Answer> {
+  /** @param statuses what does not count as failed */
+  async ask(host: string, statuses: ReadonlySet<number>): Promise<Answer> {
     const startedMs = performance.now();
     const answer = await this.bench.ask(this.port, host);
     this.asked++;
     this.slowest = Math.max(this.slowest, performance.now() - startedMs);
-    if (answer.status !== expected) this.failed++;
+    if (!statuses.has(answer.status)) this.#fails(host, answer, startedMs);
     return answer;
   }
 
@@ -73,9 +82,7 @@ class Side {
   async follow(host: string, mark: string, statuses: ReadonlySet<number>): Promise<Answer | undefined> {
     const untilMs = performance.now() + 30_000;
     while (performance.now() < untilMs) {
-      const answer = await this.bench.ask(this.port, host);
-      this.asked++;
-      if (!statuses.has(answer.status)) this.failed++;
+      const answer = await this.ask(host, statuses);
       if (answer.route === mark) return answer;
       await pause(20);
     }
@@ -96,7 +103,7 @@ class Side {
 
 class Churn {
   readonly #options: OnDemandOptions;
-  readonly #sides = [new Side("eager"), new Side("on-demand")] as const;
+  readonly #sides: readonly [Side, Side];
   #differences = 0;
   #firsts = 0;
   #steps = 0;
@@ -107,6 +114,8 @@ class Churn {
 
   constructor(options: OnDemandOptions) {
     this.#options = options;
+    const log = (line: string): void => options.log(`step ${this.#steps}: ${line}`);
+    this.#sides = [new Side("eager", log), new Side("on-demand", log)];
   }
 
   async start(): Promise<void> {
@@ -276,8 +285,7 @@ class Churn {
   async #until(side: Side, host: string, status: number, statuses: ReadonlySet<number>): Promise<void> {
     const untilMs = performance.now() + 30_000;
     while (performance.now() < untilMs) {
-      const answer = await side.ask(host, status);
-      if (statuses.has(answer.status) && answer.status !== status) side.failed--;
+      const answer = await side.ask(host, statuses);
       if (answer.status === status) return;
       await pause(20);
     }
@@ -285,7 +293,7 @@ class Churn {
   }
 
   async #compare(host: string, expected: number): Promise<void> {
-    const answers = await Promise.all(this.#sides.map((side) => side.ask(host, expected)));
+    const answers = await Promise.all(this.#sides.map((side) => side.ask(host, new Set([expected]))));
     // The mark of a rule may be on its way to one of them still.
     if (answers[0]?.status !== answers[1]?.status) this.#differs(host, answers);
   }

@@ -113,8 +113,8 @@ export function tcpProxy(settings: FilterSettings, proxy: TcpProxy): Message {
   };
 }
 
-/** How long a first request waits for its cluster. The control plane answers in milliseconds, or is not there. */
-const discoveryTimeoutMs = 3_000;
+/** How long a first request waits for its cluster: as long as for a connection, by Istio's default. */
+const discoveryTimeoutMs = 10_000;
 
 const clusterSource: Message = { ads: {}, resourceApiVersion: "V3" };
 

@@ -45,6 +45,10 @@ const rules: Readonly<Record<string, Rule>> = {
     valid: (text) => ["REDIRECT", "TPROXY", "NONE"].includes(text),
     expected: "REDIRECT, TPROXY or NONE",
   },
+  "mizzen.io/cluster-discovery": {
+    valid: (text) => ["on-demand", "eager"].includes(text),
+    expected: "on-demand or eager",
+  },
   "sidecar.istio.io/proxyCPU": quantity,
   "sidecar.istio.io/proxyMemory": quantity,
   "sidecar.istio.io/proxyCPULimit": quantity,

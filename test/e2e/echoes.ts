@@ -33,6 +33,8 @@ export interface EchoApp {
   readonly ports: readonly EchoPortSpec[];
   readonly annotations?: Readonly<Record<string, string>>;
   readonly labels?: Readonly<Record<string, string>>;
+  /** The ServiceAccount's name, where another than the app's. */
+  readonly account?: string;
   readonly headless?: boolean;
   /** A StatefulSet instead of a Deployment. */
   readonly stateful?: boolean;
@@ -47,7 +49,7 @@ export interface EchoApp {
 
 /** The manifest of one echo: ServiceAccount, Service and Deployment. */
 export function echoManifest(app: EchoApp): string {
-  const { name, namespace, version = "v1", service = name } = app;
+  const { name, namespace, version = "v1", service = name, account = name } = app;
   const labels = { app: service, version, ...app.labels };
   const flags = [...new Set(app.ports.map((port) => port.flag))].flatMap((flag) => [
     `--${flag}`,
@@ -71,7 +73,7 @@ export function echoManifest(app: EchoApp): string {
   ];
   const exposed = app.ports.filter((port) => port.servicePort !== null);
   const objects = [
-    { apiVersion: "v1", kind: "ServiceAccount", metadata: { name, namespace } },
+    { apiVersion: "v1", kind: "ServiceAccount", metadata: { name: account, namespace } },
     {
       apiVersion: "v1",
       kind: "Service",
@@ -93,7 +95,7 @@ export function echoManifest(app: EchoApp): string {
       spec: {
         ...(app.stateful === true ? { serviceName: service } : {}),
         replicas: app.replicas ?? 1,
-        selector: { matchLabels: { app: service, version } },
+        selector: { matchLabels: labels },
         template: {
           metadata: {
             labels: { ...labels, ...(app.naked === true ? { "sidecar.istio.io/inject": "false" } : {}) },
@@ -103,7 +105,7 @@ export function echoManifest(app: EchoApp): string {
             },
           },
           spec: {
-            serviceAccountName: name,
+            serviceAccountName: account,
             terminationGracePeriodSeconds: app.graceSeconds ?? 2,
             containers: [
               {

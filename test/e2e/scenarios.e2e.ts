@@ -1,17 +1,22 @@
 // The same scenarios that the explainer answers, answered by real Envoys. Any two witnesses that disagree is a bug.
+//
+// Each caller has a twin with clusters on demand, which must get the same answers, and at its first request: once the caller
+// has its answer and the twin has taken its configuration, nothing is tried twice.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { stringify } from "yaml";
+import { layoutOf, podNetns } from "#cluster";
 import {
   scenarioPorts,
   scenarios,
   workloadText,
   workloadsOf,
   type ScenarioRequest,
+  type Workload,
 } from "../scenarios/scenario.ts";
 import { deployEchoes, echoIn, order, podIp, type EchoApp, type Result } from "./echoes.ts";
-import { eventually, startMesh, type Mesh } from "./mesh.ts";
+import { command, eventually, startMesh, type Mesh } from "./mesh.ts";
 
 const all = scenarios();
 const workloads = workloadsOf(all);
@@ -20,6 +25,13 @@ const splitRequests = 100;
 const splitSlack = 15;
 let mesh: Mesh;
 const addresses = new Map<string, string>();
+/** Those that requests come from. */
+const callers = workloads.filter((workload) =>
+  all.some(({ requests }) => requests.some(({ from }) => workloadText(from) === workloadText(workload))),
+);
+/** The addresses of the callers' twins. */
+const twins = new Map<string, string>();
+let istiodNetns = "";
 
 before(async () => {
   mesh = await startMesh({ name: "scenarios", port: 18_090 });
@@ -33,11 +45,18 @@ before(async () => {
     service,
     version,
     ports: scenarioPorts,
+    labels: { mode: "eager" },
   }));
-  await deployEchoes(mesh, apps);
+  await deployEchoes(mesh, [...apps, ...callers.map(twinOf)]);
   for (const { name, namespace, service, version } of workloads) {
-    addresses.set(`${namespace}/${name}`, await podIp(mesh, namespace, `app=${service},version=${version}`));
+    addresses.set(
+      `${namespace}/${name}`,
+      await podIp(mesh, namespace, `app=${service},version=${version},mode=eager`),
+    );
   }
+  for (const { name, namespace, service } of callers)
+    twins.set(`${namespace}/${name}`, await podIp(mesh, namespace, `app=${service},mode=on-demand`));
+  istiodNetns = await netnsOf("istio-d", "app=istiod");
 });
 after(() => mesh.down());
 
@@ -51,12 +70,15 @@ for (const scenario of all) {
         await eventually(
           `${line}: ${JSON.stringify(request.gets)}`,
           async () => {
-            const why = difference(request, await send(request));
+            const why = difference(request, await send(request, addresses));
             if (why !== undefined) throw new Error(why);
             return true;
           },
           10_000,
         );
+        await settled(twins.get(workloadText(request.from)) ?? "");
+        const why = difference(request, await send(request, twins));
+        assert.equal(why, undefined, `with clusters on demand: ${line}: ${JSON.stringify(request.gets)}`);
       }
     } finally {
       if (scenario.objects.length > 0) await mesh.kubectl(["delete", "-f", "-"], manifest);
@@ -66,9 +88,116 @@ for (const scenario of all) {
 
 test("there are scenarios", () => assert.ok(all.length > 5));
 
-async function send({ from, send: sent, gets }: ScenarioRequest): Promise<readonly Result[]> {
+test("a twin holds the clusters that it has called, and no others", async () => {
+  const held = await clustersOf("sleep-on-demand");
+  const all = await clustersOf("sleep");
+  assert.ok(held.length > 0 && held.length < all.length, `${held.length} of ${all.length}`);
+  assert.deepEqual(
+    held.filter((name) => name.startsWith("outbound|9000|")),
+    [],
+    "no scenario calls the TCP port",
+  );
+});
+
+test("TCP, headless, external and blocked destinations are answered on demand as eagerly, at the first connection", async () => {
+  const ratings = addresses.get("default/ratings") ?? "";
+  await mesh.kubectl(["apply", "-f", "-"], otherDestinations(ratings));
+  try {
+    for (const { url, headers, answers } of [
+      { url: "tcp://ratings:9000", answers: "hello" },
+      { url: "http://headless:8080/", answers: "200 ratings" },
+      { url: "tcp://headless:9001", answers: "hello" },
+      {
+        url: "http://240.240.7.7:9082/",
+        headers: { host: "external.example.com:9082" },
+        answers: "200 ratings",
+      },
+      { url: "tcp://240.240.7.8:9083", answers: "hello" },
+      { url: "http://reviews:9080/", headers: { host: "unknown.example.com" }, answers: "502" },
+    ]) {
+      const what = {
+        url,
+        ...(headers === undefined ? {} : { headers }),
+        message: "hello\n",
+        timeoutMs: 4_000,
+      };
+      const asked = async (address: string): Promise<string> => {
+        const [result] = await order(mesh, address, what);
+        const shown = `${result?.status} ${echoIn(result)?.service ?? ""}`.trim();
+        return url.startsWith("tcp:") ? (result?.body.includes("hello") === true ? "hello" : shown) : shown;
+      };
+      await eventually(`eagerly: ${url} gets ${answers}`, async () => {
+        const got = await asked(addresses.get("default/sleep") ?? "");
+        if (got !== answers) throw new Error(got);
+        return true;
+      });
+      const twin = twins.get("default/sleep") ?? "";
+      await settled(twin);
+      assert.equal(await asked(twin), answers, `on demand: ${url}`);
+    }
+  } finally {
+    await mesh.kubectl(["delete", "-f", "-"], otherDestinations(ratings));
+  }
+});
+
+function otherDestinations(ratings: string): string {
+  return `
+apiVersion: v1
+kind: Service
+metadata: { name: headless, namespace: default }
+spec:
+  clusterIP: None
+  selector: { app: ratings }
+  ports:
+    - { name: http, port: 8080 }
+    - { name: tcp-raw, port: 9001 }
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: { name: external, namespace: default }
+spec:
+  hosts: [external.example.com]
+  addresses: [240.240.7.7]
+  resolution: STATIC
+  location: MESH_EXTERNAL
+  ports: [{ number: 9082, name: http, protocol: HTTP, targetPort: 8080 }]
+  endpoints: [{ address: ${ratings} }]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: { name: external-tcp, namespace: default }
+spec:
+  hosts: [external-tcp.example.com]
+  addresses: [240.240.7.8]
+  resolution: STATIC
+  location: MESH_EXTERNAL
+  ports: [{ number: 9083, name: tcp, protocol: TCP, targetPort: 9001 }]
+  endpoints: [{ address: ${ratings} }]
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: { name: registry-only, namespace: default }
+spec:
+  outboundTrafficPolicy: { mode: REGISTRY_ONLY }
+  egress: [{ hosts: ["*/*"] }]
+`;
+}
+
+/** The names of the outbound clusters that a Deployment's Envoy holds. */
+async function clustersOf(deployment: string): Promise<string[]> {
+  const words = ["proxy-config", "clusters", `deployment/${deployment}.default`, "-o", "json"];
+  const ran = await mesh.mizzen(words);
+  assert.equal(ran.code, 0, ran.stderr);
+  const clusters = JSON.parse(ran.stdout) as readonly { readonly name: string }[];
+  return clusters.flatMap(({ name }) => (name.startsWith("outbound|") ? [name] : []));
+}
+
+async function send(
+  { from, send: sent, gets }: ScenarioRequest,
+  senders: ReadonlyMap<string, string>,
+): Promise<readonly Result[]> {
   const count = gets.kind === "answered" && gets.by.size > 1 ? splitRequests : 1;
-  return order(mesh, addresses.get(workloadText(from)) ?? "", {
+  return order(mesh, senders.get(workloadText(from)) ?? "", {
     url: sent.url.href,
     method: sent.method,
     headers: sent.headers,
@@ -76,6 +205,47 @@ async function send({ from, send: sent, gets }: ScenarioRequest): Promise<readon
     concurrency: 4,
     timeoutMs: 3_000,
   });
+}
+
+function twinOf({ name, namespace, service, version }: Workload): EchoApp {
+  return {
+    name: `${name}-on-demand`,
+    account: name,
+    namespace,
+    service,
+    version,
+    ports: scenarioPorts,
+    labels: { mode: "on-demand" },
+    annotations: { "mizzen.io/cluster-discovery": "on-demand" },
+  };
+}
+
+interface SyncedProxy {
+  readonly proxy: string;
+  readonly types: readonly { readonly type: string; readonly state: string; readonly held: number }[];
+}
+
+/** Waits until the control plane has no change under way to the proxy at an address. */
+function settled(address: string): Promise<SyncedProxy> {
+  return eventually(`the proxy at ${address} has all changes`, async () => {
+    const ran = await command("nsenter", [
+      `--net=/run/netns/${istiodNetns}`,
+      ...["--", "curl", "-sS", "--max-time", "5", "http://127.0.0.1:15014/debug/syncz"],
+    ]);
+    const proxies = JSON.parse(ran.stdout) as readonly SyncedProxy[];
+    const found = proxies.find(({ proxy }) => proxy.split("~")[1] === address);
+    return found?.types.every(({ state }) => state !== "STALE") === true ? found : undefined;
+  });
+}
+
+async function netnsOf(namespace: string, selector: string): Promise<string> {
+  const [uid = ""] = (
+    await mesh.kubectl([
+      ...["get", "pods", "-n", namespace, "-l", selector],
+      ...["--field-selector=status.phase=Running", "-o", "jsonpath={.items[*].metadata.uid}"],
+    ])
+  ).split(" ");
+  return podNetns(layoutOf(mesh.name), uid);
 }
 
 /** Why the results are not what the request should get. */

@@ -4,7 +4,7 @@
 import { Engine } from "#engine";
 import { decodeMessage, snapshotOf, type EnvoyResource } from "#envoy";
 import { configurationOf, simulate, type Call, type Outcome, type ProxyConfiguration } from "#explain";
-import { worldChanges, type ProxyClass, type RouteDelivery } from "#model";
+import { worldChanges, type ClusterDiscovery, type ProxyClass, type RouteDelivery } from "#model";
 import type { KubeObject } from "#objects";
 import {
   scenarioPorts,
@@ -27,14 +27,17 @@ interface Held {
 export class ExplainedWorld {
   readonly #engine = new Engine();
   readonly #workloads: readonly Workload[];
+  readonly #clusters: ClusterDiscovery;
   readonly #held = new Map<string, Held>();
 
   constructor(
     scenario: Scenario,
     workloads: readonly Workload[],
     routeDelivery: RouteDelivery = "virtual-hosts",
+    clusters: ClusterDiscovery = "eager",
   ) {
     this.#workloads = workloads;
+    this.#clusters = clusters;
     const objects = [
       ...workloads.flatMap((workload, at) => podAndAccount(workload, at)),
       ...services(workloads),
@@ -111,7 +114,7 @@ export class ExplainedWorld {
     const name = workloadText(workload);
     let held = this.#held.get(name);
     if (held === undefined) {
-      const resources = Object.values(snapshotOf(this.#engine, classOf(workload))).flat();
+      const resources = Object.values(snapshotOf(this.#engine, classOf(workload, this.#clusters))).flat();
       this.#held.set(name, (held = { resources, configuration: configurationOf(resources) }));
     }
     return held;
@@ -161,7 +164,7 @@ const addressOfPod = (at: number) => `10.244.1.${at + 1}`;
 const clusterIp = (at: number) => `10.96.1.${at + 1}`;
 const createdAt = "2026-01-01T00:00:00Z";
 
-function classOf(workload: Workload): ProxyClass {
+function classOf(workload: Workload, clusterDiscovery: ClusterDiscovery): ProxyClass {
   return {
     kind: "sidecar",
     namespace: workload.namespace,
@@ -172,6 +175,7 @@ function classOf(workload: Workload): ProxyClass {
     clusterId: "Kubernetes",
     dnsDomain: `${workload.namespace}.svc.cluster.local`,
     interception: "REDIRECT",
+    clusterDiscovery,
     envoyVersion: "1.40.0",
     metadata: {},
   };

@@ -7,9 +7,13 @@ const all = scenarios();
 const workloads = workloadsOf(all);
 
 for (const scenario of all) {
-  for (const routeDelivery of ["virtual-hosts", "tables"] as const)
-    test(`explained: ${scenario.name} (${routeDelivery})`, () => {
-      const world = new ExplainedWorld(scenario, workloads, routeDelivery);
+  for (const [routeDelivery, clusters] of [
+    ["virtual-hosts", "eager"],
+    ["tables", "eager"],
+    ["virtual-hosts", "on-demand"],
+  ] as const)
+    test(`explained: ${scenario.name} (${routeDelivery}, clusters ${clusters})`, () => {
+      const world = new ExplainedWorld(scenario, workloads, routeDelivery, clusters);
       for (const request of scenario.requests) {
         const line = `${request.send.method} ${request.send.url.href} from ${request.from.name} (${request.because})`;
         assert.deepEqual(plain(world.ask(request)), plain(request.gets), line);

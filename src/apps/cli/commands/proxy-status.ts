@@ -11,6 +11,7 @@ interface ProxyStatus {
   readonly types: readonly {
     readonly type: string;
     readonly held: number;
+    readonly onDemand?: number;
     readonly state: string;
     readonly rejection?: string;
   }[];
@@ -89,9 +90,11 @@ function shortName(proxy: string): string {
 export function renderStatus(rows: readonly Row[]): string {
   const lines = rows.map((row) => [
     shortName(row.proxy),
-    ...columns.map(([, types]) =>
-      worst(row.types.filter(({ type }) => types.includes(type)).map(({ state }) => state)),
-    ),
+    ...columns.map(([, types]) => {
+      const shown = row.types.filter(({ type }) => types.includes(type));
+      const onDemand = shown.reduce((sum, one) => sum + (one.onDemand ?? 0), 0);
+      return worst(shown.map(({ state }) => state)) + (onDemand === 0 ? "" : ` (${onDemand} on demand)`);
+    }),
     row.istiod,
   ]);
   const rejections = rows.flatMap((row) =>

@@ -29,7 +29,10 @@ export function clustersView({ clusters }: ConfigDump): View {
   const rows = clusters.map((cluster): Row => {
     const name = textOf(cluster["name"]);
     const facts = clusterFacts(name);
-    const type = textOf(cluster["type"]) || textOf(at(cluster, "cluster_type", "name")) || "STATIC";
+    const isStandIn = at(cluster, "metadata", "filter_metadata", "mizzen.io", "absent") === true;
+    const type = isStandIn
+      ? "(no such cluster)"
+      : textOf(cluster["type"]) || textOf(at(cluster, "cluster_type", "name")) || "STATIC";
     const config = textOf(at(cluster, "metadata", "filter_metadata", "istio", "config"));
     const shown = [
       facts.host,
