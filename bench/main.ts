@@ -51,6 +51,7 @@ const benches: Readonly<Record<string, () => Promise<Table>>> = {
   envoy: () =>
     benchEnvoy({
       services: Number(values.services),
+      only: values.only,
       rounds: Number(values.rounds),
       log: (line) => console.error(line),
     }),

@@ -3,14 +3,16 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ProxyClass, RouteDelivery } from "#model";
-import type { KubeObject } from "#objects";
+import type { KubeObject, MeshConfig } from "#objects";
 import type { Table } from "../table.ts";
-import { namespaceOf, virtualService, worldObjects } from "../xds/world.ts";
+import { hostOf, namespaceOf, servicePort, virtualService, worldObjects } from "../xds/world.ts";
 import { agentBootstrap, MeasuredEnvoy, Rig } from "./rig.ts";
 
 export interface EnvoyBenchOptions {
   readonly services: number;
   readonly rounds: number;
+  /** Only the configurations whose title holds it. */
+  readonly only?: string | undefined;
   readonly log: (line: string) => void;
 }
 
@@ -23,6 +25,8 @@ interface Variant {
   readonly title: string;
   readonly delivery: RouteDelivery;
   readonly change: (bootstrap: Json) => void;
+  /** Clusters on demand, of which so many services' are held. */
+  readonly called?: number;
 }
 
 const bare = (bootstrap: Json): void => {
@@ -57,12 +61,18 @@ const variants: readonly Variant[] = [
   },
   { title: "tables, the agent's bootstrap", delivery: "tables", change: () => {} },
   { title: "virtual hosts, the agent's bootstrap (default)", delivery: "virtual-hosts", change: () => {} },
+  ...[0, 5, 50].map((called) => ({
+    title: `virtual hosts, the agent's bootstrap, clusters on demand, ${called} services in use`,
+    delivery: "virtual-hosts" as const,
+    change: () => {},
+    called,
+  })),
 ];
 
-export async function benchEnvoy({ services, rounds, log }: EnvoyBenchOptions): Promise<Table> {
+export async function benchEnvoy({ services, rounds, only = "", log }: EnvoyBenchOptions): Promise<Table> {
   const rows: (readonly string[])[] = [];
   const objects = worldObjects({ services, proxies: 1 }).map(({ object }) => object as unknown as KubeObject);
-  for (const variant of variants) {
+  for (const variant of variants.filter(({ title }) => title.includes(only))) {
     log(variant.title);
     rows.push(await measure(variant, objects, rounds));
   }
@@ -82,11 +92,17 @@ export async function benchEnvoy({ services, rounds, log }: EnvoyBenchOptions): 
 }
 
 async function measure(
-  { title, delivery, change }: Variant,
+  { title, delivery, change, called }: Variant,
   objects: readonly KubeObject[],
   rounds: number,
 ): Promise<readonly string[]> {
-  const rig = new Rig({ objects, routeDelivery: delivery, classOf: () => sidecarClass });
+  const onDemand = called === undefined ? {} : { clusterDiscovery: "on-demand" };
+  const rig = new Rig({
+    objects,
+    mesh: { extensionProviders: providersAt(called ?? 0) },
+    routeDelivery: delivery,
+    classOf: () => ({ ...sidecarClass, ...onDemand }),
+  });
   await rig.start();
   const starts: { readyMs: number; cpuMs: number }[] = [];
   let envoy = await startOne(rig, change);
@@ -124,6 +140,17 @@ async function measure(
     await envoy.stop();
     await rig.stop();
   }
+}
+
+/**
+ * Nothing brings requests here, so services stand for called ones that are held from the beginning: those behind the
+ * mesh's extension providers.
+ */
+function providersAt(services: number): MeshConfig["extensionProviders"] {
+  return Array.from({ length: services }, (_, at) => ({
+    name: `provider${at}`,
+    envoyExtAuthzGrpc: { service: hostOf(at), port: servicePort },
+  }));
 }
 
 function middle(values: readonly number[]): number {
