@@ -118,9 +118,9 @@ export class DiscoveryBench {
   }
 
   /** One request to the sidecar's listener of a port. */
-  ask(port: number, host: string): Promise<Answer> {
+  ask(port: number, host: string, timeoutMs = 5_000): Promise<Answer> {
     return new Promise((resolve) => {
-      const options = { host: "127.0.0.1", port, headers: { host }, agent: false, timeout: 5_000 };
+      const options = { host: "127.0.0.1", port, headers: { host }, agent: false, timeout: timeoutMs };
       const request = http.get(options, (response) => {
         response.resume();
         response.on("end", () =>

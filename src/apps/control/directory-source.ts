@@ -13,12 +13,26 @@ export interface DirectorySourceOptions {
   readonly changed: (set: readonly KubeObject[], removed: readonly KubeObject[]) => void;
 }
 
+interface Known {
+  readonly key: string;
+  readonly object: KubeObject;
+  /** For comparing. */
+  readonly text: string;
+}
+
+interface ReadFile {
+  readonly text: string;
+  readonly objects: readonly Known[];
+}
+
 /** Editors write a file in several steps; it is read when it has been left alone for so long. */
 const settleMs = 50;
 
 export class DirectorySource {
   readonly #options: DirectorySourceOptions;
-  #objects = new Map<string, { object: KubeObject; text: string }>();
+  #objects: ReadonlyMap<string, Known> = new Map();
+  /** What each file held: one that did not change is not parsed again. */
+  #files: ReadonlyMap<string, ReadFile> = new Map();
   #watcher: FSWatcher | undefined;
   #timer: NodeJS.Timeout | undefined;
 
@@ -50,16 +64,19 @@ export class DirectorySource {
 
   #read(): void {
     const { path, changed } = this.#options;
-    const objects = new Map<string, { object: KubeObject; text: string }>();
-    for (const file of readdirSync(path).toSorted()) {
-      if (!/\.(ya?ml|json)$/.test(file)) continue;
-      for (const object of objectsOf(join(path, file))) {
-        const key = `${object.apiVersion} ${object.kind} ${objectKey(object)}`;
-        objects.set(key, { object, text: JSON.stringify(object) });
-      }
+    const objects = new Map<string, Known>();
+    const files = new Map<string, ReadFile>();
+    for (const name of readdirSync(path).toSorted()) {
+      if (!/\.(ya?ml|json)$/.test(name)) continue;
+      const text = readFileSync(join(path, name), "utf8");
+      const known = this.#files.get(name);
+      const file = known?.text === text ? known : { text, objects: objectsOf(join(path, name), text) };
+      files.set(name, file);
+      for (const one of file.objects) objects.set(one.key, one);
     }
     const before = this.#objects;
     this.#objects = objects;
+    this.#files = files;
     const set = [...objects].filter(([key, { text }]) => before.get(key)?.text !== text);
     const removed = [...before].filter(([key]) => !objects.has(key));
     changed(
@@ -69,12 +86,17 @@ export class DirectorySource {
   }
 }
 
-function objectsOf(file: string): KubeObject[] {
-  return parseAllDocuments(readFileSync(file, "utf8")).flatMap((document) => {
+function objectsOf(file: string, content: string): Known[] {
+  const objects = parseAllDocuments(content).flatMap((document) => {
     const [problem] = document.errors;
     if (problem !== undefined) throw new Error(`${file}: ${problem.message}`);
     const object = document.toJS() as (KubeObject & { items?: KubeObject[] }) | null;
     if (object === null) return [];
     return object.kind === "List" ? (object.items ?? []) : [object];
   });
+  return objects.map((object) => ({
+    key: `${object.apiVersion} ${object.kind} ${objectKey(object)}`,
+    object,
+    text: JSON.stringify(object),
+  }));
 }
