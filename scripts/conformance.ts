@@ -240,7 +240,7 @@ interface Result {
 }
 
 interface Report {
-  readonly profiles: readonly {
+  readonly profiles?: readonly {
     readonly name: string;
     readonly core: Result;
     readonly extended?: Result & {
@@ -251,7 +251,7 @@ interface Report {
 }
 
 function summarize(file: string): void {
-  const { profiles } = parse(readFileSync(file, "utf8")) as Report;
+  const { profiles = [] } = parse(readFileSync(file, "utf8")) as Report;
   for (const { name, core, extended } of profiles) {
     console.log(`${name}: core ${counts(core)}`);
     if (extended === undefined) continue;

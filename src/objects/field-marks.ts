@@ -68,6 +68,36 @@ AuthorizationPolicy spec.provider works
 
 RequestAuthentication spec works
 
+gateway-api/GatewayClass spec works
+gateway-api/GatewayClass spec.parametersRef warns
+gateway-api/Gateway spec works
+gateway-api/Gateway spec.defaultScope warns
+gateway-api/HTTPRoute spec works
+gateway-api/HTTPRoute spec.rules[].sessionPersistence warns
+gateway-api/HTTPRoute spec.rules[].filters[].externalAuth warns
+gateway-api/HTTPRoute spec.rules[].filters[].extensionRef warns
+gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].externalAuth warns
+gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].extensionRef warns
+gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].cors warns
+gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].requestMirror warns
+gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].requestRedirect warns
+gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].urlRewrite warns
+gateway-api/HTTPRoute spec.useDefaultGateways warns
+gateway-api/GRPCRoute spec works
+gateway-api/GRPCRoute spec.rules[].sessionPersistence warns
+gateway-api/GRPCRoute spec.rules[].filters[].extensionRef warns
+gateway-api/GRPCRoute spec.rules[].backendRefs[].filters[].extensionRef warns
+gateway-api/GRPCRoute spec.rules[].backendRefs[].filters[].requestMirror warns
+gateway-api/GRPCRoute spec.useDefaultGateways warns
+gateway-api/TLSRoute spec works
+gateway-api/TLSRoute spec.useDefaultGateways warns
+gateway-api/TCPRoute spec works
+gateway-api/TCPRoute spec.useDefaultGateways warns
+gateway-api/ReferenceGrant spec works
+gateway-api/BackendTLSPolicy spec works
+gateway-api/BackendTLSPolicy spec.options warns
+gateway-api/ListenerSet spec works
+gateway-api/XBackend spec works
 MeshConfig accessLogFile works
 MeshConfig ingressClass works
 MeshConfig ingressService works

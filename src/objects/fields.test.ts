@@ -12,6 +12,7 @@ import {
   unsupportedMeshFields,
 } from "./fields.ts";
 import { defaultMeshConfig } from "./mesh-config.ts";
+import type { KubeObject } from "./object.ts";
 
 const virtualService = (http: object) => ({
   apiVersion: "networking.istio.io/v1",
@@ -72,6 +73,26 @@ describe("field table", () => {
     assert.deepEqual(
       unsupportedFieldWarnings(object).map(({ code, severity }) => [code, severity]),
       [["MZ0302", "error"]],
+    );
+  });
+
+  test("a field of the Gateway API without effect is named, and one with effect is not", () => {
+    const route = (rule: object): KubeObject => ({
+      apiVersion: "gateway.networking.k8s.io/v1",
+      kind: "HTTPRoute",
+      metadata: { name: "r", namespace: "default" },
+      spec: { parentRefs: [{ name: "g" }], hostnames: ["a.org"], rules: [rule] },
+    });
+    assert.deepEqual(
+      unsupportedFieldWarnings(route({ timeouts: { request: "1s" }, retry: { attempts: 2 } })),
+      [],
+    );
+    assert.deepEqual(
+      unsupportedFieldWarnings(route({ sessionPersistence: { sessionName: "s" } })).map(({ code, at }) => [
+        code,
+        at.path,
+      ]),
+      [["MZ0301", "spec.rules[0].sessionPersistence"]],
     );
   });
 

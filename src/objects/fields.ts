@@ -1,4 +1,4 @@
-// The table of fields: every path of Istio's API with what the mesh does with it. Paths come from the schemas, their status from the
+// The table of fields: every path of Istio's API and the Gateway API with what the mesh does with it. Paths come from the schemas, their status from the
 // marks; so a new field of the API shows up by itself, as one without effect.
 
 import type { Problem } from "#base";
@@ -167,7 +167,7 @@ function changedFields(value: unknown, usual: unknown): unknown {
 
 /** Istio's Gateway and that of Gateway API are marked apart. */
 function markKind(group: string, kind: string): string {
-  return group === "gateway.networking.k8s.io" ? `gateway-api/${kind}` : kind;
+  return group.startsWith("gateway.networking.") ? `gateway-api/${kind}` : kind;
 }
 
 interface Place {
@@ -214,13 +214,13 @@ function visitChildren(value: object, schema: Schema, { kind, general, exact }: 
   }
 }
 
-/** Every row of the table: Istio's kinds in the order of the table of kinds, MeshConfig, annotations, labels. */
+/** Every row of the table: kinds of Istio and the Gateway API in the order of the table of kinds, MeshConfig, annotations, labels. */
 export function fieldTable(): readonly FieldRow[] {
   const rows: FieldRow[] = [];
   for (const { kind, group, storageVersion, family } of kinds) {
-    if (family !== "istio") continue;
+    if (family === "kubernetes") continue;
     const spec = schemaOf(`${group}/${storageVersion}`, kind)?.properties?.["spec"];
-    if (spec !== undefined) collect(spec, kind, "spec", rows);
+    if (spec !== undefined) collect(spec, markKind(group, kind), "spec", rows);
   }
   for (const [name, schema] of Object.entries(meshSchemaOf("MeshConfig").properties ?? {}))
     collect(schema, "MeshConfig", name, rows);
@@ -266,7 +266,7 @@ export function renderFieldTable(): string {
   const head = [
     "# Supported fields",
     "",
-    "Every field of Istio's API and what this mesh does with it. Written by `npm run generate`; do not edit.",
+    "Every field of Istio's API and of the Gateway API, and what this mesh does with it. Written by `npm run generate`; do not edit.",
     "",
     "- **works**: it has its effect.",
     "- **warns**: the object is taken, the field has no effect yet, and the admission warning names it.",
@@ -276,7 +276,7 @@ export function renderFieldTable(): string {
   ];
   const sections = [...groups].flatMap(([kind, list]) => [
     "",
-    `## ${titles[kind] ?? kind}`,
+    `## ${titleOf(kind)}`,
     "",
     "| field | type | status |",
     "|---|---|---|",
@@ -286,3 +286,7 @@ export function renderFieldTable(): string {
 }
 
 const titles: Readonly<Record<string, string>> = { annotation: "Annotations", label: "Labels" };
+
+function titleOf(kind: string): string {
+  return titles[kind] ?? kind.replace(/^gateway-api\/(.*)$/, "$1 (Gateway API)");
+}

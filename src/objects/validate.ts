@@ -64,6 +64,8 @@ function reportUnknownKind(object: KubeObject, report: Report): void {
 
 /** What the webhook and `mizzen validate` say of an object: its problems, and the fields that have no effect yet. */
 export function admissionProblems(object: KubeObject, context: ValidationContext = {}): readonly Problem[] {
+  // What is wrong with objects of the Gateway API, their definitions and their status say.
+  if (kindOf(object)?.family === "gateway-api") return unsupportedFieldWarnings(object);
   const problems = validateObject(object, context);
   // In an object of wrong types no field can be told by its path.
   if (problems.some(({ code }) => code === "MZ0101")) return problems;
