@@ -194,7 +194,7 @@ function securityOf(read: Read, secured: Secured): Security {
     meshClientTls({
       sni: meshServerName(key, service.host),
       alpn: alpnOf(secured),
-      identities: identities(read, service, []),
+      identities: meshIdentities(read, service, []),
       minProtocolVersion: readMesh(read, "meshMTLS")?.minProtocolVersion,
     }),
   );
@@ -242,7 +242,7 @@ function explicitSecurity(read: Read, secured: Secured, tls: ClientTLSSettings):
   const context = meshClientTls({
     sni: tls.sni === undefined || tls.sni === "" ? meshServerName(key, service.host) : tls.sni,
     alpn: alpnOf(secured),
-    identities: identities(read, service, named),
+    identities: meshIdentities(read, service, named),
     minProtocolVersion: readMesh(read, "meshMTLS")?.minProtocolVersion,
   });
   return { sockets: { transportSocket: clientTransportSocket(context) }, upstreamOptions: {} };
@@ -260,7 +260,12 @@ function alpnOf({ protocol, policy, defaults }: Secured): readonly string[] {
   return meshAlpn.tcp;
 }
 
-function identities(read: Read, service: MeshService, named: readonly string[]): readonly string[] {
+/** The SPIFFE ids that a service's endpoints may bear. @param named those that a rule lists instead */
+export function meshIdentities(
+  read: Read,
+  service: MeshService,
+  named: readonly string[],
+): readonly string[] {
   if (named.length > 0) return named;
   const domains = readTrustDomains(read);
   const accounts = read(serviceAccountsOf, service.key).flatMap((account) => {

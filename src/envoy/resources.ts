@@ -23,6 +23,7 @@ import { inboundCluster, inboundPassthroughCluster } from "./inbound-cluster.ts"
 import { inboundListener, virtualInbound } from "./inbound-listener.ts";
 import { outboundListener, virtualOutbound } from "./outbound-listener.ts";
 import { sameResource, type EnvoyResource } from "./resource.ts";
+import { proxylessCluster, proxylessEndpoints, proxylessListener, proxylessRoute } from "./proxyless.ts";
 import { outboundRouteTable } from "./route-table.ts";
 import { credentialSecret } from "./secret.ts";
 import { outboundVirtualHost } from "./virtual-host.ts";
@@ -35,7 +36,7 @@ type Built = EnvoyResource | undefined;
  */
 export const resourceOf: Readonly<Record<ResourceType, Query<never, Built>>> = {
   cluster: resourceQuery<ClusterKey>("cluster", buildCluster),
-  endpoint: resourceQuery<EndpointKey>("endpoint", outboundEndpoints),
+  endpoint: resourceQuery<EndpointKey>("endpoint", buildEndpoints),
   listener: resourceQuery<ListenerKey>("listener", buildListener),
   route: resourceQuery<RouteKey>("route", buildRoute),
   virtualHost: resourceQuery<VirtualHostKey>("virtualHost", outboundVirtualHost),
@@ -67,7 +68,13 @@ function buildCluster(read: Read, key: ClusterKey): Built {
       return inboundCluster(read, key);
     case "inbound-passthrough":
       return inboundPassthroughCluster(read, key);
+    case "proxyless":
+      return proxylessCluster(read, key);
   }
+}
+
+function buildEndpoints(read: Read, key: EndpointKey): Built {
+  return key.kind === "proxyless" ? proxylessEndpoints(read, key) : outboundEndpoints(read, key);
 }
 
 function buildListener(read: Read, key: ListenerKey): Built {
@@ -84,10 +91,13 @@ function buildListener(read: Read, key: ListenerKey): Built {
       return inboundListener(read, key);
     case "gateway":
       return gatewayListener(read, key);
+    case "proxyless":
+      return proxylessListener(read, key);
   }
 }
 
 function buildRoute(read: Read, key: RouteKey): Built {
   if (key.kind === "gateway") return gatewayRoute(read, key);
+  if (key.kind === "proxyless") return proxylessRoute(read, key);
   return outboundRouteTable(read, key, (host) => read(resourceOf.virtualHost, host as never));
 }

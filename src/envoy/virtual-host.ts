@@ -31,6 +31,19 @@ import { policyFor } from "./traffic-policy.ts";
 
 /** Undefined when nothing is routed: a host of a VirtualService none of whose routes are for this client. */
 export function outboundVirtualHost(read: Read, key: OutboundVirtualHostKey): EnvoyResource | undefined {
+  const built = virtualHostMessage(read, key);
+  if (built === undefined) return undefined;
+  const { name, message, origins } = built;
+  return resource("virtualHost", name, message, origins);
+}
+
+interface BuiltVirtualHost {
+  readonly name: string;
+  readonly message: Message;
+  readonly origins: readonly Origin[];
+}
+
+export function virtualHostMessage(read: Read, key: OutboundVirtualHostKey): BuiltVirtualHost | undefined {
   const service = key.service === "" ? undefined : read(serviceOf, key.service);
   const routed = ruledRoutes(read, key, service);
   const routes = routed?.routes ?? (service === undefined ? undefined : defaultRoutes(read, key, service));
@@ -44,7 +57,7 @@ export function outboundVirtualHost(read: Read, key: OutboundVirtualHostKey): En
     includeRequestAttemptCount: true,
     ...(isSniffedInMesh(key, service) ? { typedPerFilterConfig: meshHttpAlpnOn } : {}),
   };
-  return resource("virtualHost", name, message, originsOf(read, service, routed?.row));
+  return { name, message, origins: originsOf(read, service, routed?.row) };
 }
 
 /** A table's last virtual host: the cluster that takes hosts which the table does not know, or a refusal. */

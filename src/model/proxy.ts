@@ -10,7 +10,8 @@ export const dnsCaptureField = "DNS_CAPTURE";
  * one workload are one class. Filled from the Pod (not from what the proxy says) where a Pod is known.
  */
 export interface ProxyClass {
-  readonly kind: "sidecar" | "router";
+  /** "grpc" is a program that speaks xDS itself and has no proxy. */
+  readonly kind: "sidecar" | "router" | "grpc";
   readonly namespace: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly serviceAccount: string;
@@ -29,6 +30,10 @@ export interface ProxyClass {
   readonly envoyVersion: string;
   /** Of routers: what their Pods say of the load balancers before them. */
   readonly topology?: Topology;
+  /** It speaks state-of-the-world xDS instead of delta. */
+  readonly stateOfTheWorld?: true;
+  /** Of "grpc": the listeners and clusters that it asks for, in order. */
+  readonly targets?: readonly string[];
   /** Ports of the workload that the kubelet probes directly and capture leaves alone, and the like, by metadata name. */
   readonly metadata: Readonly<Record<string, string>>;
 }

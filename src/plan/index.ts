@@ -1,6 +1,6 @@
 export type { Chunk, Plan, Planned, ResourceType } from "./plan.ts";
 export { emptyPlan, resourceTypes } from "./plan.ts";
-export type { GatewayView, InboundView, OutboundView, View } from "./views.ts";
+export type { GatewayView, InboundView, OutboundView, ProxylessView, View } from "./views.ts";
 export { viewsOf, viewText } from "./views.ts";
 export { planOf } from "./plan-of.ts";
 export type {
@@ -33,4 +33,6 @@ export type {
 export { inboundClusterName } from "./inbound.ts";
 export { coversService, passthroughClusters } from "./gateway.ts";
 export type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
+export type { ProxylessClusterKey, ProxylessListenerKey, ProxylessRouteKey } from "./proxyless-keys.ts";
+export { nowhereCluster } from "./proxyless-keys.ts";
 export type { AddedKey, PatchContext, PatchedKey, PatchRef } from "./patches.ts";

@@ -10,6 +10,7 @@ import type {
   VirtualInboundKey,
 } from "./inbound-keys.ts";
 import type { ResourceType } from "./plan.ts";
+import type { ProxylessClusterKey, ProxylessListenerKey, ProxylessRouteKey } from "./proxyless-keys.ts";
 
 export interface OutboundClusterKey {
   readonly kind: "outbound";
@@ -42,9 +43,10 @@ export type ClusterKey =
   | OutboundClusterKey
   | WellKnownClusterKey
   | InboundClusterKey
-  | InboundPassthroughClusterKey;
+  | InboundPassthroughClusterKey
+  | ProxylessClusterKey;
 
-export type EndpointKey = OutboundClusterKey;
+export type EndpointKey = OutboundClusterKey | ProxylessClusterKey;
 
 /** `virtualOutbound`, at 15001. */
 export interface VirtualOutboundKey {
@@ -114,7 +116,8 @@ export type ListenerKey =
   | OutboundListenerKey
   | InboundListenerKey
   | VirtualInboundKey
-  | GatewayListenerKey;
+  | GatewayListenerKey
+  | ProxylessListenerKey;
 
 /** A table of the outbound side: "9080", or "host:9080" for a sniffed port of one service. */
 export interface OutboundRouteKey {
@@ -129,7 +132,7 @@ export interface OutboundRouteKey {
   readonly discovers?: true;
 }
 
-export type RouteKey = OutboundRouteKey | GatewayRouteKey;
+export type RouteKey = OutboundRouteKey | GatewayRouteKey | ProxylessRouteKey;
 
 /** One virtual host of an outbound table. */
 export interface OutboundVirtualHostKey {

@@ -7,7 +7,7 @@ import { envoyFiltersOf, tables, workloadOf } from "#model";
 import { partsOfDiscovered } from "./discovered-tables.ts";
 import { stableText } from "./keys.ts";
 import type { Chunk, Plan, Planned, ResourceType } from "./plan.ts";
-import type { View } from "./views.ts";
+import type { PatchedView } from "./views.ts";
 
 export type PatchContext = "SIDECAR_OUTBOUND" | "SIDECAR_INBOUND" | "GATEWAY";
 
@@ -54,7 +54,7 @@ const ofVirtualHosts = new Set(["VIRTUAL_HOST", "HTTP_ROUTE"]);
 const ofRoutes = new Set(["ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE"]);
 
 /** The plan of a view with its EnvoyFilters in place. */
-export function withPatches(read: Read, view: View, plan: Plan): Plan {
+export function withPatches(read: Read, view: PatchedView, plan: Plan): Plan {
   const context = contextOf(view);
   const patches = patchesFor(read, view).filter(({ patch }) => inContext(patch.match, context));
   if (patches.length === 0) return plan;
@@ -64,12 +64,12 @@ export function withPatches(read: Read, view: View, plan: Plan): Plan {
   ) as unknown as Plan;
 }
 
-function contextOf(view: View): PatchContext {
+function contextOf(view: PatchedView): PatchContext {
   if (view.kind === "outbound") return "SIDECAR_OUTBOUND";
   return view.kind === "inbound" ? "SIDECAR_INBOUND" : "GATEWAY";
 }
 
-function patchesFor(read: Read, view: View): KnownPatch[] {
+function patchesFor(read: Read, view: PatchedView): KnownPatch[] {
   const workload = view.kind === "outbound" ? view.scope : workloadOf(view.proxy);
   const { namespace, labels } = workload;
   return read(envoyFiltersOf, { namespace, labels }).flatMap((filter) =>

@@ -6,13 +6,16 @@ import { planInbound } from "./inbound.ts";
 import { planOutbound } from "./outbound.ts";
 import { withPatches } from "./patches.ts";
 import type { Plan } from "./plan.ts";
+import { planProxyless } from "./proxyless.ts";
 import { viewText, type View } from "./views.ts";
 
 /** Chunks come from memoized queries and plans are compared chunk by chunk: an equal plan is no change. */
 export const planOf = defineKeyedQuery<View, Plan>(
   "planOf",
   viewText,
-  (read, view) => withPatches(read, view, unpatched(read, view)),
+  (read, view) =>
+    // EnvoyFilters are for Envoys.
+    view.kind === "proxyless" ? unpatched(read, view) : withPatches(read, view, unpatched(read, view)),
   samePlan,
 );
 
@@ -24,6 +27,8 @@ function unpatched(read: Read, view: View): Plan {
       return planInbound(read, view);
     case "gateway":
       return planGateway(read, view);
+    case "proxyless":
+      return planProxyless(read, view);
   }
 }
 

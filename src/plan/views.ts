@@ -32,7 +32,18 @@ export interface GatewayView {
   readonly proxy: ProxyClass;
 }
 
-export type View = OutboundView | InboundView | GatewayView;
+/** One name that gRPC clients without a proxy ask for: shared by all of a scope that do. */
+export interface ProxylessView {
+  readonly kind: "proxyless";
+  readonly scope: OutboundScope;
+  /** The name of a listener, which is what the client dials, or of a cluster. */
+  readonly target: string;
+}
+
+/** Views of Envoys, which EnvoyFilters may change. */
+export type PatchedView = OutboundView | InboundView | GatewayView;
+
+export type View = PatchedView | ProxylessView;
 
 export function viewText(view: View): string {
   return stableText(view);
@@ -42,10 +53,16 @@ export function viewText(view: View): string {
 export const viewsOf = defineKeyedQuery<ProxyClass, readonly View[]>(
   "viewsOf",
   proxyClassText,
-  (read, proxy) =>
-    proxy.kind === "router"
-      ? [{ kind: "gateway", proxy }]
-      : [
+  (read, proxy) => {
+    switch (proxy.kind) {
+      case "router":
+        return [{ kind: "gateway", proxy }];
+      case "grpc": {
+        const scope = read(outboundScopeOf, proxy);
+        return (proxy.targets ?? []).map((target) => ({ kind: "proxyless", scope, target }));
+      }
+      case "sidecar":
+        return [
           {
             kind: "outbound",
             scope: read(outboundScopeOf, proxy),
@@ -53,7 +70,9 @@ export const viewsOf = defineKeyedQuery<ProxyClass, readonly View[]>(
             clusters: isRecentEnvoy(proxy) ? read(clusterDiscoveryOf, proxy) : "eager",
           },
           { kind: "inbound", proxy },
-        ],
+        ];
+    }
+  },
   sameData,
 );
 
@@ -63,8 +82,9 @@ export const viewsOf = defineKeyedQuery<ProxyClass, readonly View[]>(
  */
 const recentSince = { major: 1, minor: 40 } as const;
 
-/** A client that names no version is no Envoy: gRPC without proxies knows route tables and wants all clusters. */
-function isRecentEnvoy({ envoyVersion }: ProxyClass): boolean {
+/** State-of-the-world clients get whole tables and all clusters: Envoy knows the rest in delta xDS alone. */
+function isRecentEnvoy({ envoyVersion, stateOfTheWorld }: ProxyClass): boolean {
+  if (stateOfTheWorld === true) return false;
   const [major = 0, minor = 0] = envoyVersion.split(".").map(Number);
   return major > recentSince.major || (major === recentSince.major && minor >= recentSince.minor);
 }

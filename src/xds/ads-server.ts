@@ -1,4 +1,4 @@
-// The delta ADS method: lets proxies in, one session for each stream. Who a proxy is, and so what it is entitled to, is
+// The ADS methods: lets proxies in, one session for each stream. Who a proxy is, and so what it is entitled to, is
 // decided by `admit` from what it has proven and not from what it says.
 
 import type { Logger } from "#base";
@@ -7,9 +7,15 @@ import { resourceTypes, type ResourceType } from "#plan";
 import { grpcStatus, GrpcError, type GrpcPeer, type GrpcStream, type StreamHandlers } from "./grpc.ts";
 import type { Mesh } from "./mesh.ts";
 import { AdsSession, type Closing, type SessionReports, type TypeStatus } from "./session.ts";
+import { StateOfTheWorld } from "./sotw.ts";
 import { parseRequest, type DeltaRequest } from "./wire.ts";
 
 export const adsPath = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+export const stateAdsPath =
+  "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+
+/** How a client speaks: of what changed, or of the state of the world. */
+export type AdsProtocol = "delta" | "state-of-the-world";
 
 /** A proxy that was let in. */
 export interface Admitted<C> {
@@ -21,7 +27,9 @@ export interface Admitted<C> {
 export interface AdsServerOptions<C, V> {
   readonly mesh: Mesh<C, V>;
   /** Who is this? Throws GrpcError for those who are not let in. */
-  readonly admit: (node: Message, peer: GrpcPeer) => Promise<Admitted<C>>;
+  readonly admit: (node: Message, peer: GrpcPeer, protocol: AdsProtocol) => Promise<Admitted<C>>;
+  /** The class of a client that asks for these listeners and clusters, if its class says that. */
+  readonly classAsking?: (proxyClass: C, names: readonly string[]) => C;
   readonly nowMs: () => number;
   readonly log: Logger;
   readonly reports: SessionReports & {
@@ -44,8 +52,13 @@ const admissionsMax = 200;
 /** Requests that wait for one proxy's admission: one a type and a few more. */
 const waitingRequestsMax = 64;
 
+/** The types whose names decide about the views of a client without a proxy; routes and endpoints come with them. */
+const viewTypes: readonly ResourceType[] = ["listener", "cluster"];
+
 interface Connection<C> {
   readonly stream: GrpcStream;
+  /** Of a client of the state of the world: what is translated from and to that. */
+  readonly state: StateOfTheWorld | undefined;
   readonly connectedAtMs: number;
   admitted: Admitted<C> | undefined;
   session: AdsSession | undefined;
@@ -70,10 +83,17 @@ export class AdsServer<C, V> {
     return this.#connections.size;
   }
 
-  /** The gRPC method. */
-  readonly method = (stream: GrpcStream): StreamHandlers => {
+  /** The gRPC method of delta xDS. */
+  readonly method = (stream: GrpcStream): StreamHandlers => this.#connected(stream, undefined);
+
+  /** The gRPC method of state-of-the-world xDS. */
+  readonly stateMethod = (stream: GrpcStream): StreamHandlers =>
+    this.#connected(stream, new StateOfTheWorld());
+
+  #connected(stream: GrpcStream, state: StateOfTheWorld | undefined): StreamHandlers {
     const connection: Connection<C> = {
       stream,
+      state,
       connectedAtMs: this.#options.nowMs(),
       admitted: undefined,
       session: undefined,
@@ -86,7 +106,7 @@ export class AdsServer<C, V> {
       message: (bytes) => this.#receive(connection, bytes),
       closed: () => this.#closed(connection),
     };
-  };
+  }
 
   /** To be called every second or so. */
   tick(): void {
@@ -135,24 +155,28 @@ export class AdsServer<C, V> {
         connection.stream.end(grpcStatus.permissionDenied, "the pod of this proxy is gone");
         this.#closed(connection);
       } else if (!sameClass(proxyClass, admitted.proxyClass)) {
-        this.#options.mesh.detach(session, admitted.proxyClass);
-        connection.admitted = { ...admitted, proxyClass };
-        session.viewsChanged(this.#options.mesh.attach(session, proxyClass));
+        this.#changeClass(connection, session, admitted, proxyClass);
       }
     }
   }
 
+  #changeClass(connection: Connection<C>, session: AdsSession, admitted: Admitted<C>, proxyClass: C): void {
+    this.#options.mesh.detach(session, admitted.proxyClass);
+    connection.admitted = { ...admitted, proxyClass };
+    session.viewsChanged(this.#options.mesh.attach(session, proxyClass));
+  }
+
   #receive(connection: Connection<C>, bytes: Uint8Array): void {
-    let request: DeltaRequest;
+    let request: DeltaRequest | undefined;
     try {
-      request = parseRequest(bytes);
+      request = connection.state === undefined ? parseRequest(bytes) : connection.state.parse(bytes);
     } catch (error) {
-      this.#end(connection, {
-        code: grpcStatus.invalidArgument,
-        message: `not a DeltaDiscoveryRequest: ${String(error)}`,
-      });
+      const name = connection.state === undefined ? "DeltaDiscoveryRequest" : "DiscoveryRequest";
+      const message = `not a ${name}: ${String(error)}`;
+      this.#end(connection, { code: grpcStatus.invalidArgument, message });
       return;
     }
+    if (request === undefined) return;
     if (connection.session !== undefined) {
       this.#deliver(connection.session, request, connection);
       return;
@@ -172,7 +196,29 @@ export class AdsServer<C, V> {
         { proxy: connection.admitted?.id, type: request.typeUrl },
         "a type that is not served",
       );
-    } else session.receive(request, type);
+      return;
+    }
+    this.#noteNames(connection, session, request, type);
+    session.receive(request, type);
+  }
+
+  /** Before the request is answered, the views have to be there that it asks for. */
+  #noteNames(
+    connection: Connection<C>,
+    session: AdsSession,
+    { subscribe, unsubscribe }: DeltaRequest,
+    type: ResourceType,
+  ): void {
+    const { admitted } = connection;
+    const { classAsking } = this.#options;
+    if (classAsking === undefined || admitted === undefined) return;
+    if (!viewTypes.includes(type) || subscribe.length + unsubscribe.length === 0) return;
+    const names = new Set([...session.asked(type), ...subscribe]);
+    for (const name of unsubscribe) names.delete(name);
+    for (const other of viewTypes)
+      if (other !== type) for (const name of session.asked(other)) names.add(name);
+    const proxyClass = classAsking(admitted.proxyClass, [...names].toSorted());
+    if (proxyClass !== admitted.proxyClass) this.#changeClass(connection, session, admitted, proxyClass);
   }
 
   async #admit(connection: Connection<C>, node: Message | undefined): Promise<void> {
@@ -188,7 +234,8 @@ export class AdsServer<C, V> {
     try {
       if (node === undefined)
         throw new GrpcError(grpcStatus.invalidArgument, "the first request names no node");
-      const admitted = await this.#options.admit(node, connection.stream.peer);
+      const protocol = connection.state === undefined ? "delta" : "state-of-the-world";
+      const admitted = await this.#options.admit(node, connection.stream.peer, protocol);
       if (!connection.closed) this.#open(connection, admitted);
     } catch (error) {
       this.#refuse(connection, error);
@@ -199,9 +246,11 @@ export class AdsServer<C, V> {
 
   #open(connection: Connection<C>, admitted: Admitted<C>): void {
     const { mesh, nowMs, reports, log } = this.#options;
+    const { state } = connection;
     const session: AdsSession = new AdsSession({
       id: admitted.id,
       nowMs,
+      ...(state === undefined ? {} : { render: (response, sent) => state.render(response, sent) }),
       send: (pieces) => connection.stream.send(...pieces),
       close: (closing) => this.#end(connection, closing),
       reject: (rejection, views) => mesh.reject(rejection, views),

@@ -21,6 +21,6 @@ export type {
   UnaryMethod,
 } from "./grpc.ts";
 export { GrpcError, GrpcServer, grpcStatus } from "./grpc.ts";
-export type { Admitted, AdsServerOptions, ProxyStatus } from "./ads-server.ts";
-export { AdsServer, adsPath } from "./ads-server.ts";
+export type { Admitted, AdsProtocol, AdsServerOptions, ProxyStatus } from "./ads-server.ts";
+export { AdsServer, adsPath, stateAdsPath } from "./ads-server.ts";
 export { Batcher } from "./batcher.ts";

@@ -19,7 +19,7 @@ import { toldAbsent, type InFlight, type Subscription } from "./subscription.ts"
 import { isOfUnaskedTable } from "./table-hosts.ts";
 import { takeAcknowledgement, takeRejection, type Reject } from "./verdict.ts";
 import type { LiveView } from "./view.ts";
-import { renderResponse, type DeltaRequest } from "./wire.ts";
+import { renderResponse, type DeltaRequest, type DeltaResponse } from "./wire.ts";
 
 /** Why a session ended a stream, with gRPC's code. */
 export interface Closing {
@@ -40,6 +40,8 @@ export interface SessionReports {
 export interface SessionOptions {
   readonly id: string;
   readonly nowMs: () => number;
+  /** Puts a response together; delta xDS unless told otherwise. @param sent all its resources */
+  readonly render?: (response: DeltaResponse, sent: Iterable<EnvoyResource>) => readonly Uint8Array[];
   /** Takes one response in pieces. */
   readonly send: (pieces: readonly Uint8Array[]) => void;
   readonly close: (closing: Closing) => void;
@@ -174,6 +176,11 @@ export class AdsSession {
         },
       ];
     });
+  }
+
+  /** The names that the proxy asks for, "*" aside. */
+  asked(type: ResourceType): Iterable<string> {
+    return this.#state.subscriptions.get(type)?.names ?? [];
   }
 
   /** Name to version of what the proxy holds or is about to. */
@@ -339,7 +346,7 @@ export class AdsSession {
     subscription.sentNonce = nonce;
     subscription.lastSentMs = nowMs;
     subscription.mustAnswerSinceMs = undefined;
-    const pieces = renderResponse({
+    const response = {
       typeUrl: typeUrlOf(type),
       nonce,
       // Not a version of anything, since each resource has its own; shown by Envoy's config dump.
@@ -347,7 +354,12 @@ export class AdsSession {
       resources,
       body: fill?.body,
       removed: [...removed.keys()],
-    });
+    };
+    const { render = renderResponse } = this.#options;
+    const pieces = render(
+      response,
+      sent.values().map(({ resource }) => resource),
+    );
     if (type === "cluster") this.#claims.clustersSent(sent);
     const bytes = pieces.reduce((sum, { length }) => sum + length, 0);
     this.#options.reports.sent(type, sent.size, bytes);

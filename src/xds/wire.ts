@@ -141,7 +141,7 @@ function parseEntry(reader: protobuf.Reader, into: Map<string, string>): void {
 }
 
 /** google.rpc.Status: the message, field 2. */
-function parseStatus(bytes: Uint8Array): string {
+export function parseStatus(bytes: Uint8Array): string {
   const reader = protobuf.Reader.create(bytes);
   let message = "";
   while (reader.pos < reader.len) {

@@ -14,12 +14,12 @@ import {
   type ProxyClass,
 } from "#model";
 import type { Engine } from "#engine";
-import { GrpcError, grpcStatus, type Admitted, type GrpcPeer } from "#xds";
+import { GrpcError, grpcStatus, type Admitted, type AdsProtocol, type GrpcPeer } from "#xds";
 import { Unauthenticated, type Authenticate, type Caller } from "./ca-service.ts";
 import { accountOf, machineLabels, type Machine } from "./machines.ts";
 
 export interface NodeId {
-  readonly kind: ProxyClass["kind"];
+  readonly kind: "sidecar" | "router";
   readonly address: string;
   readonly pod: string;
   readonly namespace: string;
@@ -46,7 +46,7 @@ export interface AdmissionOptions {
 
 /** Admission on the port with TLS: proof is needed. */
 export function admitProven(options: AdmissionOptions) {
-  return async (node: Message, peer: GrpcPeer): Promise<Admitted<ProxyClass>> => {
+  return async (node: Message, peer: GrpcPeer, protocol: AdsProtocol): Promise<Admitted<ProxyClass>> => {
     const caller = await callerOf(options, peer);
     const id = String(node["id"] ?? "");
     const nodeId = knownNode(id);
@@ -55,7 +55,7 @@ export function admitProven(options: AdmissionOptions) {
       throw denied(`the identity of namespace ${caller.identity.namespace} is not that of pod ${said}`);
     }
     const groupName = fieldsOf(node)[groupField]?.stringValue ?? "";
-    if (groupName !== "") return admitMachine(options, { id, nodeId, node, caller, groupName });
+    if (groupName !== "") return admitMachine(options, { id, nodeId, node, caller, groupName, protocol });
     const pod = await podOf(options, nodeId);
     const account = serviceAccountOf(pod);
     if (caller.identity.serviceAccount !== account)
@@ -66,7 +66,7 @@ export function admitProven(options: AdmissionOptions) {
       throw denied(`the token is bound to pod ${caller.podName} and not to ${nodeId.pod}`);
     if (caller.podUid !== undefined && pod.metadata.uid !== undefined && caller.podUid !== pod.metadata.uid)
       throw denied(`the token is bound to an earlier pod ${nodeId.pod}`);
-    return { id, proxyClass: classOf(options.engine, nodeId, pod, saidBy(node)) };
+    return { id, proxyClass: classOf(options.engine, nodeId, pod, saidBy(node, protocol)) };
   };
 }
 
@@ -79,11 +79,12 @@ interface ConnectingMachine {
   readonly node: Message;
   readonly caller: Caller;
   readonly groupName: string;
+  readonly protocol: AdsProtocol;
 }
 
 /** No Pod says what a machine is entitled to: its group does, and the machine proves the group's service account. */
 function admitMachine(options: AdmissionOptions, connecting: ConnectingMachine): Admitted<ProxyClass> {
-  const { id, nodeId, node, caller, groupName } = connecting;
+  const { id, nodeId, node, caller, groupName, protocol } = connecting;
   const { engine } = options;
   const key = `${nodeId.namespace}/${groupName}`;
   if (caller.podName !== undefined)
@@ -96,7 +97,7 @@ function admitMachine(options: AdmissionOptions, connecting: ConnectingMachine):
       `machines of WorkloadGroup ${key} have service account ${accountOf(group)}, not ${caller.identity.serviceAccount}`,
     );
   const environment = engine.rows(environmentTable).get(environmentRow) ?? defaultEnvironment;
-  const said = saidBy(node);
+  const said = saidBy(node, protocol);
   const template = group.spec?.template;
   const network = fieldsOf(node)["NETWORK"]?.stringValue ?? template?.network ?? "";
   options.machine(id, { group, namespace: nodeId.namespace, address: nodeId.address, network });
@@ -114,18 +115,19 @@ function admitMachine(options: AdmissionOptions, connecting: ConnectingMachine):
       interception: said.interception,
       envoyVersion: said.envoyVersion,
       metadata: { ...said.metadata, [instanceAddressesField]: nodeId.address },
+      ...(said.stateOfTheWorld === true ? { stateOfTheWorld: true } : {}),
     },
   };
 }
 
 /** Admission on the plaintext port, which the operator has opened: the Pod must exist, nothing is proven. */
 export function admitUnproven(options: AdmissionOptions) {
-  return async (node: Message): Promise<Admitted<ProxyClass>> => {
+  return async (node: Message, _peer: GrpcPeer, protocol: AdsProtocol): Promise<Admitted<ProxyClass>> => {
     const id = String(node["id"] ?? "");
     const nodeId = knownNode(id);
     return {
       id,
-      proxyClass: classOf(options.engine, nodeId, await podOf(options, nodeId), saidBy(node)),
+      proxyClass: classOf(options.engine, nodeId, await podOf(options, nodeId), saidBy(node, protocol)),
     };
   };
 }
@@ -179,6 +181,17 @@ interface Said {
   readonly metadata: ProxyClass["metadata"];
   /** Decides about its own listeners alone. */
   readonly interception: ProxyClass["interception"];
+  readonly kind: ProxyClass["kind"];
+  readonly stateOfTheWorld?: true;
+  readonly targets?: readonly string[];
+}
+
+/** The class of a client without a proxy, which says what it wants by the names that it asks for. */
+export function classAsking(proxyClass: ProxyClass, names: readonly string[]): ProxyClass {
+  if (proxyClass.kind !== "grpc") return proxyClass;
+  const { targets = [] } = proxyClass;
+  const isSame = targets.length === names.length && targets.every((name, at) => name === names[at]);
+  return isSame ? proxyClass : { ...proxyClass, targets: names };
 }
 
 function fieldsOf(node: Message): Readonly<Record<string, { readonly stringValue?: string } | undefined>> {
@@ -188,13 +201,16 @@ function fieldsOf(node: Message): Readonly<Record<string, { readonly stringValue
   return fields ?? {};
 }
 
-function saidBy(node: Message): Said {
+function saidBy(node: Message, protocol: AdsProtocol): Said {
   const fields = fieldsOf(node);
   const captures = fields[dnsCaptureField]?.stringValue === "true";
   return {
     envoyVersion: envoyVersionOf(node),
     metadata: captures ? { [dnsCaptureField]: "true" } : {},
     interception: interceptionOf(fields["INTERCEPTION_MODE"]?.stringValue),
+    // Istio's word for a program that speaks xDS itself.
+    kind: fields["GENERATOR"]?.stringValue === "grpc" ? "grpc" : "sidecar",
+    ...(protocol === "delta" ? {} : { stateOfTheWorld: true }),
   };
 }
 
@@ -207,8 +223,9 @@ function classOf(engine: Engine, nodeId: NodeId, pod: Pod, said: Said): ProxyCla
   const labels = pod.metadata.labels ?? {};
   const mode = pod.metadata.annotations?.[annotationNames.interceptionMode];
   const clusterDiscovery = pod.metadata.annotations?.[annotationNames.clusterDiscovery];
+  const kind = nodeId.kind === "router" ? "router" : said.kind === "grpc" ? "grpc" : "sidecar";
   return {
-    kind: nodeId.kind,
+    kind,
     namespace: nodeId.namespace,
     labels,
     serviceAccount: serviceAccountOf(pod),
@@ -217,11 +234,13 @@ function classOf(engine: Engine, nodeId: NodeId, pod: Pod, said: Said): ProxyCla
     clusterId: environment.clusterId,
     dnsDomain: `${nodeId.namespace}.svc.${environment.clusterDomain}`,
     // The annotation, where there is one; ProxyConfig may say it too, and only the proxy knows with which it was made.
-    interception: mode === undefined ? said.interception : interceptionOf(mode),
+    interception: kind === "grpc" ? "NONE" : mode === undefined ? said.interception : interceptionOf(mode),
     ...(clusterDiscovery === undefined ? {} : { clusterDiscovery }),
     envoyVersion: said.envoyVersion,
     ...(nodeId.kind === "router" ? topologyOf(pod) : {}),
     metadata: said.metadata,
+    ...(said.stateOfTheWorld === true ? { stateOfTheWorld: true } : {}),
+    ...(said.targets === undefined ? {} : { targets: said.targets }),
   };
 }
 

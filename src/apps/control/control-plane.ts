@@ -16,9 +16,18 @@ import { environmentChange, podFacts, proxyClassText, tables, type ProxyClass } 
 import { planOf, viewsOf, type View } from "#plan";
 import type { InjectionMesh } from "#inject";
 import { admissionProblems, type KubeObject } from "#objects";
-import { AdsServer, adsPath, Batcher, GrpcServer, Mesh, type MeshReports, type ProxyStatus } from "#xds";
+import {
+  AdsServer,
+  adsPath,
+  stateAdsPath,
+  Batcher,
+  GrpcServer,
+  Mesh,
+  type MeshReports,
+  type ProxyStatus,
+} from "#xds";
 import { AddressAllocator } from "./address-allocator.ts";
-import { admitProven, admitUnproven, classAgain, type AdmissionOptions } from "./admission.ts";
+import { admitProven, admitUnproven, classAgain, classAsking, type AdmissionOptions } from "./admission.ts";
 import { loadAuthority, type StoredAuthority } from "./authority-store.ts";
 import { createCertificateMethod, createCertificatePath } from "./ca-method.ts";
 import { createAuthenticator, type Authenticate } from "./ca-service.ts";
@@ -279,6 +288,7 @@ export class ControlPlane {
     return new AdsServer<ProxyClass, View>({
       mesh: this.#mesh,
       admit,
+      classAsking,
       nowMs: clock.monotonicMs,
       log,
       reports: {
@@ -459,7 +469,7 @@ export class ControlPlane {
       host: settings.host,
       port: settings.ports.xds,
       tls: { certificate: certPem, key: keyPem, clientRoots: rootPem },
-      streams: { [adsPath]: this.#ads.method },
+      streams: { [adsPath]: this.#ads.method, [stateAdsPath]: this.#ads.stateMethod },
       unary: {
         ...(this.#machines === undefined ? {} : { [healthPath]: this.#machines.health }),
         [createCertificatePath]: createCertificateMethod({
@@ -480,7 +490,7 @@ export class ControlPlane {
     if (settings.plaintext !== undefined) {
       this.#plaintext = await GrpcServer.listen({
         ...settings.plaintext,
-        streams: { [adsPath]: this.#unprovenAds.method },
+        streams: { [adsPath]: this.#unprovenAds.method, [stateAdsPath]: this.#unprovenAds.stateMethod },
         unary: {},
         log,
       });
