@@ -33,6 +33,7 @@ export class DiscoveryBench {
   readonly directory = mkdtempSync(join(tmpdir(), "mizzen-discovery-"));
   readonly #objects = join(this.directory, "objects");
   readonly #environment: Readonly<Record<string, string>>;
+  readonly #api: "DELTA_GRPC" | "GRPC";
   #adminPort = 0;
   #xdsPort = 0;
   #controlPlane: ControlPlane | undefined;
@@ -40,7 +41,8 @@ export class DiscoveryBench {
   #backend: http.Server | undefined;
   backendPort = 0;
 
-  constructor(environment: Readonly<Record<string, string>> = {}) {
+  constructor(environment: Readonly<Record<string, string>> = {}, api: "DELTA_GRPC" | "GRPC" = "DELTA_GRPC") {
+    this.#api = api;
     this.#environment = environment;
     mkdirSync(this.#objects);
   }
@@ -92,7 +94,7 @@ export class DiscoveryBench {
 
   startEnvoy(): void {
     const file = join(this.directory, "bootstrap.json");
-    writeFileSync(file, JSON.stringify(bootstrap(this.#xdsPort, this.#adminPort)));
+    writeFileSync(file, JSON.stringify(bootstrap(this.#xdsPort, this.#adminPort, this.#api)));
     const flags = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "off"];
     this.#envoy = spawn(envoyPath, ["-c", file, ...flags], { stdio: "ignore" });
   }
@@ -190,7 +192,7 @@ export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-function bootstrap(xdsPort: number, adminPort: number): object {
+function bootstrap(xdsPort: number, adminPort: number, api: string): object {
   const socket = (port: number): object => ({
     socket_address: { address: "127.0.0.1", port_value: port },
   });
@@ -202,7 +204,7 @@ function bootstrap(xdsPort: number, adminPort: number): object {
     stats_flush_interval: "10s",
     dynamic_resources: {
       ads_config: {
-        api_type: "DELTA_GRPC",
+        api_type: api,
         transport_api_version: "V3",
         set_node_on_first_message_only: true,
         grpc_services: [
