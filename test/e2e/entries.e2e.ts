@@ -18,11 +18,13 @@ const ports = [
   { name: "http", servicePort: 9080, workloadPort: 8080, flag: "http" },
   { name: "tcp-raw", servicePort: 9000, workloadPort: 9001, flag: "tcp" },
 ] as const;
+const networkLabel = "topology.istio.io/network";
 const capturesDns = {
   "proxy.istio.io/config": 'proxyMetadata: { ISTIO_META_DNS_CAPTURE: "true", DNS_UNKNOWN_NAMES: refuse }',
 };
 const apps: readonly EchoApp[] = [
-  { name: "caller", namespace, ports, annotations: capturesDns },
+  { name: "caller", namespace, ports, annotations: capturesDns, labels: { [networkLabel]: "near" } },
+  { name: "far", namespace, ports, labels: { [networkLabel]: "far" } },
   { name: "plain", namespace, ports },
   { name: "one", namespace, ports },
   { name: "two", namespace, ports },
@@ -112,6 +114,62 @@ test("a machine joins by a WorkloadGroup, is called and calls with its identity,
     await machine.remove();
   }
 });
+
+test("another network is reached by its gateway alone, with mutual TLS to the workload behind it", async () => {
+  assert.equal(
+    (await call("caller", { url: "http://far:9080/" })).status,
+    200,
+    "one network as long as none has gateways",
+  );
+  const gateway = await podIp(mesh, "sm-gateways", "istio=egressgateway");
+  const networks = { networks: { far: { endpoints: [], gateways: [{ address: gateway, port: 15_443 }] } } };
+  const data = { meshNetworks: stringify(networks) };
+  await mesh.kubectl([
+    "patch",
+    "configmap",
+    "istio",
+    "-n",
+    "istio-d",
+    "--type=merge",
+    "-p",
+    JSON.stringify({ data }),
+  ]);
+  await eventually("the far network is out of reach without a listener at its gateway", async () => {
+    assert.equal((await call("caller", { url: "http://far:9080/" })).status, 503);
+    return true;
+  });
+  assert.equal(
+    (await call("caller", { url: "http://one:9080/" })).status,
+    200,
+    "workloads of no network stay in reach",
+  );
+  await apply(passthrough);
+  await eventually("the far network is reached through its gateway", async () => {
+    const result = await call("caller", { url: "http://far:9080/" });
+    const certificate = echoIn(result)?.headers["x-forwarded-client-cert"] ?? "";
+    assert.ok(
+      certificate.includes("URI=spiffe://cluster.local/ns/default/sa/caller"),
+      JSON.stringify(result),
+    );
+    return true;
+  });
+});
+
+const passthrough: KubeObject = {
+  apiVersion: "networking.istio.io/v1",
+  kind: "Gateway",
+  metadata: { name: "between-networks", namespace: "sm-gateways" },
+  spec: {
+    selector: { istio: "egressgateway" },
+    servers: [
+      {
+        port: { number: 15_443, name: "tls", protocol: "TLS" },
+        tls: { mode: "AUTO_PASSTHROUGH" },
+        hosts: ["*.local"],
+      },
+    ],
+  },
+};
 
 const machineIp = "192.0.2.10";
 const machineNetns = `${name}-vm`;
