@@ -106,6 +106,7 @@ MeshConfig ingressSelector works
 MeshConfig accessLogFormat works
 MeshConfig accessLogEncoding works
 MeshConfig connectTimeout works
+MeshConfig discoverySelectors works
 MeshConfig h2UpgradePolicy works
 MeshConfig meshMTLS.minProtocolVersion works
 MeshConfig defaultConfig.configPath works

@@ -1,9 +1,10 @@
 // Objects on their way into the engine: changes of tables, and the few objects that the control plane itself goes by
 // (MeshConfig, injection values). A text that cannot be read changes nothing: the last good one stays.
 
+import { isDeepStrictEqual } from "node:util";
 import { parse } from "yaml";
 import { renderProblem, type Logger, type ObjectRef } from "#base";
-import type { Change, Engine } from "#engine";
+import type { Change, Engine, Table } from "#engine";
 import { defaultValues, mergeValues, type InjectionValues } from "#inject";
 import {
   meshConfigChange,
@@ -26,6 +27,7 @@ import {
   type MeshConfig,
   type MeshNetworks,
 } from "#objects";
+import { DiscoveredNamespaces } from "./discovered-namespaces.ts";
 import { isIstio, type StandingStatuses } from "./standing-statuses.ts";
 
 export interface InputsOptions {
@@ -61,9 +63,20 @@ export class Inputs {
   #changedObjects: KubeObject[] = [];
   #mesh: MeshConfig = {};
   #injection: InjectionValues = defaultValues;
+  readonly #discovered: DiscoveredNamespaces;
 
   constructor(options: InputsOptions) {
     this.#options = options;
+    const { engine, namespace } = options;
+    this.#discovered = new DiscoveredNamespaces({
+      own: namespace,
+      objectsIn: (name) =>
+        Object.values(tables).flatMap((table) =>
+          [...engine.rows(table as Table<KubeObject>).values()].filter(
+            ({ metadata }) => metadata.namespace === name,
+          ),
+        ),
+    });
   }
 
   get mesh(): MeshConfig {
@@ -75,6 +88,15 @@ export class Inputs {
   }
 
   changed(set: readonly KubeObject[], removed: readonly KubeObject[]): void {
+    const discovered = this.#discovered.take(set, removed);
+    const selectors = this.#mesh.discoverySelectors;
+    this.#take(discovered.set, discovered.removed);
+    if (isDeepStrictEqual(this.#mesh.discoverySelectors, selectors)) return;
+    const others = this.#discovered.select(this.#mesh.discoverySelectors ?? []);
+    this.#take(others.set, others.removed);
+  }
+
+  #take(set: readonly KubeObject[], removed: readonly KubeObject[]): void {
     const changes: Change[] = [];
     for (const given of set) {
       this.#options.counted(given.kind, "set");
