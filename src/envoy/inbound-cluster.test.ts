@@ -71,6 +71,24 @@ describe("inbound connection pools of a Sidecar", () => {
     assert.match(JSON.stringify(clusterOf(world, 7000)), /"maxConnections":(\{"value":)?7/);
   });
 
+  test("say how HTTP/2 is spoken with the application", () => {
+    const settings = { maxConcurrentStreams: 9, http2KeepAlive: { interval: "7s", timeout: "3s" } };
+    const ingress: SidecarSpec["ingress"] = [
+      { port: { number: 9080, protocol: "HTTP2", name: "http2" } },
+      { port: { number: 7000, protocol: "HTTP", name: "http" } },
+    ];
+    const world = worldOf({
+      ingress,
+      inboundConnectionPool: { http: { ...settings, useClientProtocol: true } },
+    });
+    for (const port of [9080, 7000]) {
+      const cluster = JSON.stringify(clusterOf(world, port));
+      assert.match(cluster, /"useDownstreamProtocolConfig".*"maxConcurrentStreams":(\{"value":)?9/);
+      assert.match(cluster, /"connectionKeepalive":\{"interval":\{"seconds":7/);
+    }
+    assert.equal(envoyComplaint(Object.values(world).flat()), "");
+  });
+
   test("are taken by the real Envoy", { skip: withoutEnvoy }, () => {
     const world = worldOf({ inboundConnectionPool: pool });
     assert.equal(envoyComplaint(Object.values(world).flat()), "");

@@ -8,7 +8,7 @@ import type { InboundClusterKey, InboundPassthroughClusterKey } from "#plan";
 import { durationMsOf } from "./duration.ts";
 import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
-import { commonOptions, poolFields } from "./traffic-policy.ts";
+import { commonOptions, http2Settings, poolFields } from "./traffic-policy.ts";
 
 /** The source address of connections to the application; the capture rules know it and leave them alone. */
 const passthroughBind = "127.0.0.6";
@@ -133,10 +133,12 @@ function protocolOptions({ protocol, http2, pool }: InboundClusterKey): Message 
     return shared === undefined
       ? {}
       : httpOptions({ ...common, explicitHttpConfig: { httpProtocolOptions: {} } });
-  if (protocol === "auto") return httpOptions({ ...common, useDownstreamProtocolConfig: bothProtocols });
+  const both = { httpProtocolOptions: {}, http2ProtocolOptions: http2Settings(pool) };
+  if (protocol === "auto" || pool?.http?.useClientProtocol === true)
+    return httpOptions({ ...common, useDownstreamProtocolConfig: both });
   return httpOptions({
     ...common,
-    explicitHttpConfig: http2 ? { http2ProtocolOptions: {} } : { httpProtocolOptions: {} },
+    explicitHttpConfig: http2 ? { http2ProtocolOptions: http2Settings(pool) } : { httpProtocolOptions: {} },
   });
 }
 

@@ -91,19 +91,7 @@ export function httpOptions(
   const common = commonOptions(pool);
   const http2 = speaksHttp2(policy, protocol, defaults);
   const fromClient = pool?.http?.useClientProtocol === true || (protocol === "auto" && !http2);
-  const settings = {
-    ...(pool?.http?.maxConcurrentStreams === undefined
-      ? {}
-      : { maxConcurrentStreams: wrapped(pool.http.maxConcurrentStreams) }),
-    ...(pool?.http?.http2KeepAlive === undefined
-      ? {}
-      : {
-          connectionKeepalive: {
-            interval: durationOf(durationMsOf(pool.http.http2KeepAlive.interval ?? "30s")),
-            timeout: durationOf(durationMsOf(pool.http.http2KeepAlive.timeout ?? "10s")),
-          },
-        }),
-  };
+  const settings = http2Settings(pool);
   const plain = !isHttp(protocol) && protocol !== "auto" && !http2;
   if (plain && common === undefined && Object.keys(extra).length === 0 && !fromClient) return {};
   const codes = policy.outlierDetection?.outlierDetectionHttpErrorCodes ?? [];
@@ -218,6 +206,22 @@ function slowStart(balancer: LoadBalancerSettings | undefined): Message | undefi
   }
   const window = balancer?.warmupDurationSecs;
   return window === undefined ? undefined : { slowStartWindow: durationOf(durationMsOf(window)) };
+}
+
+/** `http2_protocol_options`. */
+export function http2Settings(pool: ConnectionPoolSettings | undefined): Message {
+  const { maxConcurrentStreams, http2KeepAlive } = pool?.http ?? {};
+  return {
+    ...(maxConcurrentStreams === undefined ? {} : { maxConcurrentStreams: wrapped(maxConcurrentStreams) }),
+    ...(http2KeepAlive === undefined
+      ? {}
+      : {
+          connectionKeepalive: {
+            interval: durationOf(durationMsOf(http2KeepAlive.interval ?? "30s")),
+            timeout: durationOf(durationMsOf(http2KeepAlive.timeout ?? "10s")),
+          },
+        }),
+  };
 }
 
 /** `common_http_protocol_options`; Envoy reads some of it for TCP as well. */

@@ -42,14 +42,8 @@ Sidecar spec.workloadSelector works
 Sidecar spec.egress works
 Sidecar spec.ingress works
 Sidecar spec.ingress[].connectionPool.http.h2UpgradePolicy warns
-Sidecar spec.ingress[].connectionPool.http.useClientProtocol warns
-Sidecar spec.ingress[].connectionPool.http.maxConcurrentStreams warns
-Sidecar spec.ingress[].connectionPool.http.http2KeepAlive warns
 Sidecar spec.inboundConnectionPool works
 Sidecar spec.inboundConnectionPool.http.h2UpgradePolicy warns
-Sidecar spec.inboundConnectionPool.http.useClientProtocol warns
-Sidecar spec.inboundConnectionPool.http.maxConcurrentStreams warns
-Sidecar spec.inboundConnectionPool.http.http2KeepAlive warns
 Sidecar spec.outboundTrafficPolicy works
 
 ProxyConfig spec works
