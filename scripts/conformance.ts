@@ -1,5 +1,5 @@
 // `npm run conformance`: the official conformance suite of the Gateway API against a standalone mesh of its own. Needs Go, which fetches
-// and builds the suite and its backend; the rest is there. `--only TEST` runs one test, `--profile NAME` the runs that cover a profile,
+// and builds the suite and its backend; the rest is there. `--only TEST` runs one test, `--profile NAMES` the runs that cover some profiles,
 // `--keep` leaves the mesh up for the next run, words behind `--` go to the suite. Reports and logs lie in .cache/conformance.
 
 import { spawn, spawnSync } from "node:child_process";
@@ -80,11 +80,15 @@ function told(text: string): number {
 
 /** The runs that are asked for, each with the profiles that are; a sentence when there is no such profile. */
 function chosenRuns(): readonly SuiteRun[] | string {
-  const { profile } = values;
-  if (profile === undefined) return suiteRuns;
-  const chosen = suiteRuns.filter(({ profiles }) => profiles.includes(profile));
-  if (chosen.length > 0) return chosen.map((run) => ({ ...run, profiles: [profile] }));
-  return `there is no profile ${profile}; there are ${suiteRuns.flatMap(({ profiles }) => profiles).join(", ")}.`;
+  if (values.profile === undefined) return suiteRuns;
+  const asked = values.profile.split(",");
+  const all = suiteRuns.flatMap(({ profiles }) => profiles);
+  const unknown = asked.filter((profile) => !all.includes(profile));
+  if (unknown.length > 0) return `there is no profile ${unknown.join(", ")}; there are ${all.join(", ")}.`;
+  return suiteRuns.flatMap((run) => {
+    const profiles = run.profiles.filter((profile) => asked.includes(profile));
+    return profiles.length === 0 ? [] : [{ ...run, profiles }];
+  });
 }
 
 /** Builds what is not built yet of this version; a sentence when that fails. */
