@@ -256,6 +256,22 @@ describe("Gateway API at a router", () => {
     );
   });
 
+  test("a session keeps its endpoint by a cookie, and only where a route asks for it", () => {
+    const filters = ({ listener }: Snapshot): string => {
+      const message = decodeMessage("envoy.config.listener.v3.Listener", listener[0]!.bytes);
+      return JSON.stringify(message);
+    };
+    const sticky = snapshot(
+      gateway(http),
+      route("r", [to("a", { sessionPersistence: { sessionName: "shop" } })]),
+    );
+    assert.match(filters(sticky), /stateful_session/);
+    assert.match(JSON.stringify(routesOf(sticky, "*")), /CookieBasedSessionState/);
+    assert.match(JSON.stringify(routesOf(sticky, "*")), /"name":"shop"/);
+    assert.equal(envoyComplaint(Object.values(sticky).flat()), "");
+    assert.doesNotMatch(filters(snapshot(gateway(http), route("r", [to("a")]))), /stateful_session/);
+  });
+
   test("rules of several routes stand in the order of their matches", () => {
     const rule = (value: string, type = "PathPrefix"): Spec =>
       to("a", { matches: [{ path: { type, value } }] });
@@ -402,6 +418,11 @@ describe("Gateway API at a router", () => {
           },
         ],
         timeouts: { request: "2s", backendRequest: "1s" },
+        sessionPersistence: {
+          sessionName: "shop",
+          absoluteTimeout: "1h",
+          cookieConfig: { lifetimeType: "Permanent" },
+        },
         retry: { attempts: 3, codes: [503], backoff: "10ms" },
       }),
       {

@@ -1,11 +1,12 @@
 // Listeners of a router: a filter chain for each server that TLS tells apart, one for all servers of plain HTTP.
 
-import type { Read } from "#engine";
+import { defineQuery, type Read } from "#engine";
 import { refOf, type L4MatchAttributes, type RouteDestination } from "#objects";
 import {
   boundRoutes,
   hostsMeet,
   hostsForNamespace,
+  httpRoutesOf,
   mergedGatewayOf,
   routesDynamically,
   streamRoutesOf,
@@ -32,6 +33,7 @@ import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
 import { readRbac } from "./rbac-input.ts";
 import { jwtFilters, readJwt } from "./request-authentication.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
+import { statefulSession } from "./route-filters.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { meshAlpn, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
 
@@ -140,6 +142,9 @@ function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedSer
       ...jwtFilters(jwt, true),
       ...httpRbacFilters(rbac),
       meshHttpAlpnFilter,
+      ...(servers.some((one) => boundTo(edge, one).some(({ key }) => edge.read(persistsSessions, key)))
+        ? [statefulSession]
+        : []),
       ...(edge.read(routesDynamically, edge.scope) ? [dynamicHttpFilter] : []),
     ],
   });
@@ -147,6 +152,11 @@ function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedSer
     ...servers.map(({ object }) => object),
   ]);
 }
+
+/** Whether some route of a VirtualService, by row key, has sessions: only then the filter for them is there. */
+const persistsSessions = defineQuery<boolean>("persistsSessions", (read, key) =>
+  read(httpRoutesOf, key).some(({ sessionPersistence }) => sessionPersistence !== undefined),
+);
 
 /** TCP, plain or with its TLS ended here: the first TCP route that is for this server. */
 function tcpChains(edge: Edge, server: MergedServer): Chain[] {

@@ -10,7 +10,7 @@ import type {
   VirtualServiceHttpRoute,
 } from "#objects";
 import { isGenerated } from "#model";
-import { corsPolicy, faultFilter } from "./route-filters.ts";
+import { corsPolicy, faultFilter, stickySession } from "./route-filters.ts";
 import { durationMsOf } from "./duration.ts";
 import { objectPath } from "./object-path.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
@@ -70,6 +70,7 @@ function httpRoute(
   const filters = {
     ...(route.fault === undefined ? {} : faultFilter(route.fault)),
     ...(route.corsPolicy === undefined ? {} : corsPolicy(route.corsPolicy)),
+    ...(route.sessionPersistence === undefined ? {} : stickySession(route.sessionPersistence, condition)),
   };
   const statPrefix = condition?.statPrefix ?? "";
   return {

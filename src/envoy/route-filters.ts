@@ -1,6 +1,6 @@
-// What a route tells the HTTP filters before the router: faults to inject, and CORS.
+// What a route tells the HTTP filters before the router: faults to inject, CORS, and how a client keeps its endpoint.
 
-import type { CorsPolicy, HTTPFaultInjection, Percent } from "#objects";
+import type { CorsPolicy, HTTPFaultInjection, HTTPMatchRequest, Percent, SessionPersistence } from "#objects";
 import { durationMsOf } from "./duration.ts";
 import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
 import { stringMatch } from "./route-match.ts";
@@ -78,4 +78,48 @@ function originOf(origin: string): Message {
 function fraction(percentage: Percent | undefined, percent: number): Message {
   const value = percentage === undefined ? percent : (percentage.value ?? 0);
   return { numerator: Math.round(value * 10_000), denominator: "MILLION" };
+}
+
+const sessionFilter = "envoy.filters.http.stateful_session";
+/** The cookie's or header's name where a route gives none. */
+const sessionNameDefault = "mesh-session";
+
+/** Does nothing by itself: routes say which of them have sessions. */
+export const statefulSession: Message = {
+  name: sessionFilter,
+  typedConfig: typed("envoy.extensions.filters.http.stateful_session.v3.StatefulSession"),
+};
+
+/**
+ * `typed_per_filter_config` of the session filter. A session of a weighted route holds within the service that the weights chose. A
+ * cookie without lifetime ends with the browser's session; an endpoint that is gone is replaced by another one.
+ */
+export function stickySession(
+  { sessionName = sessionNameDefault, type = "Cookie", absoluteTimeout, cookieConfig }: SessionPersistence,
+  condition: HTTPMatchRequest | undefined,
+): Message {
+  const lasting = cookieConfig?.lifetimeType === "Permanent" && absoluteTimeout !== undefined;
+  const sessionState =
+    type === "Header"
+      ? {
+          name: "envoy.http.stateful_session.header",
+          typedConfig: typed("envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState", {
+            name: sessionName,
+          }),
+        }
+      : {
+          name: "envoy.http.stateful_session.cookie",
+          typedConfig: typed("envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState", {
+            cookie: {
+              name: sessionName,
+              path: condition?.uri?.prefix ?? condition?.uri?.exact ?? "/",
+              ttl: durationOf(lasting ? durationMsOf(absoluteTimeout) : 0),
+            },
+          }),
+        };
+  return {
+    [sessionFilter]: typed("envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute", {
+      statefulSession: { sessionState },
+    }),
+  };
 }

@@ -67,7 +67,6 @@ gateway-api/GatewayClass spec.parametersRef warns
 gateway-api/Gateway spec works
 gateway-api/Gateway spec.defaultScope warns
 gateway-api/HTTPRoute spec works
-gateway-api/HTTPRoute spec.rules[].sessionPersistence warns
 gateway-api/HTTPRoute spec.rules[].filters[].externalAuth warns
 gateway-api/HTTPRoute spec.rules[].filters[].extensionRef warns
 gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].externalAuth warns
@@ -78,7 +77,6 @@ gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].requestRedirect warns
 gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].urlRewrite warns
 gateway-api/HTTPRoute spec.useDefaultGateways warns
 gateway-api/GRPCRoute spec works
-gateway-api/GRPCRoute spec.rules[].sessionPersistence warns
 gateway-api/GRPCRoute spec.rules[].filters[].extensionRef warns
 gateway-api/GRPCRoute spec.rules[].backendRefs[].filters[].extensionRef warns
 gateway-api/GRPCRoute spec.rules[].backendRefs[].filters[].requestMirror warns

@@ -88,11 +88,10 @@ describe("field table", () => {
       [],
     );
     assert.deepEqual(
-      unsupportedFieldWarnings(route({ sessionPersistence: { sessionName: "s" } })).map(({ code, at }) => [
-        code,
-        at.path,
-      ]),
-      [["MZ0301", "spec.rules[0].sessionPersistence"]],
+      unsupportedFieldWarnings(
+        route({ filters: [{ type: "ExternalAuth", externalAuth: { protocol: "GRPC" } }] }),
+      ).map(({ code, at }) => [code, at.path]),
+      [["MZ0301", "spec.rules[0].filters[0].externalAuth"]],
     );
   });
 

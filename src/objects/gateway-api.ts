@@ -188,6 +188,14 @@ export interface HTTPBackendRef extends BackendRef {
   readonly filters?: readonly HTTPRouteFilter[];
 }
 
+/** Requests of one session go to one endpoint: Envoy keeps its address in a cookie or a header. */
+export interface SessionPersistence {
+  readonly sessionName?: string;
+  readonly type?: "Cookie" | "Header";
+  readonly absoluteTimeout?: string;
+  readonly cookieConfig?: { readonly lifetimeType?: "Permanent" | "Session" };
+}
+
 export interface HTTPRouteRule {
   readonly name?: string;
   readonly matches?: readonly HTTPRouteMatch[];
@@ -199,6 +207,7 @@ export interface HTTPRouteRule {
     readonly attempts?: number;
     readonly backoff?: string;
   };
+  readonly sessionPersistence?: SessionPersistence;
 }
 
 export interface HTTPRouteSpec {
@@ -221,6 +230,7 @@ export interface GRPCRouteRule {
   }[];
   readonly filters?: readonly HTTPRouteFilter[];
   readonly backendRefs?: readonly HTTPBackendRef[];
+  readonly sessionPersistence?: SessionPersistence;
 }
 
 export interface GRPCRouteSpec {

@@ -1,5 +1,6 @@
 // VirtualService: the shape of its spec, as its YAML says it.
 
+import type { SessionPersistence } from "./gateway-api.ts";
 import type { KubeObject } from "./object.ts";
 
 export type VirtualService = KubeObject<VirtualServiceSpec>;
@@ -36,6 +37,8 @@ export interface VirtualServiceHttpRoute {
   readonly mirrorPercentage?: Percent;
   readonly corsPolicy?: CorsPolicy;
   readonly headers?: Headers;
+  /** Of routes of the Gateway API alone: no VirtualService that a user writes has it. */
+  readonly sessionPersistence?: SessionPersistence;
 }
 
 export interface Delegate {

@@ -30,6 +30,7 @@ export interface HttpRule {
   readonly backendRefs: readonly HTTPBackendRef[];
   readonly timeouts?: HTTPRouteRule["timeouts"];
   readonly retry?: HTTPRouteRule["retry"];
+  readonly sessionPersistence?: HTTPRouteRule["sessionPersistence"];
 }
 
 /** @param name `namespace.name` of the object: rules without a name are called by it and their position */
@@ -42,6 +43,7 @@ export function httpRules(rules: readonly HTTPRouteRule[], name: string): HttpRu
       backendRefs: rule.backendRefs ?? [],
       ...(rule.timeouts === undefined ? {} : { timeouts: rule.timeouts }),
       ...(rule.retry === undefined ? {} : { retry: rule.retry }),
+      ...persistence(rule),
     })),
   );
 }
@@ -53,8 +55,13 @@ export function grpcRules(rules: readonly GRPCRouteRule[], name: string): HttpRu
       ...(match === undefined ? {} : { match: grpcMatch(match) }),
       filters: rule.filters ?? [],
       backendRefs: rule.backendRefs ?? [],
+      ...persistence(rule),
     })),
   );
+}
+
+function persistence({ sessionPersistence }: Pick<HTTPRouteRule, "sessionPersistence">) {
+  return sessionPersistence === undefined ? {} : { sessionPersistence };
 }
 
 /** A mistake that leaves routes behind them is reported beside them; one that does not takes them all. */
@@ -92,6 +99,8 @@ function convertRule(read: Read, user: BackendUser, rule: HttpRule): ConvertedRu
     if (applied.kind === "refused") return { mistake: applied.mistake };
     if (applied.kind === "left-out") mirrorMistake = applied.mistake;
   }
+  // Sidecars have no filter for it: it is for clients from outside.
+  if (rule.sessionPersistence !== undefined && !user.mesh) draft.sessionPersistence = rule.sessionPersistence;
   setRetry(draft, rule);
   setTimeouts(draft, rule);
   const { mirrors, ...rest } = draft;
