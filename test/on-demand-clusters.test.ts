@@ -67,6 +67,20 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
     );
   });
 
+  test("a request without a route gets its 404 at once", async () => {
+    bench.write(
+      "narrow.yaml",
+      routeTo("svc33", "narrow", "[{ destination: { host: svc33 } }]").replace(
+        "    - headers:",
+        "    - match: [{ uri: { prefix: /there } }]\n      headers:",
+      ),
+    );
+    await until("the rule is in force", async () => (await bench.ask(port, "svc33.default")).status === 404);
+    const startedMs = performance.now();
+    assert.equal((await bench.ask(port, "svc33.default")).status, 404);
+    assert.ok(performance.now() - startedMs < 1_500);
+  });
+
   test("weights over clusters that nobody has asked for are held from the first request on", async () => {
     const destinations = `[${[40, 41, 42, 43]
       .map((at) => `{ destination: { host: svc${at} }, weight: 25 }`)

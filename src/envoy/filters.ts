@@ -117,6 +117,27 @@ export function tcpProxy(settings: FilterSettings, proxy: TcpProxy): Message {
 const discoveryTimeoutMs = 10_000;
 
 const clusterSource: Message = { ads: {}, resourceApiVersion: "V3" };
+const clusterDiscovery: Message = {
+  odcds: { source: clusterSource, timeout: durationOf(discoveryTimeoutMs) },
+};
+const onDemandFilterName = "envoy.filters.http.on_demand";
+
+/**
+ * Off where a request has no route: there the filter would ask for virtual hosts, and the request hang instead of getting
+ * its 404. So it is turned on by the route table, whose word holds for requests that have a route.
+ */
+const onDemandFilter: Message = {
+  name: onDemandFilterName,
+  disabled: true,
+  typedConfig: typed("envoy.extensions.filters.http.on_demand.v3.OnDemand", clusterDiscovery),
+};
+
+/** `typedPerFilterConfig` of route tables whose clusters are asked for. */
+export const onDemandOn: Message = {
+  [onDemandFilterName]: typed("envoy.config.route.v3.FilterConfig", {
+    config: typed("envoy.extensions.filters.http.on_demand.v3.PerRouteConfig", clusterDiscovery),
+  }),
+};
 
 /** Where a route table that is fetched by name comes from. */
 export function routeSource(name: string): Message {
@@ -206,16 +227,7 @@ function httpFilters(policyFilters: readonly Message[], discoversClusters: boole
     },
     { name: "envoy.filters.http.cors", typedConfig: typed("envoy.extensions.filters.http.cors.v3.Cors") },
     // By now nothing changes the route any more, so what is asked for is what the router will want.
-    ...(discoversClusters
-      ? [
-          {
-            name: "envoy.filters.http.on_demand",
-            typedConfig: typed("envoy.extensions.filters.http.on_demand.v3.OnDemand", {
-              odcds: { source: clusterSource, timeout: durationOf(discoveryTimeoutMs) },
-            }),
-          },
-        ]
-      : []),
+    ...(discoversClusters ? [onDemandFilter] : []),
     {
       name: "envoy.filters.http.router",
       typedConfig: typed("envoy.extensions.filters.http.router.v3.Router"),

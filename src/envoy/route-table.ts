@@ -3,6 +3,7 @@
 import type { Read } from "#engine";
 import { virtualHostsOf, type OutboundRouteKey, type OutboundVirtualHostKey } from "#plan";
 import { durationOf, encodeMessage, wrapped, type Message } from "./proto/api.ts";
+import { onDemandOn } from "./filters.ts";
 import { resource, resourceOfBytes, type EnvoyResource, type Origin } from "./resource.ts";
 import { catchAllVirtualHost } from "./virtual-host.ts";
 
@@ -19,13 +20,15 @@ export function outboundRouteTable(
   hostOf: (host: OutboundVirtualHostKey) => EnvoyResource | undefined,
 ): EnvoyResource {
   const name = key.host === "" ? String(key.port) : `${key.host}:${key.port}`;
-  if (key.discovers === true) return discoveringTable(name, key.unknownTo);
+  const settings = tableSettings(name, key.discoversClusters === true);
+  if (key.discovers === true) return discoveringTable(name, settings, key.unknownTo);
   const hosts = read(virtualHostsOf, key).flatMap((host) => hostOf(host) ?? []);
   const encoded = hosts.map(({ bytes }) => bytes);
   if (key.host === "")
     encoded.push(encodeMessage("envoy.config.route.v3.VirtualHost", catchAllVirtualHost(key.unknownTo)));
-  return routeTable(
+  return joinedTable(
     name,
+    settings,
     encoded,
     hosts.flatMap(({ name: host, origins }) =>
       origins.map((origin) => ({ ...origin, at: origin.at === "" ? host : `${host}.${origin.at}` })),
@@ -34,18 +37,19 @@ export function outboundRouteTable(
 }
 
 /** A table that holds the catch-all alone; Envoy asks for the rest. */
-function discoveringTable(name: string, unknownTo: string): EnvoyResource {
+function discoveringTable(name: string, settings: Message, unknownTo: string): EnvoyResource {
   return resource("route", name, {
-    ...tableSettings(name),
+    ...settings,
     virtualHosts: [catchAllVirtualHost(unknownTo)],
     // Without its virtual hosts a table sends everything to the catch-all: a new listener waits for them.
     vhds: { configSource: { ads: {}, initialFetchTimeout: durationOf(0), resourceApiVersion: "V3" } },
   });
 }
 
-function tableSettings(name: string): Message {
+function tableSettings(name: string, discoversClusters: boolean): Message {
   return {
     name,
+    ...(discoversClusters ? { typedPerFilterConfig: onDemandOn } : {}),
     // Clusters may come after the routes to them; a missing one answers 503 instead of refusing the table.
     validateClusters: wrapped(false),
     ignorePortInHostMatching: true,
@@ -59,8 +63,17 @@ export function routeTable(
   virtualHosts: readonly Uint8Array[],
   origins: readonly Origin[],
 ): EnvoyResource {
+  return joinedTable(name, tableSettings(name, false), virtualHosts, origins);
+}
+
+function joinedTable(
+  name: string,
+  settings: Message,
+  virtualHosts: readonly Uint8Array[],
+  origins: readonly Origin[],
+): EnvoyResource {
   // Protobuf lets the fields of a message be written in pieces.
-  const head = encodeMessage("envoy.config.route.v3.RouteConfiguration", tableSettings(name));
+  const head = encodeMessage("envoy.config.route.v3.RouteConfiguration", settings);
   const parts: Uint8Array[] = [head];
   for (const bytes of virtualHosts) parts.push(lengthPrefix(virtualHostsTag, bytes.length), bytes);
   return resourceOfBytes("route", name, Buffer.concat(parts), origins);

@@ -130,6 +130,8 @@ export interface OutboundRouteKey {
   readonly unknownTo: string;
   /** Its virtual hosts are resources of their own; absent where they stand in the table. */
   readonly discovers?: true;
+  /** Clusters that are not there are asked for; absent where all are sent. */
+  readonly discoversClusters?: true;
 }
 
 export type RouteKey = OutboundRouteKey | GatewayRouteKey | ProxylessRouteKey;

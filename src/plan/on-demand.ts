@@ -16,7 +16,7 @@ import {
   visibleService,
   type OutboundScope,
 } from "#model";
-import type { ListenerKey, OutboundListenerKey, VirtualOutboundKey } from "./keys.ts";
+import type { OutboundListenerKey, OutboundRouteKey, VirtualOutboundKey } from "./keys.ts";
 import type { Chunk, Planned } from "./plan.ts";
 
 /** Chunks come from memoized queries and are compared by identity: each has one counterpart. */
@@ -30,14 +30,15 @@ export function offered(chunk: Chunk): Chunk {
   return result;
 }
 
-/** The same listeners, asking for clusters that are not there. */
+type DiscoveringKey = OutboundListenerKey | VirtualOutboundKey | OutboundRouteKey;
+
+/** The same listeners or route tables, asking for clusters that are not there. */
 export function discovering(chunk: Chunk): Chunk {
   let result = discoveringChunks.get(chunk);
   if (result === undefined) {
-    const entries = (chunk as Chunk<ListenerKey>).entries.map(({ name, key }): Planned<ListenerKey> => {
-      const own = key as OutboundListenerKey | VirtualOutboundKey;
-      return { name, key: { ...own, discoversClusters: true } };
-    });
+    const entries = (chunk as Chunk<DiscoveringKey>).entries.map(
+      ({ name, key }): Planned<DiscoveringKey> => ({ name, key: { ...key, discoversClusters: true } }),
+    );
     discoveringChunks.set(chunk, (result = { ...chunk, entries }));
   }
   return result;

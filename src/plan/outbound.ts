@@ -62,6 +62,7 @@ export function planOutbound(read: Read, view: OutboundView): Plan {
     ],
     endpoint: [nothingOffered, ...plan.endpoint.map(offered), ...[eager.endpoint].filter(hasEntries)],
     listener: plan.listener.map(discovering),
+    route: plan.route.map(discovering),
   };
 }
 
