@@ -390,6 +390,7 @@ const tables: Readonly<Record<string, readonly Column[]>> = {
         .map((entry) => entry["ip"] ?? entry["hostname"])
         .join(","),
     ),
+    column("Ports", (object) => (valueAt(object, "spec", "tls") === undefined ? "80" : "80, 443")),
     ageColumn,
   ],
   "networking.k8s.io/NetworkPolicy": [
