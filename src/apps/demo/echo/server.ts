@@ -200,11 +200,7 @@ function answerGrpc(response: Http2ServerResponse, seen: Echo): void {
 }
 
 function echoOf(options: EchoOptions, request: Request): Echo {
-  const headers: Record<string, string> = {};
-  for (const [name, value] of Object.entries(request.headers)) {
-    if (!name.startsWith(":") && value !== undefined)
-      headers[name] = Array.isArray(value) ? value.join(",") : value;
-  }
+  const headers = headersOf(request.rawHeaders);
   const socket = request.socket as TLSSocket;
   return {
     hostname: hostname(),
@@ -221,6 +217,18 @@ function echoOf(options: EchoOptions, request: Request): Echo {
     sni: typeof socket.servername === "string" ? socket.servername : "",
     proxyProtocol: proxied.get(request.socket) ?? "",
   };
+}
+
+/** As they came, in lower case; several values of one name with commas between. */
+function headersOf(raw: readonly string[]): Record<string, string> {
+  const headers: Record<string, string> = {};
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const name = raw[at]!.toLowerCase();
+    const value = raw[at + 1]!;
+    if (!name.startsWith(":"))
+      headers[name] = headers[name] === undefined ? value : `${headers[name]},${value}`;
+  }
+  return headers;
 }
 
 /** Answers each chunk with a line that names the server and repeats the chunk; speaks first where asked to. */
