@@ -2,107 +2,20 @@
 // anything. And a clock that jumps. No root needed.
 
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import http from "node:http";
-import https from "node:https";
-import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { parseAllDocuments, stringify } from "yaml";
-import { silentLog, type Clock, type Logger } from "#base";
-import { startApiServer, type ApiObject, type ApiServer, type NewObject } from "#cluster";
-import { accessFromKubeconfig, type KubeAccess } from "#kube";
-import { ControlPlane } from "../src/apps/control/control-plane.ts";
-import { parseSettings } from "../src/apps/control/settings.ts";
+import { silentLog, type Logger } from "#base";
+import type { NewObject } from "#cluster";
+import { accessFromKubeconfig, KubeClient } from "#kube";
+import type { ControlPlane } from "../src/apps/control/control-plane.ts";
 import { AdsClient } from "./support/ads-client.ts";
+import { ClusterBench, metricOf } from "./support/cluster-bench.ts";
+import { FaultyConnection } from "./support/faulty-connection.ts";
+import { pause, until } from "./support/real-clock.ts";
 
-const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const recoveryMs = 15_000;
-
-/** What the connection does to each request. */
-type Fault =
-  | { readonly kind: "none" }
-  | { readonly kind: "slow"; readonly ms: number }
-  | { readonly kind: "status"; readonly status: number; readonly watchesOnly?: boolean }
-  | { readonly kind: "refused" };
-
-/** Stands between the control plane and the API server. */
-class FaultyConnection {
-  readonly #server: http.Server;
-  readonly #access: KubeAccess;
-  readonly #watches = new Set<http.ServerResponse>();
-  fault: Fault = { kind: "none" };
-
-  constructor(access: KubeAccess) {
-    this.#access = access;
-    this.#server = http.createServer((request, response) => this.#serve(request, response));
-  }
-
-  async listen(): Promise<string> {
-    await new Promise<void>((listening) => this.#server.listen(0, "127.0.0.1", listening));
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
-  }
-
-  close(): void {
-    this.#server.close();
-    this.#server.closeAllConnections();
-  }
-
-  /** Breaks every watch off in the middle. */
-  cutWatches(): void {
-    for (const response of this.#watches) response.socket?.destroy();
-    this.#watches.clear();
-  }
-
-  #serve(request: http.IncomingMessage, response: http.ServerResponse): void {
-    const { fault } = this;
-    const isWatch = (request.url ?? "").includes("watch=true");
-    if (fault.kind === "refused") request.socket.destroy();
-    else if (fault.kind === "status" && (isWatch || fault.watchesOnly !== true))
-      response
-        .writeHead(fault.status)
-        .end(JSON.stringify({ reason: "Scripted", message: "as the test wants" }));
-    else if (fault.kind === "slow") setTimeout(() => this.#forward(request, response, isWatch), fault.ms);
-    else this.#forward(request, response, isWatch);
-  }
-
-  #forward(request: http.IncomingMessage, response: http.ServerResponse, isWatch: boolean): void {
-    const { server, ca, clientCertificate, clientKey } = this.#access;
-    const options = { method: request.method, ca, cert: clientCertificate, key: clientKey };
-    const headers = { accept: "application/json", "content-type": request.headers["content-type"] };
-    const sent = https.request(
-      new URL(request.url ?? "/", server),
-      { ...options, headers: headers["content-type"] === undefined ? { accept: headers.accept } : headers },
-      (answer) => {
-        response.writeHead(answer.statusCode ?? 500, answer.headers);
-        // A watch may be silent for long after its head.
-        response.flushHeaders();
-        answer.pipe(response);
-        answer.on("error", () => response.destroy());
-      },
-    );
-    sent.on("error", () => response.destroy());
-    if (isWatch) this.#watches.add(response);
-    response.on("close", () => {
-      this.#watches.delete(response);
-      sent.destroy();
-    });
-    request.pipe(sent);
-  }
-}
-
-/** Real time, and a wall clock that a test may set. */
-class TestClock implements Clock {
-  offsetMs = 0;
-  readonly nowMs = (): number => Date.now() + this.offsetMs;
-  readonly monotonicMs = (): number => performance.now();
-  readonly after = (delayMs: number, callback: () => void): (() => void) => {
-    const timer = setTimeout(callback, delayMs).unref();
-    return () => clearTimeout(timer);
-  };
-}
 
 const service = (name: string): NewObject => ({
   apiVersion: "v1",
@@ -110,83 +23,38 @@ const service = (name: string): NewObject => ({
   metadata: { name, namespace: "default" },
   spec: { selector: { app: name }, ports: [{ name: "http", port: 80, targetPort: 8080 }] },
 });
-const pod: NewObject = {
-  apiVersion: "v1",
-  kind: "Pod",
-  metadata: { name: "sleep-1", namespace: "default", labels: { app: "sleep" } },
-  spec: { automountServiceAccountToken: false, containers: [{ name: "app", image: "sleep" }] },
-};
+
+const clusterOf = (name: string): string => `outbound|80||${name}.default.svc.cluster.local`;
 
 class Bench {
-  readonly directory = mkdtempSync(join(tmpdir(), "mizzen-faults-"));
-  readonly clock = new TestClock();
+  readonly cluster = new ClusterBench();
   readonly lines: string[] = [];
-  api!: ApiServer;
   connection!: FaultyConnection;
   controlPlane!: ControlPlane;
   proxy!: AdsClient;
+  kubeconfig = "";
   #made = 0;
 
   async start(): Promise<void> {
-    this.api = await startApiServer({
-      dataDir: join(this.directory, "data"),
-      listen: [{ host: "127.0.0.1", port: 0 }],
-      clock: this.clock,
-      log: silentLog,
-      controllers: false,
-    });
-    await this.#install();
-    const direct = join(this.directory, "direct");
-    writeFileSync(direct, this.api.adminKubeconfig(this.api.urls[0] ?? ""));
-    this.connection = new FaultyConnection(accessFromKubeconfig(direct));
-    const kubeconfig = join(this.directory, "kubeconfig");
-    writeFileSync(kubeconfig, kubeconfigFor(await this.connection.listen()));
+    await this.cluster.start();
+    await this.cluster.makePod("sleep-1", "sleep");
+    this.connection = new FaultyConnection(accessFromKubeconfig(this.cluster.kubeconfig));
+    this.kubeconfig = join(this.cluster.directory, "faulty.kubeconfig");
+    writeFileSync(this.kubeconfig, await this.connection.listen());
     const note = (_fields: object, message: string): number => this.lines.push(message);
     const log: Logger = { ...silentLog, warn: note, info: note, error: note };
-    const flags = ["--kubeconfig", kubeconfig, "--host", "127.0.0.1", "--drain-ms", "0"];
-    const ports = ["--monitoring-port", "0", "--webhook-port", "0", "--xds-port", "0"];
-    this.controlPlane = new ControlPlane({
-      settings: parseSettings([...flags, ...ports, "--plaintext", "127.0.0.1:0"], { POD_NAME: "istiod-1" }),
-      version: "test",
-      clock: this.clock,
-      random: () => 0.5,
-      log,
-    });
+    this.controlPlane = this.cluster.controlPlane(this.kubeconfig, { log });
     await this.controlPlane.start();
+    await this.until("it leads, of which it says so", () => this.lines.includes("leading"));
     this.proxy = new AdsClient({ port: this.controlPlane.ports.plaintext ?? 0, pod: "sleep-1.default" });
     await this.#arrives(await this.make());
-  }
-
-  async #install(): Promise<void> {
-    for (const name of ["istio-d", "default"]) {
-      if (this.api.store.get("namespaces", "", name) === undefined)
-        await this.api.store.create("namespaces", {
-          apiVersion: "v1",
-          kind: "Namespace",
-          metadata: { name },
-        });
-    }
-    const crds = readFileSync(join(root, "deploy/crds/istio.yaml"), "utf8");
-    for (const document of parseAllDocuments(crds)) {
-      const crd = document.toJS() as NewObject | null;
-      if (crd !== null) await this.api.store.create("customresourcedefinitions.apiextensions.k8s.io", crd);
-    }
-    const account = {
-      apiVersion: "v1",
-      kind: "ServiceAccount",
-      metadata: { name: "default", namespace: "default" },
-    };
-    await this.api.store.create("serviceaccounts", account);
-    const created = await this.api.store.create("pods", pod);
-    const status = { phase: "Running", podIP: "127.0.0.1", podIPs: [{ ip: "127.0.0.1" }] };
-    await this.api.store.updateStatus("pods", { ...created, status } as ApiObject);
   }
 
   /** Makes another Service, past the faulty connection; gives its cluster's name. */
   async make(): Promise<string> {
     const name = `svc${++this.#made}`;
-    await this.api.store.create("services", service(name));
-    return `outbound|80||${name}.default.svc.cluster.local`;
+    await this.cluster.api.store.create("services", service(name));
+    return clusterOf(name);
   }
 
   /** A change made now arrives, and the proxy has lost nothing on the way. */
@@ -201,35 +69,17 @@ class Bench {
   }
 
   async until(claim: string, holds: () => boolean): Promise<void> {
-    const untilMs = performance.now() + recoveryMs;
-    while (!holds()) {
-      assert.ok(performance.now() < untilMs, `${claim}; said: ${this.lines.slice(-5).join("; ")}`);
-      await pause(20);
-    }
+    await until(claim, holds, recoveryMs).catch((error: unknown) => {
+      throw new Error(`said: ${this.lines.slice(-5).join("; ")}`, { cause: error });
+    });
   }
 
   async close(): Promise<void> {
     this.proxy?.close();
-    await this.controlPlane?.stop();
+    await this.cluster.stopControlPlanes();
     this.connection?.close();
-    await this.api?.close();
-    rmSync(this.directory, { recursive: true, force: true });
+    await this.cluster.close();
   }
-}
-
-function kubeconfigFor(server: string): string {
-  return stringify({
-    apiVersion: "v1",
-    kind: "Config",
-    "current-context": "test",
-    clusters: [{ name: "test", cluster: { server } }],
-    users: [{ name: "test", user: {} }],
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-  });
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 const failing = "the API server fails; trying again, what is known stays and is served";
@@ -272,13 +122,15 @@ describe("the control plane when the API server is not well", () => {
     assert.deepEqual(bench.lines, []);
   });
 
-  test("watches are cut again and again: changes arrive between the cuts, and nothing is said", async () => {
+  test("every watch is cut every second: changes arrive all the same, and nothing is said", async () => {
     bench.lines.length = 0;
-    for (let round = 0; round < 4; round++) {
-      bench.connection.cutWatches();
+    const cutting = setInterval(() => bench.connection.cutWatches(), 1_000);
+    const fromMs = performance.now();
+    while (performance.now() - fromMs < 6_000) {
       await bench.recovers();
-      await pause(500);
+      await pause(150);
     }
+    clearInterval(cutting);
     assert.deepEqual(bench.lines, []);
   });
 
@@ -293,9 +145,139 @@ describe("the control plane when the API server is not well", () => {
 
   test("the wall clock jumps a day ahead and two back: changes arrive as ever", async () => {
     for (const jumpMs of [86_400_000, -2 * 86_400_000]) {
-      bench.clock.offsetMs += jumpMs;
+      bench.cluster.clock.offsetMs += jumpMs;
       await bench.recovers();
     }
-    bench.clock.offsetMs = 0;
+    bench.cluster.clock.offsetMs = 0;
+  });
+
+  test("a replica that comes up takes no proxy and is not ready before it knows every object", async () => {
+    bench.connection.heldBack = "/api/v1/services";
+    const late = bench.cluster.controlPlane(bench.kubeconfig, { pod: "istiod-2" });
+    const started = late.start();
+    await until("its monitoring answers", async () => (await readiness(late)) !== undefined);
+    // All the other kinds are in long since.
+    await pause(1_000);
+    assert.equal(await readiness(late), 503);
+    assert.equal(late.ports.plaintext, undefined, "nobody can connect");
+    bench.connection.letGo();
+    await until("it is ready", async () => (await readiness(late)) === 200);
+    assert.equal(await metricOf(late, "pilot_pending_changes"), 0);
+    await started;
+    const proxy = new AdsClient({ port: late.ports.plaintext ?? 0, pod: "sleep-1.default" });
+    await until("the first answer", () => proxy.responses > 0);
+    assert.deepEqual(
+      [...proxy.held.cluster.keys()].toSorted(),
+      [...bench.proxy.held.cluster.keys()].toSorted(),
+    );
+    proxy.close();
+  });
+});
+
+async function readiness({ ports }: ControlPlane): Promise<number | undefined> {
+  if (ports.monitoring === 0) return undefined;
+  return (await fetch(`http://127.0.0.1:${ports.monitoring}/ready`)).status;
+}
+
+/** The standalone API server in a process of its own, whose files may be forbidden to grow. */
+class StoreProcess {
+  readonly #directory: string;
+  readonly lines: string[] = [];
+  #process: ChildProcess | undefined;
+  kubeconfig = "";
+
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  async start(): Promise<void> {
+    const own = (path: string): string => JSON.stringify(new URL(path, import.meta.url).href);
+    const program = `
+      import { ClusterBench } from ${own("./support/cluster-bench.ts")};
+      const bench = new ClusterBench();
+      const say = (message) => console.log(JSON.stringify(message));
+      const note = (_fields, line) => say({ line });
+      await bench.start({ debug() {}, info: note, warn: note, error: note, fatal: note });
+      await bench.makePod("sleep-1", "sleep");
+      say({ kubeconfig: bench.kubeconfig, directory: bench.directory });
+      process.stdin.on("end", () => void bench.close().then(() => process.exit(0))).resume();`;
+    // The signal for a file that may not grow is ignored, so that the write fails as on a full disk.
+    const script = 'trap "" XFSZ; exec "$0" --input-type=module -e "$1"';
+    const child = spawn("sh", ["-c", script, process.execPath, program], {
+      cwd: this.#directory,
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    this.#process = child;
+    let rest = "";
+    child.stdout.on("data", (chunk: Buffer) => {
+      const parts = `${rest}${chunk.toString()}`.split("\n");
+      rest = parts.pop() ?? "";
+      for (const part of parts) this.#heard(JSON.parse(part) as { line?: string; kubeconfig?: string });
+    });
+    await until("the API server is up", () => this.kubeconfig !== "");
+  }
+
+  /** From now on no file of its may grow, or may again. */
+  diskFull(full: boolean): void {
+    const limit = full ? "4096:unlimited" : "unlimited:unlimited";
+    execFileSync("prlimit", ["--pid", String(this.#process?.pid), `--fsize=${limit}`]);
+  }
+
+  async close(): Promise<void> {
+    const child = this.#process;
+    if (child === undefined) return;
+    const gone = new Promise((resolve) => child.once("exit", resolve));
+    child.stdin?.end();
+    await gone;
+  }
+
+  #heard({ line, kubeconfig }: { readonly line?: string; readonly kubeconfig?: string }): void {
+    if (line !== undefined) this.lines.push(line);
+    if (kubeconfig !== undefined) this.kubeconfig = kubeconfig;
+  }
+}
+
+describe("the control plane when the disk under the standalone API server is full", () => {
+  const bench = new ClusterBench();
+  const store = new StoreProcess(bench.directory);
+  let client: KubeClient;
+  let proxy: AdsClient;
+  before(async () => {
+    await store.start();
+    client = new KubeClient(accessFromKubeconfig(store.kubeconfig));
+    const controlPlane = bench.controlPlane(store.kubeconfig);
+    await controlPlane.start();
+    proxy = new AdsClient({ port: controlPlane.ports.plaintext ?? 0, pod: "sleep-1.default" });
+  });
+  after(async () => {
+    proxy?.close();
+    client?.close();
+    await bench.close();
+    await store.close();
+    rmSync(bench.directory, { recursive: true, force: true });
+  });
+
+  const make = (name: string): Promise<unknown> =>
+    client.request("/api/v1/namespaces/default/services", { method: "POST", body: service(name) });
+
+  test("writes are refused, which is said once and once that it is over, and no proxy loses anything", async () => {
+    await make("before");
+    await until("it arrives", () => proxy.held.cluster.has(clusterOf("before")));
+    store.lines.length = 0;
+    store.diskFull(true);
+    for (let at = 0; at < 5; at++) await assert.rejects(make(`refused${at}`), /could not be stored/);
+    const known = await client.get<{ items: unknown[] }>("/api/v1/namespaces/default/services");
+    assert.ok(known.items.length > 0, "what is there can be read");
+    assert.equal(proxy.closed, false);
+    store.diskFull(false);
+    await make("after");
+    await until("what is written afterwards arrives", () => proxy.held.cluster.has(clusterOf("after")));
+    assert.ok(proxy.held.cluster.has(clusterOf("before")));
+    assert.deepEqual(proxy.removed, []);
+    assert.equal(proxy.closed, false, "its stream never broke");
+    assert.deepEqual(
+      store.lines.filter((line) => line.startsWith("objects can")),
+      ["objects cannot be stored; what is there is served", "objects can be stored again"],
+    );
   });
 });

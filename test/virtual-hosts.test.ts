@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { withoutEnvoy } from "./support/envoy.ts";
 import { freePorts } from "./support/envoy-process.ts";
-import { DiscoveryBench, pause } from "./support/discovery-bench.ts";
+import { DiscoveryBench } from "./support/discovery-bench.ts";
+import { pause } from "./support/real-clock.ts";
 
 const servicesTotal = 200;
 

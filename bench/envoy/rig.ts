@@ -53,7 +53,13 @@ export class Rig {
         const timer = setTimeout(callback, delayMs).unref();
         return () => clearTimeout(timer);
       },
-      reports: { failed: ({ error }) => console.error(error), rejected, cleared() {}, published() {} },
+      reports: {
+        failed: ({ error }) => console.error(error),
+        rejected,
+        cleared() {},
+        published() {},
+        reached() {},
+      },
     });
   }
 
@@ -72,6 +78,7 @@ export class Rig {
         refused: (reason) => console.error(`refused: ${reason}`),
         sent: (_type, _resources, bytes) => void (this.sentBytes += bytes),
         acknowledged() {},
+        reached() {},
         rejected() {},
       },
     });

@@ -4,7 +4,8 @@
 
 import { readFileSync } from "node:fs";
 import { withoutEnvoy } from "../../test/support/envoy.ts";
-import { DiscoveryBench, pause, type Answer } from "../../test/support/discovery-bench.ts";
+import { DiscoveryBench, type Answer } from "../../test/support/discovery-bench.ts";
+import { pause } from "../../test/support/real-clock.ts";
 import { joinTexts, routeTo, serviceText, sidecarWorld } from "../../test/support/discovery-world.ts";
 import { freePorts } from "../../test/support/envoy-process.ts";
 import type { Table } from "../table.ts";

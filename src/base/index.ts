@@ -22,3 +22,4 @@ export {
   telemetryScope,
   telemetryTags,
 } from "./telemetry.ts";
+export type { Limit, ReachLimit } from "./limit.ts";

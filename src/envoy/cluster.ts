@@ -66,7 +66,12 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
     name,
     ...places,
     ...poolFields(policy, defaults),
-    ...httpOptions(policy, protocol, defaults, security.upstreamOptions),
+    ...httpOptions(
+      policy,
+      key.byRouter === true && protocol === "auto" ? "http" : protocol,
+      defaults,
+      security.upstreamOptions,
+    ),
     ...outlierFields(policy.outlierDetection),
     ...commonBalancing(policy, key.locality !== ""),
     ...withProxyProtocol(security.sockets, policy.proxyProtocol?.version),

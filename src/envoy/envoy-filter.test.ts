@@ -189,6 +189,186 @@ describe("an EnvoyFilter", () => {
     });
   }
 
+  const atManagers = (context: string, operation: string, value: object, more: object = {}): object => ({
+    applyTo: "HTTP_FILTER",
+    match: {
+      context,
+      listener: { filterChain: { filter: { name: "envoy.filters.network.http_connection_manager" } } },
+    },
+    patch: { operation, value, ...more },
+  });
+  const lua = (name: string): object => ({
+    name,
+    typed_config: {
+      "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+      default_source_code: { inline_string: "function envoy_on_request(h) end" },
+    },
+  });
+  /** Of the first connection manager. */
+  const filterNames = (listener: EnvoyResource): string[] => {
+    const { filterChains } = decoded(listener) as unknown as {
+      filterChains: { filters: { typedConfig: { httpFilters?: { name: string }[] } }[] }[];
+    };
+    const managers = filterChains.flatMap(({ filters }) =>
+      filters.flatMap(({ typedConfig }) =>
+        typedConfig.httpFilters === undefined ? [] : [typedConfig.httpFilters],
+      ),
+    );
+    return (managers[0] ?? []).map(({ name }) => name);
+  };
+
+  test("adds HTTP filters after authentication, after authorization, before statistics, or before the router", () => {
+    const policy: KubeObject = {
+      apiVersion: "security.istio.io/v1",
+      kind: "AuthorizationPolicy",
+      metadata: { name: "p", namespace: "default" },
+      spec: { rules: [{}] },
+    };
+    const tokens: KubeObject = {
+      apiVersion: "security.istio.io/v1",
+      kind: "RequestAuthentication",
+      metadata: { name: "r", namespace: "default" },
+      spec: { jwtRules: [{ issuer: "i", jwksUri: "https://i.example.com/" }] },
+    };
+    const added = ["AUTHN", "AUTHZ", "STATS", "UNSPECIFIED"].map((filterClass) =>
+      atManagers("SIDECAR_INBOUND", "ADD", lua(filterClass), { filterClass }),
+    );
+    const resources = resourcesOf(reviews, policy, tokens, envoyFilter(...added));
+    assert.deepEqual(filterNames(find(resources, "virtualInbound")), [
+      "envoy.filters.http.jwt_authn",
+      "AUTHN",
+      "envoy.filters.http.rbac",
+      "AUTHZ",
+      "STATS",
+      "envoy.filters.http.grpc_stats",
+      "envoy.filters.http.fault",
+      "envoy.filters.http.cors",
+      "UNSPECIFIED",
+      "envoy.filters.http.router",
+    ]);
+  });
+
+  test("finds filters by their former names, and chains that are the default", () => {
+    const filter = envoyFilter(
+      {
+        applyTo: "HTTP_FILTER",
+        match: {
+          context: "SIDECAR_INBOUND",
+          listener: {
+            filterChain: {
+              filter: { name: "envoy.http_connection_manager", subFilter: { name: "envoy.fault" } },
+            },
+          },
+        },
+        patch: { operation: "REMOVE" },
+      },
+      {
+        applyTo: "NETWORK_FILTER",
+        match: {
+          context: "SIDECAR_OUTBOUND",
+          listener: { portNumber: 9080, filterChain: { filter: { name: "envoy.tcp_proxy" } } },
+        },
+        patch: {
+          operation: "MERGE",
+          value: {
+            typed_config: {
+              "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+              idle_timeout: "7s",
+            },
+          },
+        },
+      },
+    );
+    const resources = resourcesOf(reviews, filter);
+    assert.ok(!filterNames(find(resources, "virtualInbound")).includes("envoy.filters.http.fault"));
+    const { defaultFilterChain } = decoded(find(resources, "0.0.0.0_9080")) as unknown as {
+      defaultFilterChain: { filters: { typedConfig: { idleTimeout: object } }[] };
+    };
+    assert.deepEqual(defaultFilterChain.filters[0]?.typedConfig.idleTimeout, { seconds: 7 });
+  });
+
+  test(
+    "puts an extension's configuration where a filter asks for it, and the real Envoy takes it",
+    { skip: withoutEnvoy },
+    () => {
+      const asking = {
+        name: "by-name",
+        config_discovery: {
+          config_source: { ads: {} },
+          type_urls: ["type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"],
+        },
+      };
+      const filter = envoyFilter(atManagers("SIDECAR_INBOUND", "INSERT_FIRST", asking), {
+        applyTo: "EXTENSION_CONFIG",
+        match: { context: "SIDECAR_INBOUND" },
+        patch: { operation: "ADD", value: lua("by-name") },
+      });
+      const resources = resourcesOf(reviews, filter);
+      const listener = find(resources, "virtualInbound");
+      assert.equal(filterNames(listener)[0], "by-name");
+      assert.doesNotMatch(JSON.stringify(decoded(listener)), /configDiscovery/);
+      assert.equal(envoyComplaint([listener, find(resources, "inbound|9080||")]), "");
+    },
+  );
+
+  test("merges older fields of a cluster into those that Envoy looks at", { skip: withoutEnvoy }, () => {
+    const merge = (value: object): object => ({
+      applyTo: "CLUSTER",
+      match: { context: "SIDECAR_OUTBOUND", cluster: { service: "reviews.default.svc.cluster.local" } },
+      patch: { operation: "MERGE", value },
+    });
+    const filter = envoyFilter(
+      merge({ http2_protocol_options: { max_concurrent_streams: 7 } }),
+      merge({
+        transport_socket: {
+          name: "envoy.transport_sockets.tls",
+          typed_config: {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            max_session_keys: 3,
+          },
+        },
+      }),
+    );
+    const resources = resourcesOf(reviews, filter);
+    const cluster = find(resources, "outbound|9080||reviews.default.svc.cluster.local");
+    const text = JSON.stringify(decoded(cluster));
+    assert.match(text, /"explicitHttpConfig":\{"http2ProtocolOptions":\{"maxConcurrentStreams":\{"value":7/);
+    assert.match(text, /"tlsMode-istio".*"maxSessionKeys":\{"value":3/);
+    assert.equal(decoded(cluster)["transportSocket"], undefined);
+    assert.equal(envoyComplaint([cluster]), "");
+  });
+
+  test("replaces lists where it says so, and patches inbound tables by name and port", () => {
+    const header = (key: string): object => ({ request_headers_to_add: [{ header: { key, value: "v" } }] });
+    const patch = (operation: string, name: string, value: object): object => ({
+      applyTo: "VIRTUAL_HOST",
+      match: { context: "SIDECAR_INBOUND", routeConfiguration: { name, portNumber: 9080 } },
+      patch: { operation, value },
+    });
+    const filter = envoyFilter(
+      patch("MERGE", "inbound|9080||", header("x-a")),
+      patch("MERGE_AND_REPLACE_LIST", "inbound|9080||", header("x-b")),
+      patch("MERGE", "inbound|9999||", header("x-c")),
+    );
+    const text = JSON.stringify(decoded(find(resourcesOf(reviews, filter), "virtualInbound")));
+    assert.deepEqual([...new Set(text.match(/x-[abc]/g))], ["x-b"]);
+  });
+
+  test("is for the versions and the facts of a proxy that it names", () => {
+    const names = (proxy: object): string[] => {
+      const patch = {
+        applyTo: "CLUSTER",
+        match: { context: "SIDECAR_OUTBOUND", proxy },
+        patch: { operation: "ADD", value: { name: "extra", type: "STATIC" } },
+      };
+      return resourcesOf(reviews, envoyFilter(patch)).flatMap(({ name }) => (name === "extra" ? [name] : []));
+    };
+    assert.deepEqual(names({ proxyVersion: "^1\\.[23]" }), ["extra"]);
+    assert.deepEqual(names({ proxyVersion: "^1\\.9\\." }), []);
+    assert.deepEqual(names({ metadata: { CLUSTER_ID: "Kubernetes" } }), ["extra"]);
+    assert.deepEqual(names({ metadata: { WHATEVER: "x" } }), [], "what is not known is not so");
+  });
+
   test("leaves the bytes of everyone else alone", () => {
     const other = sidecar("other", { app: "x" });
     const versions = (resources: EnvoyResource[]): string[] =>

@@ -6,8 +6,9 @@ import type { Read } from "#engine";
 import { refOf, type EnvoyFilter, type EnvoyFilterEnvoyConfigObjectPatch } from "#objects";
 import { tables } from "#model";
 import type { AddedKey, PatchedKey, ResourceType } from "#plan";
+import { patchCluster } from "./cluster-patch.ts";
+import { inlineExtensions } from "./extension-config.ts";
 import { patchListener } from "./listener-patch.ts";
-import { mergeMessages } from "./merge.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { fromJson, JsonMismatch } from "./proto/json.ts";
 import { messageNameOf, resource, type EnvoyResource, type Origin } from "./resource.ts";
@@ -19,6 +20,8 @@ export interface ReadyPatch {
   readonly operation: string;
   readonly match: NonNullable<EnvoyFilterEnvoyConfigObjectPatch["match"]>;
   readonly value: Message;
+  /** Where an HTTP filter goes that is added. */
+  readonly filterClass?: string | undefined;
 }
 
 /** Why a patch of an EnvoyFilter is left out. */
@@ -39,6 +42,7 @@ const messages: Readonly<Record<string, string>> = {
   ROUTE_CONFIGURATION: "envoy.config.route.v3.RouteConfiguration",
   VIRTUAL_HOST: "envoy.config.route.v3.VirtualHost",
   HTTP_ROUTE: "envoy.config.route.v3.Route",
+  EXTENSION_CONFIG: "envoy.config.core.v3.TypedExtensionConfig",
 };
 
 /** The resource of a key with its patches over it. */
@@ -51,17 +55,23 @@ export function patchedResource(
   if (base === undefined) return undefined;
   let message: Message | undefined = decodeMessage(messageNameOf(type), base.bytes);
   const origins: Origin[] = [];
+  const extensions: Message[] = [];
   for (const { filter, at } of key.patches) {
     const row = read(tables.EnvoyFilter, filter);
     const patch = row?.spec?.configPatches?.[at];
     const ready = patch === undefined ? undefined : readyPatch(patch);
     if (row === undefined || ready === undefined || "text" in ready) continue;
+    if (ready.applyTo === "EXTENSION_CONFIG") {
+      extensions.push(ready.value);
+      continue;
+    }
     const before: Message = message;
     message = applied(type, before, ready);
     if (message === undefined) return undefined;
     if (message !== before) origins.push({ at: "", object: refOf(row), path: `spec.configPatches[${at}]` });
   }
   if (origins.length === 0) return base;
+  if (extensions.length > 0) message = inlineExtensions(message, extensions);
   // The name is the plan's: a patch that changes it would make a resource that nobody asked for.
   return resource(type, base.name, { ...message, ...nameOf(type, base.name) }, [...origins, ...base.origins]);
 }
@@ -101,7 +111,13 @@ function readyPatch({
   if (name === undefined) return { path: "", text: `applyTo ${applyTo} is not supported` };
   try {
     const value = fromJson(name, patch?.value ?? {});
-    return { applyTo, operation: patch?.operation ?? "INVALID", match: match ?? {}, value };
+    return {
+      applyTo,
+      operation: patch?.operation ?? "INVALID",
+      match: match ?? {},
+      value,
+      filterClass: patch?.filterClass,
+    };
   } catch (error) {
     if (error instanceof JsonMismatch) return { path: error.path, text: error.message };
     throw error;
@@ -112,9 +128,7 @@ function readyPatch({
 function applied(type: ResourceType, message: Message, patch: ReadyPatch): Message | undefined {
   switch (type) {
     case "cluster":
-      return patch.operation.startsWith("MERGE")
-        ? mergeMessages(messageNameOf("cluster"), message, patch.value)
-        : message;
+      return patchCluster(message, patch);
     case "listener":
       return patchListener(message, patch);
     case "route":

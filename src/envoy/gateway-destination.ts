@@ -4,10 +4,10 @@ import type { Read } from "#engine";
 import type { ConsistentHash, Destination } from "#objects";
 import {
   anyOutlet,
+  destinationKey,
   mergedRule,
   rulesFor,
   serviceOf,
-  visibleService,
   type GatewayScope,
   type MeshService,
 } from "#model";
@@ -21,8 +21,9 @@ export function destinationCluster(
   destination: Destination,
   serverPort: number,
 ): string {
-  const port = destinationPort(destinationService(read, scope, destination), destination, serverPort);
-  return outboundClusterName(port, destination.subset ?? "", destination.host);
+  const service = destinationService(read, scope, destination);
+  const port = destinationPort(service, destination, serverPort);
+  return outboundClusterName(port, destination.subset ?? "", service?.host ?? destination.host);
 }
 
 /** What a DestinationRule says requests to a destination are hashed by. */
@@ -61,7 +62,7 @@ export function destinationService(
   scope: GatewayScope,
   { host }: Destination,
 ): MeshService | undefined {
-  const key = read(visibleService, { outlet: { scope: scope.outbound, port: anyOutlet }, host });
+  const key = read(destinationKey, { outlet: { scope: scope.outbound, port: anyOutlet }, host });
   return key === undefined ? undefined : read(serviceOf, key);
 }
 

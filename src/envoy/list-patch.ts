@@ -1,6 +1,8 @@
 // Patches of lists of named things: filters and routes.
 
 import type { ReadyPatch } from "./envoy-filter.ts";
+import { presentFilterName } from "#objects";
+import type { ListMerge } from "./merge.ts";
 import type { Message } from "./proto/api.ts";
 
 export interface Named extends Message {
@@ -18,7 +20,8 @@ export function patchList<Item extends Named>(
   merge: (under: Item, over: Message) => Item,
 ): readonly Item[] {
   const added = value as Item;
-  const at = wanted === "" ? -1 : items.findIndex(({ name }) => name === wanted);
+  const isWanted = ({ name }: Item): boolean => isSameFilter(name, wanted);
+  const at = wanted === "" ? -1 : items.findIndex(isWanted);
   switch (operation) {
     case "ADD":
       return [...items, added];
@@ -31,13 +34,22 @@ export function patchList<Item extends Named>(
     case "REPLACE":
       return at < 0 ? items : items.toSpliced(at, 1, added);
     case "REMOVE":
-      return at < 0 ? items : items.filter(({ name }) => name !== wanted);
+      return at < 0 ? items : items.filter((item) => !isWanted(item));
     case "MERGE":
     case "MERGE_AND_REPLACE_LIST":
-      return at < 0 ? items : items.map((item) => (item.name === wanted ? merge(item, value) : item));
+      return at < 0 ? items : items.map((item) => (isWanted(item) ? merge(item, value) : item));
     default:
       return items;
   }
+}
+
+/** Whether two names mean the same: Envoy's extensions have former names. */
+export function isSameFilter(name: string | undefined, wanted: string): boolean {
+  return name === wanted || (name !== undefined && presentFilterName(name) === presentFilterName(wanted));
+}
+
+export function listMerge(operation: string): ListMerge {
+  return operation === "MERGE_AND_REPLACE_LIST" ? "replace" : "append";
 }
 
 export function listOf<Item>(message: Message, field: string): readonly Item[] {

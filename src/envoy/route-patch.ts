@@ -2,7 +2,7 @@
 
 import { partsOfDiscovered } from "#plan";
 import type { ReadyPatch } from "./envoy-filter.ts";
-import { listOf, patchList } from "./list-patch.ts";
+import { listMerge, listOf, patchList } from "./list-patch.ts";
 import { mergeMessages } from "./merge.ts";
 import type { Message } from "./proto/api.ts";
 
@@ -10,7 +10,12 @@ export function patchRoutes(table: Message, patch: ReadyPatch): Message {
   switch (patch.applyTo) {
     case "ROUTE_CONFIGURATION":
       return patch.operation.startsWith("MERGE")
-        ? mergeMessages("envoy.config.route.v3.RouteConfiguration", table, patch.value)
+        ? mergeMessages(
+            "envoy.config.route.v3.RouteConfiguration",
+            table,
+            patch.value,
+            listMerge(patch.operation),
+          )
         : table;
     case "VIRTUAL_HOST":
       return patch.operation === "ADD"
@@ -55,7 +60,7 @@ function changeHosts(
 function patchHost(host: Message, patch: ReadyPatch): Message | undefined {
   if (patch.operation === "REMOVE") return undefined;
   return patch.operation.startsWith("MERGE")
-    ? mergeMessages("envoy.config.route.v3.VirtualHost", host, patch.value)
+    ? mergeMessages("envoy.config.route.v3.VirtualHost", host, patch.value, listMerge(patch.operation))
     : host;
 }
 
@@ -63,7 +68,7 @@ function patchHostRoutes(host: Message, patch: ReadyPatch): Message {
   const route = patch.match.routeConfiguration?.vhost?.route;
   const routes = listOf<Message>(host, "routes");
   const merge = (under: Message, over: Message): Message =>
-    mergeMessages("envoy.config.route.v3.Route", under, over);
+    mergeMessages("envoy.config.route.v3.Route", under, over, listMerge(patch.operation));
   // Without a name, merging and removing are for every route with the action that is asked for.
   if ((route?.name ?? "") === "" && (patch.operation.startsWith("MERGE") || patch.operation === "REMOVE")) {
     const changed = routes.flatMap((one) =>

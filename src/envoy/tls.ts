@@ -2,7 +2,7 @@
 // listener or cluster: both name a secret, and Envoy asks for it: the agent for the workload's own identity, the
 // control plane for what a `credentialName` refers to.
 
-import type { ServerTLSSettings, TLSProtocol } from "#objects";
+import { isCipher, type ServerTLSSettings, type TLSProtocol } from "#objects";
 import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
 
 /** The cluster of the bootstrap that reaches the agent's secret service over its socket. */
@@ -239,7 +239,8 @@ function tlsParameters(
     tlsMinimumProtocolVersion:
       min === undefined || min === "TLS_AUTO" ? "TLSv1_2" : min.replace("TLSV", "TLSv"),
     tlsMaximumProtocolVersion: max,
-    ...(cipherSuites === undefined ? {} : { cipherSuites }),
+    // Envoy would refuse the listener for one name that it does not know; admission has warned of it.
+    ...(cipherSuites === undefined ? {} : { cipherSuites: cipherSuites.filter(isCipher) }),
     ...(ecdhCurves.length === 0 ? {} : { ecdhCurves }),
   };
 }

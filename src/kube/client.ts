@@ -6,6 +6,7 @@ import http from "node:http";
 import https from "node:https";
 import type { KubeAccess } from "./credentials.ts";
 import { KubeError } from "./kube-error.ts";
+import { kubeLimits, type ReachKubeLimit } from "./limits.ts";
 import { Outage } from "./outage.ts";
 
 export type PatchType = "merge" | "json" | "apply";
@@ -22,14 +23,10 @@ const patchMediaType: Readonly<Record<PatchType, string>> = {
   apply: "application/apply-patch+yaml",
 };
 
-/** An ordinary request that is not answered in this time has failed. */
-const requestTimeoutMs = 15_000;
-/** A watch that says nothing at all for this long (bookmarks come each minute) is taken for dead. */
-const watchSilenceMs = 150_000;
-/** Connections for ordinary requests; each watch has one of its own. */
-const requestSocketsMax = 8;
-/** An answer longer than this is refused: lists are paged, so only something strange is. */
-const answerBytesMax = 256 * 1024 * 1024;
+const requestTimeoutMs = kubeLimits.requestTime.value;
+const watchSilenceMs = kubeLimits.watchSilence.value;
+const requestSocketsMax = kubeLimits.requestConnections.value;
+const answerBytesMax = kubeLimits.answerBytes.value;
 
 export class KubeClient {
   readonly #access: KubeAccess;
@@ -38,9 +35,13 @@ export class KubeClient {
   readonly #watchAgent: http.Agent;
   /** What those who watch through this client know of the server's failing. */
   readonly outage = new Outage();
+  #requestsOpen = 0;
 
-  constructor(access: KubeAccess) {
+  readonly #reached: ReachKubeLimit;
+
+  constructor(access: KubeAccess, reached: ReachKubeLimit = () => {}) {
     this.#access = access;
+    this.#reached = reached;
     this.#base = new URL(access.server);
     const tls: https.AgentOptions = {
       ca: access.ca,
@@ -71,8 +72,22 @@ export class KubeClient {
 
   /** Sends a request and returns the answer's JSON. Throws KubeError. */
   async request<T>(path: string, options: RequestOptions = {}): Promise<T> {
-    const response = await this.#send(path, options, this.#agent, AbortSignal.timeout(requestTimeoutMs));
-    const text = await readText(response);
+    if (this.#requestsOpen >= requestSocketsMax) this.#reached("requestConnections");
+    this.#requestsOpen++;
+    const timeout = AbortSignal.timeout(requestTimeoutMs);
+    try {
+      return await this.#ask<T>(path, options, timeout);
+    } catch (error) {
+      if (timeout.aborted) this.#reached("requestTime");
+      throw error;
+    } finally {
+      this.#requestsOpen--;
+    }
+  }
+
+  async #ask<T>(path: string, options: RequestOptions, signal: AbortSignal): Promise<T> {
+    const response = await this.#send(path, options, this.#agent, signal);
+    const text = await this.#readText(response);
     const status = response.statusCode ?? 0;
     if (status < 200 || status > 299) throw errorOf(status, text, path);
     return JSON.parse(text) as T;
@@ -93,10 +108,11 @@ export class KubeClient {
       const both = AbortSignal.any([signal, silence.signal]);
       const response = await this.#send(path, {}, this.#watchAgent, both);
       const status = response.statusCode ?? 0;
-      if (status !== 200) throw errorOf(status, await readText(response), path);
+      if (status !== 200) throw errorOf(status, await this.#readText(response), path);
       opened();
       for await (const line of linesOf(response, heard)) yield JSON.parse(line);
     } catch (error) {
+      if (silence.signal.aborted && !signal.aborted) this.#reached("watchSilence");
       // A watch that fell silent is only to be asked for anew.
       if (!silence.signal.aborted || signal.aborted) throw error;
     } finally {
@@ -136,23 +152,25 @@ export class KubeClient {
     });
   }
 
+  async #readText(response: http.IncomingMessage): Promise<string> {
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    for await (const chunk of response as AsyncIterable<Buffer>) {
+      bytes += chunk.length;
+      if (bytes > answerBytesMax) {
+        this.#reached("answerBytes");
+        throw new KubeError(0, "TooLarge", `an answer of more than ${answerBytesMax} bytes`);
+      }
+      chunks.push(chunk);
+    }
+    return Buffer.concat(chunks).toString();
+  }
+
   /** Read at each request: a projected token's file is renewed under our feet. */
   #token(): string | undefined {
     const { token, tokenFile } = this.#access;
     return tokenFile === undefined ? token : readFileSync(tokenFile, "utf8").trim();
   }
-}
-
-async function readText(response: http.IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of response as AsyncIterable<Buffer>) {
-    bytes += chunk.length;
-    if (bytes > answerBytesMax)
-      throw new KubeError(0, "TooLarge", `an answer of more than ${answerBytesMax} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString();
 }
 
 async function* linesOf(response: http.IncomingMessage, heard: () => void): AsyncGenerator<string> {

@@ -9,3 +9,5 @@ export { slim } from "./slim.ts";
 export type { LeaderOptions } from "./leader.ts";
 export { LeaderElection } from "./leader.ts";
 export { RateLimitedWriter } from "./writer.ts";
+export type { KubeLimit, ReachKubeLimit } from "./limits.ts";
+export { kubeLimits } from "./limits.ts";

@@ -3,10 +3,12 @@
 
 import type { Clock, Logger } from "#base";
 import { KubeError } from "./kube-error.ts";
+import { kubeLimits, type ReachKubeLimit } from "./limits.ts";
 
 export interface WriterOptions {
   readonly clock: Clock;
   readonly log: Logger;
+  readonly reached?: ReachKubeLimit;
 }
 
 interface Write {
@@ -14,13 +16,11 @@ interface Write {
   readonly attempt: number;
 }
 
-/** Writes in flight at a time. */
-const concurrentWritesMax = 4;
+const concurrentWritesMax = kubeLimits.concurrentWrites.value;
+const waitingWritesMax = kubeLimits.waitingWrites.value;
+const attemptsMax = kubeLimits.writeAttempts.value;
 /** The pause between two writes: 20 a second at most. */
 const writePauseMs = 50;
-/** Targets waiting; beyond it the oldest is dropped, and said so. */
-const waitingWritesMax = 10_000;
-const attemptsMax = 5;
 
 export class RateLimitedWriter {
   readonly #options: WriterOptions;
@@ -33,6 +33,11 @@ export class RateLimitedWriter {
     this.#options = options;
   }
 
+  /** Targets waiting. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
   /** Writes soon. A write to the same target that still waits is replaced. */
   submit(target: string, run: () => Promise<unknown>): void {
     this.#waiting.delete(target);
@@ -40,6 +45,7 @@ export class RateLimitedWriter {
     if (this.#waiting.size > waitingWritesMax) {
       const oldest = this.#waiting.keys().next();
       if (oldest.done !== true) this.#waiting.delete(oldest.value);
+      this.#options.reached?.("waitingWrites");
       this.#options.log.warn({ waiting: this.#waiting.size }, "too many writes wait; the oldest is dropped");
     }
     this.#schedule();
@@ -81,6 +87,7 @@ export class RateLimitedWriter {
     const isFinal =
       error instanceof KubeError && error.status >= 400 && error.status < 500 && error.status !== 429;
     if (isFinal || attempt + 1 >= attemptsMax) {
+      if (!isFinal) this.#options.reached?.("writeAttempts");
       // The object is gone, or we may not write it: the next change brings a new write.
       if (!(error instanceof KubeError && error.status === 404))
         this.#options.log.warn({ target, error: String(error) }, "not written");

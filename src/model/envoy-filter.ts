@@ -1,10 +1,22 @@
 // Which EnvoyFilters hold for a workload.
 
 import { defineKeyedQuery, sameData } from "#engine";
+import type { EnvoyFilter } from "#objects";
 import { environmentOf } from "./mesh.ts";
-import { oldestFirst, selects } from "./selectors.ts";
+import { oldestFirst, selects, targets, type Labels } from "./selectors.ts";
 import { tables } from "./tables.ts";
 import { workloadText, type WorkloadKey } from "./workload.ts";
+
+/** The version of Istio that the mesh's proxies stand for where an object asks for one. */
+export const istioVersion = "1.30.0";
+
+/** Filters that name Gateways by reference are for proxies that are made from those, the others for whom they select. */
+function isFor(filter: EnvoyFilter, namespace: string, labels: Labels): boolean {
+  const { targetRefs = [], workloadSelector } = filter.spec ?? {};
+  return targetRefs.length > 0
+    ? targets({ ...filter, spec: { targetRefs } }, { namespace, labels })
+    : selects(workloadSelector?.labels, labels);
+}
 
 /**
  * Row keys in the order in which they are applied: the root namespace's before the workload's own, then by priority, then
@@ -17,9 +29,7 @@ export const envoyFiltersOf = defineKeyedQuery<WorkloadKey, readonly string[]>(
     const { rootNamespace } = read(environmentOf, "");
     return [...new Set([rootNamespace, namespace])].flatMap((place) =>
       read(tables.EnvoyFilter.by.namespace, place)
-        // Filters that name a Gateway or a waypoint by reference are for proxies that are made from those.
-        .filter(({ spec }) => (spec?.targetRefs ?? []).length === 0)
-        .filter(({ spec }) => selects(spec?.workloadSelector?.labels, labels))
+        .filter((filter) => isFor(filter, namespace, labels))
         .toSorted((a, b) => (a.spec?.priority ?? 0) - (b.spec?.priority ?? 0) || oldestFirst(a, b))
         .map(({ metadata }) => `${place}/${metadata.name}`),
     );

@@ -6,7 +6,7 @@ import { routesOfListener } from "./gateway-api/generated.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope } from "./gateway.ts";
 import { jwksServicesOf } from "./request-authentication.ts";
 import { routesOfIngressGateway } from "./ingress/index.ts";
-import { anyOutlet, visibleService } from "./scope.ts";
+import { anyOutlet, outletText, visibleService, type Outlet } from "./scope.ts";
 import { isExportedTo, serviceOf } from "./services.ts";
 import { tables } from "./tables.ts";
 import { byPrecedence, destinationsOf, routeFacts, type RouteFacts } from "./virtual-service.ts";
@@ -45,7 +45,7 @@ export const gatewayServices = defineKeyedQuery<GatewayScope, readonly string[]>
       .flatMap((gateway) => read(boundRoutes, { gateway, namespace: scope.namespace }))
       .flatMap(({ key }) => read(destinationsOf, key));
     const outlet = { scope: scope.outbound, port: anyOutlet };
-    const routed = hosts.flatMap((host) => read(visibleService, { outlet, host }) ?? []);
+    const routed = hosts.flatMap((host) => read(destinationKey, { outlet, host }) ?? []);
     const asked = read(extAuthzServicesOf, scope).map(({ service }) => service);
     const keys = read(jwksServicesOf, scope);
     return [...new Set([...routed, ...asked, ...keys])].toSorted();
@@ -59,4 +59,18 @@ export const routesDynamically = defineKeyedQuery<GatewayScope, boolean>(
   gatewayScopeText,
   (read, scope) =>
     read(gatewayServices, scope).some((key) => read(serviceOf, key)?.resolution === "dynamic-dns"),
+);
+
+/** The service that a destination's host means, as `namespace/host`: for a Service that is an alias, its target. */
+export const destinationKey = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly host: string },
+  string | undefined
+>(
+  "destinationKey",
+  ({ outlet, host }) => `${host} ${outletText(outlet)}`,
+  (read, { outlet, host }) => {
+    const key = read(visibleService, { outlet, host });
+    const service = key === undefined ? undefined : read(serviceOf, key);
+    return service?.resolution === "alias" ? read(visibleService, { outlet, host: service.aliasOf }) : key;
+  },
 );

@@ -27,7 +27,7 @@ export {
   ingressSidecarOf,
 } from "./inbound.ts";
 export { instanceAddresses, instanceAddressesField } from "./workload.ts";
-export type { Environment, RouteDelivery, TableKind } from "./tables.ts";
+export type { Environment, ForeignRoutes, RouteDelivery, TableKind } from "./tables.ts";
 export {
   defaultEnvironment,
   environmentRow,
@@ -127,7 +127,9 @@ export {
   destinationsOf,
   httpRoutesOf,
   mirroredHosts,
+  mayRoute,
   namespacesWithRoutes,
+  ownersOf,
   routeFacts,
   routesFor,
   streamRoutesFor,
@@ -149,8 +151,8 @@ export { gatewayScopeOf, gatewayScopeText, hostsForNamespace, mergedGatewayOf } 
 export type { Credential, KeyPair, TrustedCa } from "./credentials.ts";
 export { configuredCaOf, keyPairOf, trustedCaOf } from "./credentials.ts";
 export type { GatewayBinding } from "./gateway-routes.ts";
-export { boundRoutes, gatewayServices, routesDynamically } from "./gateway-routes.ts";
-export { envoyFiltersOf } from "./envoy-filter.ts";
+export { boundRoutes, destinationKey, gatewayServices, routesDynamically } from "./gateway-routes.ts";
+export { envoyFiltersOf, istioVersion } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
 export { objectProblemsOf, problemsKey } from "./object-problems.ts";
 export * from "./gateway-api/index.ts";

@@ -216,6 +216,24 @@ describe("rules for a host", () => {
     assert.deepEqual(found("other.a.svc.cluster.local"), ["a/wild"]);
   });
 
+  test("a host of the mesh is routed by its owner's namespace; others route their own calls of it", () => {
+    const objects = [
+      service("reviews", "a"),
+      object("VirtualService", "b", "foreign", { hosts: ["reviews.a.svc.cluster.local"], http: [{}] }),
+    ];
+    const routesOf = (engine: Engine, namespace: string): readonly string[] => {
+      const outlet = { scope: engine.get(outboundScopeOf, { ...client, namespace }), port: 0 };
+      return engine.get(routesFor, { outlet, host: "reviews.a.svc.cluster.local" });
+    };
+    const engine = world(objects);
+    assert.deepEqual(routesOf(engine, "b"), ["b/foreign"]);
+    assert.deepEqual(routesOf(engine, "a"), []);
+    assert.deepEqual(routesOf(engine, "c"), []);
+    const asIstio = new Engine();
+    asIstio.apply(worldChanges(objects, { foreignRoutes: "all-clients" }));
+    assert.deepEqual(routesOf(asIstio, "a"), ["b/foreign"]);
+  });
+
   test("a delegate's routes stand under the conditions of the route that delegates", () => {
     const engine = world([
       object("VirtualService", "a", "root", {

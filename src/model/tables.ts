@@ -181,7 +181,15 @@ export interface Environment {
   readonly routeDelivery: RouteDelivery;
   /** Whether what is deployed for a Gateway of Gateway API bears the Gateway's labels and annotations where it asks for no others. */
   readonly gatewayLabels: "copied" | "left-out";
+  /** Whose calls a VirtualService may route that is for a host of another namespace of the mesh. */
+  readonly foreignRoutes: ForeignRoutes;
 }
+
+/**
+ * `own-clients`: only calls from its own namespace; the host's owner and the mesh's root namespace alone speak for everybody.
+ * `all-clients`: everybody's, as in Istio: whoever may write a VirtualService anywhere can take any host over.
+ */
+export type ForeignRoutes = "own-clients" | "all-clients";
 
 /**
  * `virtual-hosts`: each virtual host is a resource of its own (VHDS), so that a change costs the bytes of one.
@@ -196,6 +204,7 @@ export const defaultEnvironment: Environment = {
   network: "",
   routeDelivery: "virtual-hosts",
   gatewayLabels: "copied",
+  foreignRoutes: "own-clients",
 };
 
 /** One row, `environmentRow`. */

@@ -31,7 +31,7 @@ import {
   type Import,
   type Outlet,
 } from "./scope.ts";
-import { isExportedTo } from "./services.ts";
+import { isExportedTo, serviceOf, servicesOfHost } from "./services.ts";
 import { everything, tables } from "./tables.ts";
 
 /** What deciding which VirtualService applies needs; changes of its routes do not show here. */
@@ -127,6 +127,7 @@ export const routesFor = defineKeyedQuery<
         .flatMap((group) => rowsOfHost(read, group))
         .flatMap((key) => read(routeFacts, key) ?? [])
         .filter((route) => isVisible(route, imports, outlet.scope.namespace))
+        .filter((route) => mayRoute(read, route.namespace, host, outlet.scope.namespace))
         .toSorted((a, b) => byPrecedence(a, b, outlet.scope.namespace));
       if (found.length > 0) return [...new Set(found.map(({ key }) => key))];
     }
@@ -136,14 +137,49 @@ export const routesFor = defineKeyedQuery<
   sharedByClients,
 );
 
-/** The namespaces that some VirtualService for a host is exported to by name; all others see the same of them. */
+/**
+ * Whether a VirtualService of a namespace may route a client's calls of a host. A host of the mesh belongs to the namespace
+ * of its service: VirtualServices from elsewhere are for their own namespace's calls, and take nothing over from others.
+ */
+export function mayRoute(read: Read, namespace: string, host: string, client: string): boolean {
+  if (namespace === client) return true;
+  const owners = read(ownersOf, host);
+  return owners.length === 0 || owners.includes(namespace);
+}
+
+/** The namespaces that speak for a host to everybody; none where anybody may: hosts outside of the mesh. */
+export const ownersOf = defineQuery<readonly string[]>(
+  "ownersOf",
+  (read, host) => {
+    const { foreignRoutes, rootNamespace } = read(environmentOf, "");
+    if (foreignRoutes === "all-clients") return [];
+    const services = read(servicesOfHost, host).flatMap((key) => read(serviceOf, key) ?? []);
+    // A ServiceEntry for a Service's host makes nobody its owner.
+    const ofCluster = services.filter(({ registry }) => registry === "Kubernetes");
+    const internal = (ofCluster.length > 0 ? ofCluster : services).filter(({ external }) => !external);
+    if (internal.length === 0) return [];
+    return [...new Set([rootNamespace, ...internal.map(({ namespace }) => namespace)])].toSorted();
+  },
+  sameData,
+);
+
+/**
+ * The namespaces for which other VirtualServices than everyone's may route a host: those that one is exported to by name,
+ * and those that have one for a host of another namespace.
+ */
 export const namespacesWithRoutes = defineQuery<readonly string[]>(
   "namespacesWithRoutes",
   (read, host) => {
     const { clusterDomain } = read(environmentOf, "");
     const namespaces = [...hostGroups(host, clusterDomain), ...wildcardsOf(host)]
       .flatMap((group) => rowsOfHost(read, group))
-      .flatMap((key) => read(routeFacts, key)?.exportTo ?? []);
+      .flatMap((key) => {
+        const facts = read(routeFacts, key);
+        if (facts === undefined) return [];
+        return mayRoute(read, facts.namespace, host, "")
+          ? facts.exportTo
+          : [...facts.exportTo, facts.namespace];
+      });
     return [...new Set(namespaces)].toSorted();
   },
   sameData,
@@ -163,6 +199,7 @@ export const streamRoutesFor = defineKeyedQuery<
       .flatMap((group) => rowsOfHost(read, group))
       .flatMap((key) => read(routeFacts, key) ?? [])
       .filter((route) => (route.tcp || route.tls) && isVisible(route, imports, outlet.scope.namespace))
+      .filter((route) => mayRoute(read, route.namespace, host, outlet.scope.namespace))
       .toSorted((a, b) => byPrecedence(a, b, outlet.scope.namespace));
     return [...new Set(found.map(({ key }) => key))];
   },

@@ -49,9 +49,9 @@ Sidecar spec.outboundTrafficPolicy works
 ProxyConfig spec works
 
 EnvoyFilter spec works
-EnvoyFilter spec.configPatches[].match.proxy warns
+EnvoyFilter spec.configPatches[].match.listener.portName warns
+EnvoyFilter spec.configPatches[].match.proxy.metadata warns
 EnvoyFilter spec.configPatches[].match.waypoint warns
-EnvoyFilter spec.configPatches[].patch.filterClass warns
 
 PeerAuthentication spec works
 

@@ -9,11 +9,11 @@ import { scopeText, type OutboundScope } from "#model";
 import type { OutboundRouteKey, OutboundVirtualHostKey } from "./keys.ts";
 import { outboundPortChunks } from "./outbound-ports.ts";
 import type { Chunk, Planned } from "./plan.ts";
-import { virtualHostName, virtualHostsOf } from "./virtual-hosts.ts";
+import { virtualHostName, virtualHostPartsOf } from "./virtual-hosts.ts";
 
 export interface TableChunks {
   readonly route: Chunk;
-  readonly virtualHost?: Chunk;
+  readonly virtualHosts: readonly Chunk[];
 }
 
 /** The tables of a port as `outboundPortChunks` has them, those of all services with their virtual hosts taken out. */
@@ -25,19 +25,29 @@ export const discoveredTables = defineKeyedQuery<
   ({ scope, port }) => `${port} ${scopeText(scope)}`,
   (read, { scope, port }) => {
     const whole = read(outboundPortChunks, { scope, port }).route as Chunk<OutboundRouteKey>;
-    const hosts: Planned<OutboundVirtualHostKey>[] = [];
+    const virtualHosts: Chunk[] = [];
     const route = whole.entries.map((planned): Planned<OutboundRouteKey> => {
       const { name, key } = planned;
       if (!discoversHosts(name)) return planned;
-      for (const host of read(virtualHostsOf, key)) {
-        hosts.push(discoveredHost(name, host));
-      }
+      for (const part of read(virtualHostPartsOf, key)) virtualHosts.push(discoveredPart(name, part));
       return { name, key: { ...key, discovers: true } };
     });
-    return { route: { id: whole.id, entries: route }, virtualHost: { id: whole.id, entries: hosts } };
+    return { route: { id: whole.id, entries: route }, virtualHosts };
   },
   sameData,
 );
+
+const discoveredParts = new WeakMap<readonly OutboundVirtualHostKey[], Chunk>();
+
+/** The same chunk for the same part, whichever views have it. */
+function discoveredPart(table: string, part: readonly OutboundVirtualHostKey[]): Chunk {
+  let chunk = discoveredParts.get(part);
+  if (chunk === undefined) {
+    chunk = { id: `hosts/${table}`, entries: part.map((host) => discoveredHost(table, host)) };
+    discoveredParts.set(part, chunk);
+  }
+  return chunk;
+}
 
 /** Keys come from memoized queries and are compared by identity first: each gets one discovered counterpart. */
 const discoveredHosts = new WeakMap<OutboundVirtualHostKey, Planned<OutboundVirtualHostKey>>();

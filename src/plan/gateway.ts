@@ -50,8 +50,10 @@ const gatewayClusters = defineKeyedQuery<GatewayScope, { readonly cluster: Chunk
   "gatewayClusters",
   gatewayScopeText,
   (read, scope) => {
-    const chunks = serviceClusterChunks(read, "gateway", scope.outbound, read(gatewayServices, scope));
-    return { ...chunks, cluster: showing(chunks.cluster, read(backendCertificate, scope)) };
+    const services = read(gatewayServices, scope);
+    const { cluster, endpoint } = serviceClusterChunks(read, "gateway", scope.outbound, services);
+    const routed = { ...cluster, entries: cluster.entries.map((entry) => byRouter(read, entry)) };
+    return { cluster: showing(routed, read(backendCertificate, scope)), endpoint };
   },
   sameData,
 );
@@ -83,6 +85,12 @@ function showing(chunk: Chunk, certificate: BackendCertificate | undefined): Chu
       key: { ...(key as OutboundClusterKey), clientCertificate: certificate.name },
     })),
   };
+}
+
+function byRouter(read: Read, entry: Planned): Planned {
+  const key = entry.key as OutboundClusterKey;
+  const port = read(serviceOf, key.service)?.ports.find((one) => one.port === key.port);
+  return port?.protocol === "auto" ? { ...entry, key: { ...key, byRouter: true } } : entry;
 }
 
 /** What a server of mode AUTO_PASSTHROUGH leads to: every service of the mesh under its hosts, by SNI alone. */

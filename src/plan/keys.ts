@@ -29,6 +29,8 @@ export interface OutboundClusterKey {
   readonly toOriginal: boolean;
   /** What the client shows to servers that it speaks TLS to: the name of a secret. A router's, by Gateway API. */
   readonly clientCertificate?: string;
+  /** A router's: where a port's protocol is left to be found out, requests go on as HTTP/1.1, whatever the client speaks. */
+  readonly byRouter?: true;
   /** For mutual TLS that passes through a gateway between networks: nothing is added to it, and nothing else gets in. */
   readonly passthrough?: true;
 }

@@ -85,7 +85,9 @@ function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
   const numbers = read(scopePorts, scope);
   const ports = numbers.map((port) => read(outboundPortChunks, { scope, port }));
   const tables: readonly TableChunks[] =
-    delivery === "tables" ? ports : numbers.map((port) => read(discoveredTables, { scope, port }));
+    delivery === "tables"
+      ? ports.map(({ route }) => ({ route, virtualHosts: [] }))
+      : numbers.map((port) => read(discoveredTables, { scope, port }));
   return {
     ...emptyPlan,
     cluster: [wellKnownClusters, ...clusters.map(({ cluster }) => cluster)].filter(hasEntries),
@@ -96,7 +98,7 @@ function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
       ...ports.map(({ listener }) => listener),
     ].filter(hasEntries),
     route: tables.map(({ route }) => route).filter(hasEntries),
-    virtualHost: tables.flatMap(({ virtualHost }) => virtualHost ?? []).filter(hasEntries),
+    virtualHost: tables.flatMap(({ virtualHosts }) => virtualHosts).filter(hasEntries),
   };
 }
 

@@ -2,8 +2,13 @@
 // everything else keeps its key and is shared as before. So a filter costs only those whom it is for.
 
 import type { Read } from "#engine";
-import type { EnvoyFilterEnvoyConfigObjectMatch, EnvoyFilterEnvoyConfigObjectPatch } from "#objects";
-import { envoyFiltersOf, tables, workloadOf } from "#model";
+import { RE2JS } from "re2js";
+import type {
+  EnvoyFilterEnvoyConfigObjectMatch,
+  EnvoyFilterEnvoyConfigObjectPatch,
+  EnvoyFilterProxyMatch,
+} from "#objects";
+import { envoyFiltersOf, environmentOf, istioVersion, tables, workloadOf } from "#model";
 import { partsOfDiscovered } from "./discovered-tables.ts";
 import { stableText } from "./keys.ts";
 import type { Chunk, Plan, Planned, ResourceType } from "./plan.ts";
@@ -41,6 +46,7 @@ const typeOf: Readonly<Record<string, ResourceType>> = {
   FILTER_CHAIN: "listener",
   NETWORK_FILTER: "listener",
   HTTP_FILTER: "listener",
+  EXTENSION_CONFIG: "listener",
   LISTENER_FILTER: "listener",
   ROUTE_CONFIGURATION: "route",
   VIRTUAL_HOST: "route",
@@ -56,7 +62,9 @@ const ofRoutes = new Set(["ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE"]);
 /** The plan of a view with its EnvoyFilters in place. */
 export function withPatches(read: Read, view: PatchedView, plan: Plan): Plan {
   const context = contextOf(view);
-  const patches = patchesFor(read, view).filter(({ patch }) => inContext(patch.match, context));
+  const patches = patchesFor(read, view).filter(
+    ({ patch }) => inContext(patch.match, context) && isForProxy(read, view, patch.match?.proxy),
+  );
   if (patches.length === 0) return plan;
   const types = Object.keys(plan) as ResourceType[];
   return Object.fromEntries(
@@ -80,6 +88,35 @@ function patchesFor(read: Read, view: PatchedView): KnownPatch[] {
 function inContext(match: EnvoyFilterEnvoyConfigObjectMatch | undefined, context: PatchContext): boolean {
   const asked = match?.context ?? "ANY";
   return asked === "ANY" || asked === context;
+}
+
+/** Longer expressions are not compared, as in Istio. */
+const versionLengthMax = 1_024;
+
+/** Whether a patch is for proxies like this: by the version of Istio that they stand for, and by what is known of them. */
+function isForProxy(read: Read, view: PatchedView, match: EnvoyFilterProxyMatch | undefined): boolean {
+  const version = match?.proxyVersion ?? "";
+  if (version !== "" && version.length <= versionLengthMax && !versionMatches(version)) return false;
+  const metadata = Object.entries(match?.metadata ?? {});
+  if (metadata.length === 0) return true;
+  const { clusterId } = read(environmentOf, "");
+  const { namespace } = view.kind === "outbound" ? view.scope : view.proxy;
+  const known: Readonly<Record<string, string>> = {
+    CLUSTER_ID: clusterId,
+    NAMESPACE: namespace,
+    ISTIO_VERSION: istioVersion,
+  };
+  // What is not known of a proxy is not what the filter asks for: a patch for some must not reach all.
+  return metadata.every(([name, value]) => known[name] === value);
+}
+
+function versionMatches(expression: string): boolean {
+  try {
+    // Found anywhere, as Go's MatchString does.
+    return RE2JS.compile(expression).matcher(istioVersion).find();
+  } catch {
+    return false;
+  }
 }
 
 function patchedChunks(
@@ -145,7 +182,8 @@ function patchedEntry(
     applyTo === "CLUSTER" || applyTo === "LISTENER";
   if (own.some(({ patch }) => isWhole(patch) && patch.patch?.operation === "REMOVE")) return [];
   const changing = own.filter(({ patch }) => !(isWhole(patch) && patch.patch?.operation === "ADD"));
-  if (changing.length === 0) return [entry];
+  // A configuration for an extension does nothing by itself: only a filter that asks for it does.
+  if (changing.every(({ patch }) => patch.applyTo === "EXTENSION_CONFIG")) return [entry];
   const key: PatchedKey = {
     kind: "patched",
     base: entry.key,
@@ -199,11 +237,11 @@ function concernsName(
 function clusterMatches(name: string, match: EnvoyFilterEnvoyConfigObjectMatch["cluster"]): boolean {
   if (match === undefined) return true;
   if (match.name !== undefined && match.name !== "") return match.name === name;
-  const [, port = "", subset = "", host = ""] = name.split("|");
+  const [direction, port = "", subset = "", host = ""] = name.split("|");
   return (
     (match.portNumber === undefined || match.portNumber === 0 || String(match.portNumber) === port) &&
     (match.subset === undefined || match.subset === "" || match.subset === subset) &&
-    (match.service === undefined || match.service === "" || match.service === host)
+    (direction === "inbound" || match.service === undefined || match.service === "" || match.service === host)
   );
 }
 

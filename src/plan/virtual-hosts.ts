@@ -14,6 +14,7 @@ import {
   isPublicMesh,
   isWildcard,
   listenerProtocol,
+  mayRoute,
   namespacesWithRoutes,
   namespacesWithRules,
   outletText,
@@ -36,27 +37,101 @@ import { stableText, type OutboundRouteKey, type OutboundVirtualHostKey } from "
 /** The port whose table also has hosts of VirtualServices that no service has: Istio's default for plain HTTP. */
 const plainHttpPort = 80;
 
-/** The virtual hosts of a table in the order in which they stand there. No domain stands in two of them. */
-export const virtualHostsOf = defineKeyedQuery<OutboundRouteKey, readonly OutboundVirtualHostKey[]>(
-  "virtualHosts",
+/**
+ * The virtual hosts of a table in the order in which they stand there, in parts: a part that is unchanged, or the same for
+ * other clients, is the identical list. No domain stands in two of them.
+ */
+export const virtualHostPartsOf = defineKeyedQuery<
+  OutboundRouteKey,
+  readonly (readonly OutboundVirtualHostKey[])[]
+>(
+  "virtualHostParts",
   stableText,
   (read, { outlet, port, host }) => {
     if (host !== "") {
       const service = read(visibleService, { outlet, host });
       const own = service === undefined ? undefined : read(serviceHost, { outlet, port, service });
       // The table is for one service's address alone: whatever name the client used, it means that service.
-      return own === undefined ? [] : [{ ...own.virtualHost, domains: ["*"] }];
+      return own === undefined ? [] : [[{ ...own.virtualHost, domains: ["*"] }]];
     }
-    const services = read(servicesAt, { outlet, port });
     const routed = read(ruleHosts, { outlet, port });
-    const namespaces = [...new Set(services.map(namespaceOfKey))];
-    const byKey = namespaces.map((namespace) => read(namespaceHosts, { outlet, port, namespace }));
-    const ofService = new Map(byKey.flatMap((hosts) => hosts.map((one) => [one.virtualHost.service, one])));
-    const ofServices = services.flatMap((service) => ofService.get(service) ?? []);
-    return withoutDuplicates([...routed, ...ofServices]);
+    const groups = [...read(servicesByNamespace, { outlet, port }).keys()].map(
+      (namespace) => [namespace, read(namespaceHosts, { outlet, port, namespace })] as const,
+    );
+    const isShared = sharedByClients(read, { outlet }).outlet === anyOutletOfAll;
+    const parts = isShared ? partsBeside(read(sharedTable, String(port)), routed, groups) : undefined;
+    return parts ?? [withoutDuplicates([...routed, ...groups.flatMap(([, hosts]) => hosts)])];
   },
   sameData,
 );
+
+/** All of them. */
+export const virtualHostsOf = defineKeyedQuery<OutboundRouteKey, readonly OutboundVirtualHostKey[]>(
+  "virtualHosts",
+  stableText,
+  (read, key) => read(virtualHostPartsOf, key).flat(),
+  sameData,
+);
+
+/** A port's table as it is for clients for which nothing is special, with what tells whether others differ in more than names. */
+interface SharedTable {
+  readonly groups: ReadonlyMap<string, readonly HostAndAlternates[]>;
+  /** In lower case; undefined if some domain stands in two virtual hosts. */
+  readonly domains: ReadonlySet<string> | undefined;
+}
+
+const sharedTable = defineQuery<SharedTable>("sharedTable", (read, portText) => {
+  const at = { outlet: anyOutletOfAll, port: Number(portText) };
+  const groups = new Map(
+    [...read(servicesByNamespace, at).keys()].map((namespace) => [
+      namespace,
+      read(namespaceHosts, { ...at, namespace }),
+    ]),
+  );
+  const domains = new Set<string>();
+  for (const hosts of groups.values()) {
+    for (const domain of domainsOfAll(hosts)) {
+      if (domain === "*" || domains.has(domain)) return { groups, domains: undefined };
+      domains.add(domain);
+    }
+  }
+  return { groups, domains };
+});
+
+/**
+ * The parts of a client's table, most of them those of the shared one. So a change costs each client what is special for
+ * it, and not a look at all domains. Undefined if some domain is contested: then all of them are looked at.
+ */
+function partsBeside(
+  shared: SharedTable,
+  routed: readonly HostAndAlternates[],
+  groups: readonly (readonly [string, readonly HostAndAlternates[]])[],
+): readonly (readonly OutboundVirtualHostKey[])[] | undefined {
+  if (shared.domains === undefined) return undefined;
+  const own = groups.filter(([namespace, hosts]) => shared.groups.get(namespace) !== hosts);
+  const replaced = new Set(own.flatMap(([namespace]) => domainsOfAll(shared.groups.get(namespace) ?? [])));
+  const taken = new Set<string>(["*"]);
+  for (const hosts of [routed, ...own.map(([, one]) => one)]) {
+    for (const domain of domainsOfAll(hosts)) {
+      if (taken.has(domain) || (shared.domains.has(domain) && !replaced.has(domain))) return undefined;
+      taken.add(domain);
+    }
+  }
+  return [routed, ...groups.map(([, hosts]) => hosts)].filter(({ length }) => length > 0).map(keysOf);
+}
+
+function domainsOfAll(hosts: readonly HostAndAlternates[]): string[] {
+  return hosts.flatMap(({ virtualHost }) => virtualHost.domains.map((domain) => domain.toLowerCase()));
+}
+
+const keysOfHosts = new WeakMap<readonly HostAndAlternates[], readonly OutboundVirtualHostKey[]>();
+
+/** The same list for the same hosts. */
+function keysOf(hosts: readonly HostAndAlternates[]): readonly OutboundVirtualHostKey[] {
+  let keys = keysOfHosts.get(hosts);
+  if (keys === undefined) keysOfHosts.set(hosts, (keys = hosts.map(({ virtualHost }) => virtualHost)));
+  return keys;
+}
 
 interface HostAndAlternates {
   readonly virtualHost: OutboundVirtualHostKey;
@@ -86,6 +161,29 @@ const servicesAt = defineKeyedQuery<{ readonly outlet: Outlet; readonly port: nu
   sharedByClients,
 );
 
+/** Those of a table by their namespaces, in their order. */
+const servicesByNamespace = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly port: number },
+  ReadonlyMap<string, readonly string[]>
+>(
+  "servicesByNamespace",
+  ({ outlet, port }) => `${port} ${outletText(outlet)}`,
+  (read, at) => Map.groupBy(read(servicesAt, at), namespaceOfKey),
+  Object.is,
+  sharedByClients,
+);
+
+const servicesOfNamespaceAt = defineKeyedQuery<
+  { readonly outlet: Outlet; readonly port: number; readonly namespace: string },
+  readonly string[]
+>(
+  "servicesOfNamespaceAt",
+  ({ outlet, port, namespace }) => `${namespace} ${port} ${outletText(outlet)}`,
+  (read, { namespace, ...at }) => read(servicesByNamespace, at).get(namespace) ?? [],
+  sameData,
+  sharedByClients,
+);
+
 /** Where all clients see the same services, the services of a table are the same for all. */
 function sharedByClients<Key extends { readonly outlet: Outlet }>(read: Read, key: Key): Key {
   return importsAll(key.outlet) && read(isPublicMesh, "") ? { ...key, outlet: anyOutletOfAll } : key;
@@ -99,9 +197,9 @@ const namespaceHosts = defineKeyedQuery<
   "namespaceHosts",
   ({ outlet, port, namespace }) => `${namespace} ${port} ${outletText(outlet)}`,
   (read, { outlet, port, namespace }) =>
-    read(servicesAt, { outlet, port })
-      .filter((service) => namespaceOfKey(service) === namespace)
-      .flatMap((service) => read(serviceHost, { outlet, port, service }) ?? []),
+    read(servicesOfNamespaceAt, { outlet, port, namespace }).flatMap(
+      (service) => read(serviceHost, { outlet, port, service }) ?? [],
+    ),
   sameData,
   (read, key) => {
     const special = read(clientsOfNamespace, key.namespace);
@@ -208,7 +306,7 @@ const ruleHosts = defineKeyedQuery<
   "ruleHosts",
   ({ outlet, port }) => `${port} ${outletText(outlet)}`,
   (read, { outlet, port }) => {
-    const served = new Set(read(servicesAt, { outlet, port }).map((key) => key.slice(key.indexOf("/") + 1)));
+    const served = read(servedHosts, { outlet, port });
     const routes = read(visibleRoutes, outlet).filter(({ http }) => http);
     const hosts = new Set<string>();
     for (const route of routes) {
@@ -224,13 +322,25 @@ const ruleHosts = defineKeyedQuery<
         port,
         domains: [host],
         service: "",
-        routing: routes.filter((route) => route.hosts.includes(host)).map(({ key }) => key),
+        routing: routes
+          .filter((route) => route.hosts.includes(host))
+          .filter(({ namespace }) => mayRoute(read, namespace, host, outlet.scope.namespace))
+          .map(({ key }) => key),
         rules: [],
         client: clientFacts(outlet.scope),
       },
     }));
   },
   sameData,
+);
+
+/** The hosts of a table's services. */
+const servedHosts = defineKeyedQuery<{ readonly outlet: Outlet; readonly port: number }, ReadonlySet<string>>(
+  "servedHosts",
+  ({ outlet, port }) => `${port} ${outletText(outlet)}`,
+  (read, at) => new Set(read(servicesAt, at).map((key) => key.slice(key.indexOf("/") + 1))),
+  Object.is,
+  sharedByClients,
 );
 
 function servesAny(host: string, served: ReadonlySet<string>): boolean {

@@ -5,6 +5,7 @@ import type { Logger } from "#base";
 import { resourceTypeOf, type Message } from "#envoy";
 import { resourceTypes, type ResourceType } from "#plan";
 import { grpcStatus, GrpcError, type GrpcPeer, type GrpcStream, type StreamHandlers } from "./grpc.ts";
+import { admissionsMax, waitingRequestsMax } from "./limits.ts";
 import type { Mesh } from "./mesh.ts";
 import { AdsSession, type Closing, type SessionReports, type TypeStatus } from "./session.ts";
 import { StateOfTheWorld } from "./sotw.ts";
@@ -46,11 +47,6 @@ export interface ProxyStatus {
   readonly connectedAtMs: number;
   readonly types: readonly TypeStatus[];
 }
-
-/** Proxies that may be in admission (a token review takes a round trip) at a time; the rest is told to come again. */
-const admissionsMax = 200;
-/** Requests that wait for one proxy's admission: one a type and a few more. */
-const waitingRequestsMax = 64;
 
 /** The types whose names decide about the views of a client without a proxy; routes and endpoints come with them. */
 const viewTypes: readonly ResourceType[] = ["listener", "cluster"];
@@ -183,6 +179,7 @@ export class AdsServer<C, V> {
     }
     connection.waiting.push(request);
     if (connection.waiting.length > waitingRequestsMax) {
+      this.#options.reports.reached("waitingRequests");
       const message = "too many requests before admission";
       this.#end(connection, { code: grpcStatus.resourceExhausted, message });
     } else if (!connection.admitting) void this.#admit(connection, request.node);
@@ -224,6 +221,7 @@ export class AdsServer<C, V> {
   async #admit(connection: Connection<C>, node: Message | undefined): Promise<void> {
     connection.admitting = true;
     if (this.#admissions >= admissionsMax) {
+      this.#options.reports.reached("admissions");
       this.#refuse(
         connection,
         new GrpcError(grpcStatus.unavailable, "too many proxies connect at once; come again"),

@@ -4,12 +4,19 @@
 
 import type { Clock } from "#base";
 import type { Change } from "#engine";
-import { batchPauseFactor, batchPauseMaxMs, batchPauseMinMs, pendingChangesMax } from "./limits.ts";
+import {
+  batchPauseFactor,
+  batchPauseMaxMs,
+  batchPauseMinMs,
+  pendingChangesMax,
+  type ReachXdsLimit,
+} from "./limits.ts";
 
 export interface BatcherOptions {
   readonly clock: Clock;
   /** @param sinceMs when the oldest change of the batch came (monotonic) */
   readonly publish: (changes: readonly Change[], sinceMs: number) => void;
+  readonly reached?: ReachXdsLimit;
 }
 
 export class Batcher {
@@ -44,8 +51,10 @@ export class Batcher {
     const nowMs = this.#options.clock.monotonicMs();
     this.#oldestMs ??= nowMs;
     if (this.#held) return;
-    if (this.#pending.size >= pendingChangesMax) this.flush();
-    else if (this.#cancel === undefined) {
+    if (this.#pending.size >= pendingChangesMax) {
+      this.#options.reached?.("pendingChanges");
+      this.flush();
+    } else if (this.#cancel === undefined) {
       // Even the first change waits for the end of the current turn: what one event brings goes out together.
       const waitMs = Math.max(0, this.#quietUntilMs - nowMs);
       this.#cancel = this.#options.clock.after(waitMs, () => this.flush());
@@ -66,6 +75,7 @@ export class Batcher {
     publish(changes, sinceMs);
     const endedMs = clock.monotonicMs();
     const tookMs = endedMs - startedMs;
+    if (tookMs * batchPauseFactor > batchPauseMaxMs) this.#options.reached?.("batchPause");
     const pauseMs = Math.min(batchPauseMaxMs, Math.max(batchPauseMinMs, tookMs * batchPauseFactor));
     this.#quietUntilMs = endedMs + pauseMs;
   }

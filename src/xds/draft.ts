@@ -17,6 +17,8 @@ export class Draft {
   readonly removed = new Map<string, string | undefined>();
   /** Whether something is held back until another proxy has tried it. */
   waits = false;
+  /** Whether some of it has to follow in another response. */
+  isCut = false;
   readonly #state: ProxyState;
   readonly #type: ResourceType;
   readonly #subscription: Subscription;
@@ -135,6 +137,7 @@ export class Draft {
     // On trial is only what no proxy has refused, or what is tried again.
     if (trial === undefined && subscription.refused.get(name) === resource.version) return;
     if (this.#bytes > 0 && this.#bytes + resource.bytes.length > responseBytesMax) {
+      this.isCut = true;
       subscription.recheck.add(name);
       return;
     }

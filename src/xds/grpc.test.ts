@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import http2 from "node:http2";
 import { describe, it, before, after } from "node:test";
 import { silentLog } from "#base";
-import { GrpcError, GrpcServer } from "./grpc.ts";
+import { GrpcError, GrpcServer, grpcStatus } from "./grpc.ts";
+import { connectionStreamsMax, endingMs } from "./limits.ts";
 
 interface Reply {
   readonly http: number;
@@ -14,6 +15,9 @@ interface Reply {
 describe("the gRPC server", () => {
   let server: GrpcServer;
   const closed: string[] = [];
+  const reached: string[] = [];
+  /** More than the sockets' buffers take from one that does not read. */
+  const large = Buffer.alloc(32 * 1024 * 1024);
 
   before(async () => {
     server = await GrpcServer.listen({
@@ -25,7 +29,15 @@ describe("the gRPC server", () => {
         "/refuse": () => Promise.reject(new GrpcError(7, "not you: ä%")),
         "/fail": () => Promise.reject(new Error("a secret")),
       },
+      reached: (limit) => reached.push(limit),
       streams: {
+        "/much": (stream) => ({
+          message: () => {
+            stream.send(large);
+            stream.end(grpcStatus.aborted, "enough");
+          },
+          closed: () => closed.push("much"),
+        }),
         "/twice": (stream) => ({
           message: (bytes) => {
             stream.send(bytes);
@@ -93,5 +105,44 @@ describe("the gRPC server", () => {
       assert.match(reply.message, message);
     }
     assert.equal((await call("/echo", [frame("x")], "text/plain")).http, 415);
+  });
+
+  it("resets an ended stream whose peer does not read what was sent before, and goes on with others", async () => {
+    reached.length = 0;
+    const client = http2.connect(`http://127.0.0.1:${server.port}`);
+    const stream = client.request({
+      ":method": "POST",
+      ":path": "/much",
+      "content-type": "application/grpc",
+    });
+    stream.on("error", () => {});
+    stream.pause();
+    stream.write(frame("x"));
+    const fromMs = performance.now();
+    while (!closed.includes("much") && performance.now() - fromMs < endingMs * 4)
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.ok(closed.includes("much"));
+    assert.deepEqual(reached, ["ending"]);
+    assert.equal((await call("/echo", [frame("still here")])).status, "0");
+    client.destroy();
+  });
+
+  it("takes so many calls on one connection and refuses further ones", async () => {
+    reached.length = 0;
+    const client = http2.connect(`http://127.0.0.1:${server.port}`);
+    const statuses: string[] = [];
+    for (let at = 0; at < connectionStreamsMax + 2; at++) {
+      const headers = { ":method": "POST", ":path": "/twice", "content-type": "application/grpc" };
+      const stream = client.request(headers);
+      stream.on("error", () => {});
+      stream.on("response", (answer) => statuses.push(String(answer["grpc-status"] ?? "open")));
+      stream.write(frame("x"));
+    }
+    const fromMs = performance.now();
+    while (statuses.length < connectionStreamsMax + 2 && performance.now() - fromMs < 10_000)
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(statuses.filter((status) => status === String(grpcStatus.resourceExhausted)).length, 2);
+    assert.deepEqual(reached, ["connectionStreams", "connectionStreams"]);
+    client.destroy();
   });
 });

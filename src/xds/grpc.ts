@@ -6,6 +6,15 @@ import http2 from "node:http2";
 import type { TLSSocket } from "node:tls";
 import type { AddressInfo } from "node:net";
 import type { Logger } from "#base";
+import {
+  connectionsMax,
+  connectionStreamsMax,
+  endingMs,
+  handshakeMs,
+  keepaliveMs,
+  requestBytesMax,
+  type ReachXdsLimit,
+} from "./limits.ts";
 
 /** gRPC's status codes that this server answers with. */
 export const grpcStatus = {
@@ -76,29 +85,25 @@ export interface GrpcServerOptions {
   readonly streams: Readonly<Record<string, StreamMethod>>;
   readonly unary: Readonly<Record<string, UnaryMethod>>;
   readonly log: Logger;
+  readonly reached?: ReachXdsLimit;
 }
-
-/** A request message longer than this ends the call: a proxy with 50,000 names of 70 bytes stays below. */
-const messageBytesMax = 16 * 1024 * 1024;
-/** Calls at a time on one connection; a proxy needs two. */
-const concurrentStreamsMax = 32;
-/** Connections at a time; beyond it new ones are closed at once, and Envoy comes again later. */
-const connectionsMax = 10_000;
-/** A connection is pinged this often, and closed if the answer takes as long. */
-const keepaliveMs = 30_000;
-/** A connection that completes no TLS handshake in this time is closed. */
-const handshakeMs = 10_000;
 
 export class GrpcServer {
   readonly #options: GrpcServerOptions;
   readonly #server: http2.Http2Server | http2.Http2SecureServer;
   readonly #sessions = new Set<http2.ServerHttp2Session>();
+  /** Calls at present, for each connection. */
+  readonly #streams = new WeakMap<http2.Http2Session, number>();
   readonly #keepalive: NodeJS.Timeout;
 
   private constructor(options: GrpcServerOptions) {
     this.#options = options;
     const settings: http2.ServerOptions = {
-      settings: { maxConcurrentStreams: concurrentStreamsMax, initialWindowSize: 1024 * 1024 },
+      settings: {
+        // HTTP/2's own limit stands above ours, which is counted.
+        maxConcurrentStreams: 2 * connectionStreamsMax,
+        initialWindowSize: 1024 * 1024,
+      },
       maxSessionMemory: 64,
     };
     this.#server =
@@ -114,14 +119,16 @@ export class GrpcServer {
             handshakeTimeout: handshakeMs,
           });
     this.#server.maxConnections = connectionsMax;
+    this.#server.on("drop", () => this.#reached("connections"));
     this.#server.on("session", (session) => this.#track(session));
     this.#server.on("stream", (stream, headers) => this.#serve(stream as http2.ServerHttp2Stream, headers));
     this.#server.on("sessionError", (error) =>
       options.log.debug({ error: String(error) }, "connection failed"),
     );
-    this.#server.on("tlsClientError", (error: Error) =>
-      options.log.debug({ error: String(error) }, "TLS handshake failed"),
-    );
+    this.#server.on("tlsClientError", (error: NodeJS.ErrnoException) => {
+      if (error.code === "ERR_TLS_HANDSHAKE_TIMEOUT") this.#reached("handshake");
+      options.log.debug({ error: String(error) }, "TLS handshake failed");
+    });
     this.#keepalive = setInterval(() => this.#pingAll(), keepaliveMs);
     this.#keepalive.unref();
   }
@@ -187,7 +194,10 @@ export class GrpcServer {
   #pingAll(): void {
     for (const session of this.#sessions) {
       if (session.destroyed) continue;
-      const timer = setTimeout(() => session.destroy(), keepaliveMs).unref();
+      const timer = setTimeout(() => {
+        if (!session.destroyed) this.#reached("keepalive");
+        session.destroy();
+      }, keepaliveMs).unref();
       if (!session.ping(() => clearTimeout(timer))) clearTimeout(timer);
     }
   }
@@ -201,10 +211,27 @@ export class GrpcServer {
       stream.respond({ ":status": 415 }, { endStream: true });
       return;
     }
-    const call = new Call(stream, peerOf(stream, headers));
-    if (streamMethod !== undefined) call.serve(streamMethod(call));
+    const call = new Call(stream, peerOf(stream, headers), (limit) => this.#reached(limit));
+    if (this.#countStream(stream) > connectionStreamsMax) {
+      this.#reached("connectionStreams");
+      call.end(grpcStatus.resourceExhausted, `more than ${connectionStreamsMax} calls on one connection`);
+    } else if (streamMethod !== undefined) call.serve(streamMethod(call));
     else if (unaryMethod !== undefined) call.serveUnary(unaryMethod, this.#options.log);
     else call.end(grpcStatus.unimplemented, `no method ${path}`);
+  }
+
+  /** How many calls its connection has now. */
+  #countStream(stream: http2.ServerHttp2Stream): number {
+    const { session } = stream;
+    if (session === undefined) return 0;
+    const count = (this.#streams.get(session) ?? 0) + 1;
+    this.#streams.set(session, count);
+    stream.once("close", () => this.#streams.set(session, (this.#streams.get(session) ?? 1) - 1));
+    return count;
+  }
+
+  #reached(limit: Parameters<ReachXdsLimit>[0]): void {
+    this.#options.reached?.(limit);
   }
 }
 
@@ -212,14 +239,16 @@ export class GrpcServer {
 class Call implements GrpcStream {
   readonly peer: GrpcPeer;
   readonly #stream: http2.ServerHttp2Stream;
+  readonly #reached: ReachXdsLimit;
   #ended = false;
   #responded = false;
   #pending: Buffer[] = [];
   #pendingBytes = 0;
 
-  constructor(stream: http2.ServerHttp2Stream, peer: GrpcPeer) {
+  constructor(stream: http2.ServerHttp2Stream, peer: GrpcPeer, reached: ReachXdsLimit) {
     this.#stream = stream;
     this.peer = peer;
+    this.#reached = reached;
   }
 
   get unsentBytes(): number {
@@ -267,6 +296,7 @@ class Call implements GrpcStream {
     if (this.#responded) {
       this.#stream.once("wantTrailers", () => this.#stream.sendTrailers(trailers));
       this.#stream.end();
+      this.#resetIfUnread();
       return;
     }
     const headers = { ":status": 200, "content-type": "application/grpc", ...trailers };
@@ -283,6 +313,16 @@ class Call implements GrpcStream {
         error instanceof GrpcError ? error : new GrpcError(grpcStatus.internal, "internal error");
       this.end(refusal.code, refusal.message);
     }
+  }
+
+  /** A peer that does not read would keep all that was sent to it in our memory, and its stream open. */
+  #resetIfUnread(): void {
+    const timer = setTimeout(() => {
+      this.#reached("ending");
+      this.#stream.close(http2.constants.NGHTTP2_CANCEL);
+      this.#stream.destroy();
+    }, endingMs).unref();
+    this.#stream.once("close", () => clearTimeout(timer));
   }
 
   #respond(): void {
@@ -302,10 +342,11 @@ class Call implements GrpcStream {
         this.end(grpcStatus.unimplemented, "compressed messages are not understood");
         return;
       }
-      if (length > messageBytesMax) {
+      if (length > requestBytesMax) {
+        this.#reached("requestBytes");
         this.end(
           grpcStatus.resourceExhausted,
-          `a message of ${length} bytes; ${messageBytesMax} are allowed`,
+          `a message of ${length} bytes; ${requestBytesMax} are allowed`,
         );
         return;
       }

@@ -9,7 +9,7 @@ import { emptyPlan, resourceTypes, type Chunk, type Plan, type Planned, type Res
 import { LiveView, type Rejection, type Subscriber } from "./view.ts";
 import type { Offers } from "./claims.ts";
 import { concerned, entryOf, isOfferedIn, offerNames, plannedAs } from "./offers.ts";
-import { rejectionsKeptMax, viewLingerMs } from "./limits.ts";
+import { rejectionsKeptMax, viewLingerMs, type ReachXdsLimit } from "./limits.ts";
 
 /** The queries between a class of proxies and the bytes that they get; C is the class, V a view. */
 export interface Translation<C, V> {
@@ -26,6 +26,7 @@ export interface MeshReports {
   /** A rejected resource changed or left: what was said of it no longer holds. */
   cleared(rejection: Rejection): void;
   published(batch: Published): void;
+  readonly reached: ReachXdsLimit;
 }
 
 export interface Published {
@@ -65,6 +66,8 @@ export interface ResourceUse {
   readonly name: string;
   readonly version: string;
   readonly view: LiveView;
+  /** Which parts of the object it is made from, as far as that is noted. */
+  readonly paths: readonly string[];
 }
 
 /** A session: it is told when its class has other views. */
@@ -125,6 +128,11 @@ export class Mesh<C, V> {
     return [...this.#rejections.values()];
   }
 
+  /** The classes of connected proxies. */
+  *classes(): Generator<C> {
+    for (const { proxyClass } of this.#classes.values()) yield proxyClass;
+  }
+
   /**
    * Every resource that is made from an object, with the views that plan it and its name there. Looks through all of them:
    * for people who ask, and not for each change.
@@ -132,11 +140,12 @@ export class Mesh<C, V> {
   resourcesFrom(object: ObjectRef): readonly ResourceUse[] {
     const ref = renderRef(object);
     return resourceTypes.flatMap((type) =>
-      [...this.#cells[type].values()].flatMap(({ value, uses }): ResourceUse[] =>
-        value?.origins.some((origin) => renderRef(origin.object) === ref) === true
-          ? [...uses].map(([view, name]) => ({ type, name, version: value.version, view }))
-          : [],
-      ),
+      [...this.#cells[type].values()].flatMap(({ value, uses }): ResourceUse[] => {
+        const own = value?.origins.filter((origin) => renderRef(origin.object) === ref) ?? [];
+        if (value === undefined || own.length === 0) return [];
+        const paths = own.flatMap(({ path }) => path ?? []);
+        return [...uses].map(([view, name]) => ({ type, name, version: value.version, view, paths }));
+      }),
     );
   }
 
@@ -274,7 +283,10 @@ export class Mesh<C, V> {
 
   /** Looks after trials whose canary keeps silent. To be called every second or so. */
   tick(): void {
-    for (const { live } of this.#views.values()) live.checkTrial(this.nowMs);
+    for (const { live } of this.#views.values()) {
+      const limit = live.checkTrial(this.nowMs);
+      if (limit !== undefined) this.#options.reports.reached(limit);
+    }
     this.#forgetRejections();
     this.flush();
   }
@@ -287,6 +299,7 @@ export class Mesh<C, V> {
     const known = this.#rejections.get(key);
     if (verdict) this.#rejections.set(key, rejection);
     if (this.#rejections.size > rejectionsKeptMax) {
+      this.#options.reports.reached("rejections");
       const oldest = this.#rejections.keys().next();
       if (oldest.done !== true) this.#rejections.delete(oldest.value);
     }

@@ -13,7 +13,13 @@ import { resourceTypes, type ResourceType } from "#plan";
 import { Claims, type Offers } from "./claims.ts";
 import { Draft } from "./draft.ts";
 import type { Fill } from "./fill.ts";
-import { newcomerWaitMs, orderWaitMs, stuckAfterMs, subscribedNamesMax } from "./limits.ts";
+import {
+  newcomerWaitMs,
+  orderWaitMs,
+  stuckAfterMs,
+  subscribedNamesMax,
+  type ReachXdsLimit,
+} from "./limits.ts";
 import { ProxyState } from "./proxy-state.ts";
 import { toldAbsent, type InFlight, type Subscription } from "./subscription.ts";
 import { isOfUnaskedTable } from "./table-hosts.ts";
@@ -35,6 +41,7 @@ export interface SessionReports {
   /** @param sinceMs from when something that the proxy wants changed, or it asked, to this acknowledgement */
   acknowledged(type: ResourceType, sinceMs: number): void;
   rejected(type: ResourceType, culprits: readonly string[], reason: string): void;
+  readonly reached: ReachXdsLimit;
 }
 
 export interface SessionOptions {
@@ -128,6 +135,7 @@ export class AdsSession {
     const nowMs = this.#options.nowMs();
     for (const [type, { inFlight }] of this.#state.subscriptions) {
       if (inFlight === undefined || nowMs - inFlight.sentAtMs < stuckAfterMs) continue;
+      this.#options.reports.reached("stuck");
       const message = `no answer to ${type} response ${inFlight.nonce} for ${stuckAfterMs / 1000} s`;
       this.#options.close({ code: grpcAborted, message });
       return;
@@ -138,6 +146,7 @@ export class AdsSession {
   receive(request: DeltaRequest, type: ResourceType): void {
     const subscription = this.#claims.subscribe(request, type);
     if (subscription.names.size > subscribedNamesMax) {
+      this.#options.reports.reached("subscribedNames");
       const message = `more than ${subscribedNamesMax} names of type ${type} asked for`;
       this.#options.close({ code: grpcResourceExhausted, message });
       return;
@@ -230,10 +239,13 @@ export class AdsSession {
 
   /** Whether clusters (with their endpoints) are on their way: what names them comes after. */
   #clustersUnsettled(): boolean {
-    const nowMs = this.#options.nowMs();
+    return this.#clustersInFlight(this.#options.nowMs() - orderWaitMs);
+  }
+
+  #clustersInFlight(sentAfterMs = -Infinity): boolean {
     return (["cluster", "endpoint"] as const).some((type) => {
-      const inFlight = this.#state.subscriptions.get(type)?.inFlight;
-      return inFlight !== undefined && nowMs - inFlight.sentAtMs < orderWaitMs;
+      const sentAtMs = this.#state.subscriptions.get(type)?.inFlight?.sentAtMs;
+      return sentAtMs !== undefined && sentAtMs > sentAfterMs;
     });
   }
 
@@ -255,6 +267,7 @@ export class AdsSession {
         subscription.recheckAll = true;
         return;
       }
+      if (draft.waits) this.#options.reports.reached("newcomerWait");
     } else if (draft.isEmpty) {
       this.#share(type, subscription);
       return;
@@ -314,6 +327,7 @@ export class AdsSession {
       const cursor = subscription.cursors.get(view);
       subscription.cursors.set(view, log.head);
       const changed = cursor === undefined ? undefined : log.since(cursor);
+      if (cursor !== undefined && changed === undefined) this.#options.reports.reached("changeLog");
       if (changed === undefined) all = true;
       else for (const name of changed) if (this.#state.wants(type, name)) names.add(name);
     }
@@ -362,7 +376,10 @@ export class AdsSession {
     );
     if (type === "cluster") this.#claims.clustersSent(sent);
     const bytes = pieces.reduce((sum, { length }) => sum + length, 0);
-    this.#options.reports.sent(type, sent.size, bytes);
+    const { reports } = this.#options;
+    reports.sent(type, sent.size, bytes);
+    if (draft.isCut) reports.reached("responseBytes");
+    if (waitsForClusters.has(type) && this.#clustersInFlight()) reports.reached("orderWait");
     this.#options.send(pieces);
   }
 }

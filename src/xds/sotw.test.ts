@@ -36,7 +36,7 @@ class StateClient {
       reject: (rejection, views) => mesh.reject(rejection, views),
       flush: () => mesh.flush(),
       offers: mesh.offersFor(() => this.#session),
-      reports: { sent() {}, acknowledged() {}, rejected() {} },
+      reports: { sent() {}, acknowledged() {}, rejected() {}, reached() {} },
     });
     this.#session.viewsChanged(mesh.attach(this.#session, "v"));
   }

@@ -117,6 +117,7 @@ export class World {
   readonly engine = new Engine();
   nowMs = 1_000_000;
   readonly rejections: Rejection[] = [];
+  readonly reached: string[] = [];
   readonly mesh: Mesh<string, string>;
   readonly proxies = new Set<FakeProxy>();
   #timers: { atMs: number; callback: () => void }[] = [];
@@ -140,6 +141,7 @@ export class World {
         rejected: (rejection) => this.rejections.push(rejection),
         cleared: () => {},
         published: () => {},
+        reached: (limit) => this.reached.push(limit),
       },
     });
   }
@@ -236,7 +238,12 @@ export class FakeProxy {
       reject: (rejection, views) => mesh.reject(rejection, views),
       flush: () => mesh.flush(),
       offers: mesh.offersFor(() => session),
-      reports: { sent() {}, acknowledged() {}, rejected() {} },
+      reports: {
+        sent() {},
+        acknowledged() {},
+        rejected() {},
+        reached: (limit) => this.#world.reached.push(limit),
+      },
     });
     this.session = session;
     session.viewsChanged(mesh.attach(session, this.proxyClass));

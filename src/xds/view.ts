@@ -109,6 +109,8 @@ export class LiveView {
   readonly #onTouched: (view: LiveView) => void;
   #canary: Subscriber | undefined;
   readonly #asked = new Set<Subscriber>();
+  /** Those who were waited for in vain: asked again only when there is nobody else. */
+  readonly #silent = new Set<Subscriber>();
   #trialSinceMs = 0;
 
   constructor(text: string, onTouched: (view: LiveView) => void) {
@@ -210,6 +212,7 @@ export class LiveView {
   leave(subscriber: Subscriber, nowMs: number): void {
     this.subscribers.delete(subscriber);
     this.#asked.delete(subscriber);
+    this.#silent.delete(subscriber);
     if (this.#canary === subscriber) this.#appoint(this.#nextCanary(), nowMs);
     // What it tried out for those who asked for the same is another's to try.
     for (const type of resourceTypes) {
@@ -342,15 +345,24 @@ export class LiveView {
     );
   }
 
-  /** Called now and then while something is on trial: asks another proxy, or lets go, when the canary keeps silent. */
-  checkTrial(nowMs: number): void {
+  /**
+   * Called now and then while something is on trial: asks another proxy, or lets go, when the canary keeps silent.
+   * Gives the limit of patience that was reached, if one was.
+   */
+  checkTrial(nowMs: number): "canaryWait" | "canaryTries" | undefined {
     for (const type of resourceTypes) this.#types[type].fills.forget();
     this.#tryRejectedAgain(nowMs);
-    if (!this.onTrial || this.subscribers.size === 0) return;
-    if (nowMs - this.#trialSinceMs < canaryWaitMs) return;
+    if (!this.onTrial || this.subscribers.size === 0) return undefined;
+    if (nowMs - this.#trialSinceMs < canaryWaitMs) return undefined;
+    if (this.#canary !== undefined) this.#silent.add(this.#canary);
     const next = this.#nextCanary();
-    if (next !== undefined && this.#asked.size < canaryTriesMax) this.#appoint(next, nowMs);
-    else this.#release(nowMs);
+    if (next !== undefined && this.#asked.size < canaryTriesMax) {
+      this.#appoint(next, nowMs);
+      return "canaryWait";
+    }
+    this.#canary = next ?? this.#canary;
+    this.#release(nowMs);
+    return "canaryTries";
   }
 
   /** A rejection can be the fault of another resource that is mended since: an address that was taken, a missing secret. */
@@ -384,8 +396,13 @@ export class LiveView {
   }
 
   #nextCanary(): Subscriber | undefined {
-    for (const subscriber of this.subscribers) if (!this.#asked.has(subscriber)) return subscriber;
-    return undefined;
+    let last: Subscriber | undefined;
+    for (const subscriber of this.subscribers) {
+      if (this.#asked.has(subscriber)) continue;
+      if (!this.#silent.has(subscriber)) return subscriber;
+      last ??= subscriber;
+    }
+    return last;
   }
 
   #appoint(canary: Subscriber | undefined, nowMs: number): void {

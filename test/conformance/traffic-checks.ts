@@ -43,7 +43,7 @@ export function checkFailure(check: Check, results: readonly Result[], called: C
       return each(
         results,
         (result) => isOk(result),
-        (result) => `status ${result.status} ${result.error ?? ""}, expected OK`,
+        (result) => `status ${result.status} ${result.error ?? result.body.slice(0, 300)}, expected OK`,
       );
     case "Error":
       return each(

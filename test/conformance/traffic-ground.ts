@@ -145,6 +145,13 @@ function surroundings(ports: readonly PortRow[]): string {
       },
     },
     {
+      apiVersion: "security.istio.io/v1",
+      kind: "PeerAuthentication",
+      metadata: { name: "default", namespace },
+      // Plaintext is taken, as the cases suppose; a mesh comes up with mutual TLS demanded.
+      spec: { mtls: { mode: "PERMISSIVE" } },
+    },
+    {
       apiVersion: network,
       kind: "ServiceEntry",
       metadata: { name: "external-service", namespace },

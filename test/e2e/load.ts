@@ -12,22 +12,44 @@ export interface LoadReport {
   readonly failed: number;
   /** A few of the failures, each with the time since the start. */
   readonly failures: readonly string[];
+  /** All failures by what was answered, with the times (`performance.now()`) of the sending of the first and the last. */
+  readonly kinds: ReadonlyMap<string, FailureKind>;
   readonly p99Ms: number;
 }
 
-const failuresShown = 10;
+export interface FailureKind {
+  readonly count: number;
+  readonly firstAtMs: number;
+  readonly lastAtMs: number;
+}
 
-/** Sends `perSecond` GETs to `url` until stopped. A failure is anything but 200 within `timeoutMs`. */
+const failuresShown = 10;
+/** Longer than Envoy waits for a connection: what is sent into the void fails as 503, and a busy machine is no failure. */
+const requestTimeoutMs = 15_000;
+/** What waits for a socket waits for its answer, too. */
+const socketsMax = 512;
+const failureKindsMax = 50;
+/** Of the answer to a request that failed. */
+const bodyCharactersShown = 80;
+/** Of any answer; the rest is read and forgotten. */
+const bodyCharactersMax = 10_000;
+
+/**
+ * Sends `perSecond` GETs to `url` until stopped. A failure is anything but 200 within `timeoutMs`.
+ * @param answered told of each good answer, with the time (`performance.now()`) at which it was asked for
+ */
 export function startLoad(
   url: string,
   perSecond: number,
   headers: Record<string, string> = {},
-  timeoutMs = 5_000,
+  timeoutMs = requestTimeoutMs,
+  answered: (body: string, sentAtMs: number) => void = () => {},
 ): Load {
-  const agent = new Agent({ keepAlive: true, maxSockets: 64 });
+  const agent = new Agent({ keepAlive: true, maxSockets: socketsMax });
   const from = performance.now();
   const durations: number[] = [];
   const failures: string[] = [];
+  const kinds = new Map<string, FailureKind>();
   let sent = 0;
   let failed = 0;
   const open = new Set<Promise<void>>();
@@ -36,17 +58,25 @@ export function startLoad(
     sent++;
     const at = performance.now();
     const done = get(url, agent, headers, timeoutMs).then(
-      (status) => {
+      ({ status, body }) => {
         durations.push(performance.now() - at);
-        if (status !== 200) fail(`status ${status}`);
+        if (status === 200) answered(body, at);
+        else fail(at, `status ${status}: ${body.slice(0, bodyCharactersShown)}`);
       },
-      (error: Error) => fail(error.message),
+      (error: Error) => fail(at, error.message),
     );
     open.add(done);
     void done.finally(() => open.delete(done));
   }
-  function fail(why: string): void {
+  function fail(atMs: number, why: string): void {
     failed++;
+    const before = kinds.get(why);
+    if (before !== undefined || kinds.size < failureKindsMax)
+      kinds.set(why, {
+        count: (before?.count ?? 0) + 1,
+        firstAtMs: Math.min(before?.firstAtMs ?? atMs, atMs),
+        lastAtMs: Math.max(before?.lastAtMs ?? atMs, atMs),
+      });
     if (failures.length < failuresShown) failures.push(`${Math.round(performance.now() - from)} ms: ${why}`);
   }
 
@@ -62,16 +92,25 @@ export function startLoad(
       await Promise.allSettled(open);
       agent.destroy();
       durations.sort((a, b) => a - b);
-      return { sent, failed, failures, p99Ms: durations[Math.floor(durations.length * 0.99)] ?? 0 };
+      return { sent, failed, failures, kinds, p99Ms: durations[Math.floor(durations.length * 0.99)] ?? 0 };
     },
   };
 }
 
-function get(url: string, agent: Agent, headers: Record<string, string>, timeoutMs: number): Promise<number> {
-  const { promise, resolve, reject } = Promise.withResolvers<number>();
+interface Answer {
+  readonly status: number;
+  readonly body: string;
+}
+
+function get(url: string, agent: Agent, headers: Record<string, string>, timeoutMs: number): Promise<Answer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const sent = request(url, { agent, headers, signal: AbortSignal.timeout(timeoutMs) }, (response) => {
-    response.resume();
-    response.on("end", () => resolve(response.statusCode ?? 0));
+    const status = response.statusCode ?? 0;
+    let body = "";
+    response.on("data", (chunk: Buffer) => {
+      if (body.length < bodyCharactersMax) body += chunk.toString();
+    });
+    response.on("end", () => resolve({ status, body }));
     response.on("error", reject);
   });
   sent.on("error", reject);

@@ -295,28 +295,6 @@ spec:
   );
 });
 
-test("mizzen wait ends when the proxies go by an object, and its status says that it is sound", async () => {
-  const teapot = `apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: teapot, namespace: shop}
-spec: {hosts: [back], http: [{directResponse: {status: 418}}]}
-`;
-  await mesh.kubectl(["apply", "-f", "-"], teapot);
-  const waited = await mesh.mizzen(["wait", "--for=distribution", "vs/teapot", "-n", "shop"]);
-  assert.match(
-    waited.stdout,
-    /^VirtualService shop\/teapot generation 1 is held by ([1-9]\d*) of \1 proxies$/m,
-  );
-  const front = await podIp(mesh, "shop", "app=front");
-  assert.equal((await order(mesh, front, { url: "http://back.shop/" }))[0]?.status, 418);
-  const shown = ["get", "virtualservice", "teapot", "-n", "shop", "-o", "jsonpath={.status}"];
-  await eventually("the status", async () => {
-    const status = await mesh.kubectl(shown);
-    return /"noErrors"/.test(status) && /"observedGeneration":1/.test(status) ? true : undefined;
-  });
-  await mesh.kubectl(["delete", "virtualservice", "teapot", "-n", "shop"]);
-});
-
 test("a wrong object is refused with the field's path, and wrong YAML with its line", async () => {
   const wrong =
     "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: w, namespace: shop}\nspec: {hosts: [a], http: [{route: [{destination: {host: back}, weight: -1}]}]}\n";

@@ -85,6 +85,52 @@ for (const scenario of all) {
   });
 }
 
+test("mizzen wait ends when the proxies go by an object, and its status says that it is sound", async () => {
+  const teapot = `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: teapot, namespace: default}
+spec: {hosts: [ratings], http: [{directResponse: {status: 418}}]}
+`;
+  await mesh.kubectl(["apply", "-f", "-"], teapot);
+  const waited = await mesh.mizzen(["wait", "--for=distribution", "vs/teapot"]);
+  assert.match(
+    waited.stdout,
+    /^VirtualService default\/teapot generation 1 is held by ([1-9]\d*) of \1 proxies$/m,
+  );
+  const sleep = addresses.get("default/sleep") ?? "";
+  assert.equal((await order(mesh, sleep, { url: "http://ratings:9080/" }))[0]?.status, 418);
+  const shown = ["get", "virtualservice", "teapot", "-o", "jsonpath={.status}"];
+  await eventually("the status", async () => {
+    const status = await mesh.kubectl(shown);
+    return /"noErrors"/.test(status) && /"observedGeneration":1/.test(status) ? true : undefined;
+  });
+  await mesh.kubectl(["delete", "virtualservice", "teapot"]);
+});
+
+test("an EnvoyFilter that touches nothing says so in its status, for each patch", async () => {
+  const idle = `apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: idle, namespace: default}
+spec:
+  workloadSelector: {labels: {app: sleep}}
+  configPatches:
+  - applyTo: CLUSTER
+    match: {context: SIDECAR_OUTBOUND, cluster: {service: ratings.default.svc.cluster.local}}
+    patch: {operation: MERGE, value: {connect_timeout: 7s}}
+  - applyTo: CLUSTER
+    match: {context: SIDECAR_OUTBOUND, cluster: {service: no.such.service}}
+    patch: {operation: MERGE, value: {connect_timeout: 7s}}
+`;
+  await mesh.kubectl(["apply", "-f", "-"], idle);
+  const shown = ["get", "envoyfilter", "idle", "-o", "jsonpath={.status.conditions}"];
+  await eventually("the status", async () => {
+    const conditions = await mesh.kubectl(shown);
+    if (/configPatches\[0\]/.test(conditions)) throw new Error(conditions);
+    return /configPatches\[1\]: The patch changes nothing/.test(conditions) ? true : undefined;
+  });
+  await mesh.kubectl(["delete", "envoyfilter", "idle"]);
+});
+
 test("there are scenarios", () => assert.ok(all.length > 5));
 
 test("a twin holds the clusters that it has called, and no others", async () => {

@@ -49,8 +49,9 @@ export async function underLoad(
   host: string,
   perSecond: number,
   work: () => Promise<void>,
+  answered?: (body: string, sentAtMs: number) => void,
 ): Promise<LoadReport> {
-  const load = startLoad(`${mesh.gatewayUrl}/`, perSecond, { host });
+  const load = startLoad(`${mesh.gatewayUrl}/`, perSecond, { host }, undefined, answered);
   try {
     await work();
   } catch (error) {

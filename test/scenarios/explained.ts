@@ -107,6 +107,7 @@ export class ExplainedWorld {
       ),
     });
     if (outcome.kind === "refuse") return refusal(outcome.error, outcome.text);
+    if (outcome.kind === "respond") return { kind: "status", status: outcome.status };
     return { kind: "answered", by: new Map([[workloadText(target), 100]]) };
   }
 

@@ -2,6 +2,8 @@
 // may be as slow or as silent as a test wants.
 
 import http2 from "node:http2";
+import { connect } from "node:net";
+import { Duplex } from "node:stream";
 import protobuf from "protobufjs/minimal.js";
 import { encodeMessage, typeUrlOf } from "#envoy";
 import { adsPath } from "#xds";
@@ -12,8 +14,10 @@ export interface AdsClientOptions {
   readonly pod: string;
   /** Answers nothing that it gets. */
   readonly neverAcknowledges?: boolean;
-  /** Takes nothing from the socket once it is connected. */
+  /** Takes nothing from the stream, though its connection lives. */
   readonly neverReads?: boolean;
+  /** Takes no more than this from the socket, whatever comes. */
+  readonly bytesPerSecond?: number;
 }
 
 type Type = "cluster" | "endpoint" | "listener";
@@ -37,7 +41,13 @@ export class AdsClient {
 
   constructor(options: AdsClientOptions) {
     this.#options = options;
-    this.#session = http2.connect(`http://127.0.0.1:${options.port}`);
+    const { bytesPerSecond } = options;
+    this.#session = http2.connect(
+      `http://127.0.0.1:${options.port}`,
+      bytesPerSecond === undefined
+        ? {}
+        : { createConnection: () => slowSocket(options.port, bytesPerSecond) },
+    );
     this.#session.on("error", () => (this.closed = true));
     this.#stream = this.#session.request({
       ":method": "POST",
@@ -95,6 +105,27 @@ export class AdsClient {
     if (type === "cluster" && fresh.length > 0)
       this.#send("endpoint", { resourceNamesSubscribe: fresh.map(({ name }) => name) });
   }
+}
+
+/** A connection whose reading side trickles. */
+function slowSocket(port: number, bytesPerSecond: number): Duplex {
+  const socket = connect({ port, host: "127.0.0.1" }).pause();
+  const trickle = setInterval(() => {
+    const bytes = socket.read(bytesPerSecond) as Buffer | null;
+    if (bytes !== null) slow.push(bytes);
+  }, 1_000).unref();
+  const slow = new Duplex({
+    read: () => {},
+    write: (chunk: Buffer, _encoding, done) => socket.write(chunk, done),
+    destroy: (error, done) => {
+      clearInterval(trickle);
+      socket.destroy();
+      done(error);
+    },
+  });
+  socket.on("close", () => slow.destroy());
+  socket.on("error", () => slow.destroy());
+  return slow;
 }
 
 /** DeltaDiscoveryResponse: resources = 2 { version = 1, name = 3 }, type_url = 4, nonce = 5, removed_resources = 6. */

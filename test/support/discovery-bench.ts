@@ -6,21 +6,17 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { silentLog, type Clock } from "#base";
+import { silentLog } from "#base";
 import { ControlPlane } from "../../src/apps/control/control-plane.ts";
 import { parseSettings } from "../../src/apps/control/settings.ts";
+import { discoveringBootstrap } from "./discovering-envoy.ts";
 import { envoyPath } from "./envoy.ts";
 import { freePorts } from "./envoy-process.ts";
+import { pause, RealClock } from "./real-clock.ts";
 
-/** Timers that do not keep the test process. */
-const clock: Clock = {
-  nowMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
-  after(delayMs, callback) {
-    const timer = setTimeout(callback, delayMs).unref();
-    return () => clearTimeout(timer);
-  },
-};
+const clock = new RealClock();
+
+export { pause };
 
 export interface Answer {
   /** 0 when nobody listens or the connection broke. */
@@ -94,7 +90,10 @@ export class DiscoveryBench {
 
   startEnvoy(): void {
     const file = join(this.directory, "bootstrap.json");
-    writeFileSync(file, JSON.stringify(bootstrap(this.#xdsPort, this.#adminPort, this.#api)));
+    writeFileSync(
+      file,
+      JSON.stringify(discoveringBootstrap(this.#xdsPort, this.#adminPort, "sleep-1.default", this.#api)),
+    );
     const flags = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "off"];
     this.#envoy = spawn(envoyPath, ["-c", file, ...flags], { stdio: "ignore" });
   }
@@ -186,56 +185,4 @@ export class DiscoveryBench {
   receivedBytes(): Promise<number> {
     return this.envoyStat("cluster.xds-grpc.upstream_cx_rx_bytes_total");
   }
-}
-
-export function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-function bootstrap(xdsPort: number, adminPort: number, api: string): object {
-  const socket = (port: number): object => ({
-    socket_address: { address: "127.0.0.1", port_value: port },
-  });
-  const http2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-  return {
-    node: { id: "sidecar~127.0.0.1~sleep-1.default~default.svc.cluster.local", cluster: "sleep" },
-    admin: { address: socket(adminPort) },
-    stats_eviction_interval: "1800s",
-    stats_flush_interval: "10s",
-    dynamic_resources: {
-      ads_config: {
-        api_type: api,
-        transport_api_version: "V3",
-        set_node_on_first_message_only: true,
-        grpc_services: [
-          {
-            envoy_grpc: {
-              cluster_name: "xds-grpc",
-              retry_policy: { retry_back_off: { base_interval: "0.1s", max_interval: "0.2s" } },
-            },
-          },
-        ],
-      },
-      cds_config: { ads: {}, resource_api_version: "V3" },
-      lds_config: { ads: {}, resource_api_version: "V3" },
-    },
-    static_resources: {
-      clusters: [
-        {
-          name: "xds-grpc",
-          type: "STATIC",
-          load_assignment: {
-            cluster_name: "xds-grpc",
-            endpoints: [{ lb_endpoints: [{ endpoint: { address: socket(xdsPort) } }] }],
-          },
-          typed_extension_protocol_options: {
-            [http2]: {
-              "@type": `type.googleapis.com/${http2}`,
-              explicit_http_config: { http2_protocol_options: {} },
-            },
-          },
-        },
-      ],
-    },
-  };
 }

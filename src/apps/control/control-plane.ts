@@ -35,8 +35,10 @@ import { Certificates } from "./certificates.ts";
 import { debugPages } from "./debug-pages.ts";
 import { DirectorySource } from "./directory-source.ts";
 import { GatewayApiWriter } from "./gateway-api.ts";
+import { idlePatches } from "./idle-patches.ts";
 import { Inputs } from "./inputs.ts";
 import { KubeSource } from "./kube-source.ts";
+import type { ControlPlaneLimit } from "./limits.ts";
 import { healthPath, MachineRegistry } from "./machines.ts";
 import { createMetrics, serviceOf, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
@@ -98,8 +100,8 @@ export class ControlPlane {
     const { settings, clock, log } = options;
     this.#metrics = createMetrics(options.version);
     const access = accessOf(settings.source);
-    this.#client = access === undefined ? undefined : new KubeClient(access);
-    this.#writer = new RateLimitedWriter({ clock, log });
+    this.#client = access === undefined ? undefined : new KubeClient(access, this.#reached);
+    this.#writer = new RateLimitedWriter({ clock, log, reached: this.#reached });
     if (this.#client !== undefined) {
       const component = settings.podName;
       this.#rejections = new RejectionWriter({
@@ -107,6 +109,7 @@ export class ControlPlane {
         writer: this.#writer,
         clock,
         component,
+        reached: this.#reached,
       });
       this.#gatewayApi = new GatewayApiWriter({
         engine: this.#engine,
@@ -140,10 +143,14 @@ export class ControlPlane {
         clock,
         standing: this.#standing,
         validate: (object) => this.#problemsOf(object),
-        observed: () => [],
+        observed: (object) => idlePatches(this.#engine, this.#mesh, object),
       });
     }
-    this.#batcher = new Batcher({ clock, publish: (changes) => this.#publish(changes) });
+    this.#batcher = new Batcher({
+      clock,
+      publish: (changes) => this.#publish(changes),
+      reached: this.#reached,
+    });
     this.#mesh = new Mesh({
       engine: this.#engine,
       translation: { viewsOf, planOf, resourceOf },
@@ -159,6 +166,7 @@ export class ControlPlane {
       counted: (type, event) => this.#metrics.events.inc({ type, event }),
       misread: () => this.#metrics.configErrors.inc(),
       standing: this.#standing,
+      reached: this.#reached,
       restated: (object) => this.#statuses?.look(object),
     });
     this.#keys = new JwksFetcher({
@@ -167,6 +175,7 @@ export class ControlPlane {
       log,
       publish: (changes) => this.#batcher.add(changes),
       allowLocal: settings.jwksAllowLocal,
+      reached: this.#reached,
     });
     const admission = this.#admission();
     this.#ads = this.#newAds(admitProven(admission));
@@ -196,6 +205,7 @@ export class ControlPlane {
       network: settings.network,
       routeDelivery: settings.routeDelivery,
       gatewayLabels: settings.gatewayLabels,
+      foreignRoutes: settings.foreignRoutes,
     };
     this.#batcher.add([environmentChange({ rootNamespace, ...environment })]);
     const synced = this.#startSource();
@@ -279,6 +289,7 @@ export class ControlPlane {
         this.#rejections?.cleared(rejection);
       },
       published: () => {},
+      reached: this.#reached,
     };
   }
 
@@ -308,9 +319,12 @@ export class ControlPlane {
         },
         acknowledged: (_type, sinceMs) => metrics.convergence.observe(sinceMs / 1000),
         rejected: (type) => metrics.rejectsTotal.inc({ type: serviceOf[type] }),
+        reached: this.#reached,
       },
     });
   }
+
+  readonly #reached = (limit: ControlPlaneLimit): void => this.#metrics.limits.inc({ limit });
 
   #admission(): AdmissionOptions {
     return {
@@ -363,6 +377,7 @@ export class ControlPlane {
       mayRead: (token, path) =>
         this.#client === undefined ? Promise.resolve(false) : mayRead(this.#client, token, path),
       refused: () => this.#metrics.debugRefused.inc(),
+      reached: this.#reached,
       log,
     });
   }
@@ -386,12 +401,13 @@ export class ControlPlane {
   }
 
   async #renderMetrics(): Promise<{ text: string; contentType: string }> {
-    const { registry, services, virtualServices, nodes, views, pending } = this.#metrics;
+    const { registry, services, virtualServices, nodes, views, pending, writesWaiting } = this.#metrics;
     services.set(this.#engine.rows(tables.Service).size + this.#engine.rows(tables.ServiceEntry).size);
     virtualServices.set(this.#engine.rows(tables.VirtualService).size);
     nodes.set(this.#engine.nodesHeld);
     views.set(this.#mesh.viewCount);
     pending.set(this.#batcher.pendingCount);
+    writesWaiting.set(this.#writer.waiting);
     return { text: await registry.metrics(), contentType: registry.contentType };
   }
 
@@ -486,6 +502,7 @@ export class ControlPlane {
         }),
       },
       log,
+      reached: this.#reached,
     });
     if (settings.plaintext !== undefined) {
       this.#plaintext = await GrpcServer.listen({
@@ -493,6 +510,7 @@ export class ControlPlane {
         streams: { [adsPath]: this.#unprovenAds.method, [stateAdsPath]: this.#unprovenAds.stateMethod },
         unary: {},
         log,
+        reached: this.#reached,
       });
     }
     this.#webhooks = await this.#startWebhooks(certificates);
@@ -518,6 +536,7 @@ export class ControlPlane {
       }),
       validateObject: (object) => this.#problemsOf(object),
       log,
+      reached: this.#reached,
       count: (metric, labels) => this.#metrics.webhooks[metric]?.inc(labels),
     });
   }
@@ -569,7 +588,11 @@ export class ControlPlane {
   #startTicks(): void {
     const { clock } = this.#options;
     let cancel = (): void => {};
+    let views = 0;
     const tick = (): void => {
+      // Other proxies than before may be what an EnvoyFilter is for.
+      if (this.#mesh.viewCount !== views) this.#statuses?.lookAt("EnvoyFilter");
+      views = this.#mesh.viewCount;
       this.#ads.tick();
       this.#unprovenAds.tick();
       cancel = clock.after(tickMs, tick);

@@ -28,6 +28,7 @@ import {
   type MeshNetworks,
 } from "#objects";
 import { DiscoveredNamespaces } from "./discovered-namespaces.ts";
+import { controlPlaneLimits, type ReachControlLimit } from "./limits.ts";
 import { isIstio, type StandingStatuses } from "./standing-statuses.ts";
 
 export interface InputsOptions {
@@ -40,13 +41,13 @@ export interface InputsOptions {
   readonly standing: StandingStatuses;
   /** Nothing but an object's status changed. */
   readonly restated: (object: ObjectRef) => void;
+  readonly reached: ReachControlLimit;
 }
 
 const meshConfigMap = "istio";
 const injectorConfigMap = "istio-sidecar-injector";
 
-/** How long a proxy that connects waits for its Pod to become known. */
-const podWaitMs = 5_000;
+const podWaitMs = controlPlaneLimits.podWait.value;
 
 /** Throws on what is wrong, so that the last good networks stay. */
 function checkedNetworks(map: ConfigMap): MeshNetworks {
@@ -154,7 +155,10 @@ export class Inputs {
         resolve(pod);
       };
       const tell = (pod: Pod): void => done(pod);
-      const timer = setTimeout(() => done(undefined), podWaitMs);
+      const timer = setTimeout(() => {
+        this.#options.reached("podWait");
+        done(undefined);
+      }, podWaitMs);
       waiters.add(tell);
     });
   }

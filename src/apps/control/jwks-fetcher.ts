@@ -9,6 +9,7 @@ import { BlockList, isIP, type LookupFunction } from "node:net";
 import type { Clock, Logger } from "#base";
 import type { Change, Changed, Engine, Table } from "#engine";
 import { jwksTable, jwksUris, usableKeys, type FetchedKeys } from "#model";
+import { controlPlaneLimits, type ControlLimit, type ReachControlLimit } from "./limits.ts";
 
 export interface JwksFetcherOptions {
   readonly engine: Engine;
@@ -17,17 +18,17 @@ export interface JwksFetcherOptions {
   readonly publish: (changes: readonly Change[]) => void;
   /** For tests, and for issuers beside the control plane. */
   readonly allowLocal: boolean;
+  readonly reached?: ReachControlLimit;
 }
 
 /** How long keys are used before they are asked for anew: Istio's value. */
 const refreshMs = 20 * 60_000;
 const retryMinMs = 1_000;
 const retryMaxMs = 60_000;
-const timeoutMs = 5_000;
-const bytesMax = 1_048_576;
-const redirectsMax = 3;
-/** URLs followed; beyond it they are left alone, and said so. */
-const urisMax = 1_000;
+const timeoutMs = controlPlaneLimits.keysTime.value;
+const bytesMax = controlPlaneLimits.keysBytes.value;
+const redirectsMax = controlPlaneLimits.keysRedirects.value;
+const urisMax = controlPlaneLimits.keySources.value;
 
 interface Followed {
   failures: number;
@@ -60,8 +61,10 @@ export class JwksFetcher {
 
   #follow(uris: readonly string[]): void {
     const wanted = new Set(uris.slice(0, urisMax));
-    if (uris.length > urisMax)
+    if (uris.length > urisMax) {
+      this.#options.reached?.("keySources");
       this.#options.log.warn({ uris: uris.length, followed: urisMax }, "too many places of JWT keys");
+    }
     for (const [uri, followed] of this.#followed) {
       if (wanted.has(uri)) continue;
       followed.gone = true;
@@ -87,6 +90,7 @@ export class JwksFetcher {
       followed.failures = 0;
       if (before?.jwks !== jwks || before.failure !== undefined) this.#put(uri, { jwks });
     } catch (error) {
+      if (error instanceof LimitReached) this.#options.reached?.(error.limit);
       if (followed.gone) return;
       const failure = error instanceof Error ? error.message : String(error);
       if (followed.failures === 0) log.warn({ uri, failure }, "keys of a JWT issuer cannot be fetched");
@@ -108,6 +112,14 @@ function checkedKeys(text: string): string {
   return keys;
 }
 
+class LimitReached extends Error {
+  readonly limit: ControlLimit;
+  constructor(limit: ControlLimit, message: string) {
+    super(message);
+    this.limit = limit;
+  }
+}
+
 /** The body of a 200. Rejects with a reason that tells nothing of what was answered. */
 async function fetchText(first: string, allowLocal: boolean): Promise<string> {
   let uri = first;
@@ -116,7 +128,7 @@ async function fetchText(first: string, allowLocal: boolean): Promise<string> {
     if (answer.kind === "text") return answer.text;
     uri = new URL(answer.location, uri).href;
   }
-  throw new Error(`more than ${redirectsMax} redirects`);
+  throw new LimitReached("keysRedirects", `more than ${redirectsMax} redirects`);
 }
 
 type Answer =
@@ -157,7 +169,8 @@ function fetchOnce(uri: string, allowLocal: boolean): Promise<Answer> {
         response.on("data", (chunk: Buffer) => {
           chunks.push(chunk);
           bytes += chunk.length;
-          if (bytes > bytesMax) request.destroy(new Error(`the answer has more than ${bytesMax} bytes`));
+          if (bytes > bytesMax)
+            request.destroy(new LimitReached("keysBytes", `the answer has more than ${bytesMax} bytes`));
         });
         response.on("end", () => resolve({ kind: "text", text: Buffer.concat(chunks).toString() }));
         response.on("error", reject);
@@ -166,7 +179,7 @@ function fetchOnce(uri: string, allowLocal: boolean): Promise<Answer> {
     request.on("error", (error: NodeJS.ErrnoException) =>
       reject(
         error.name === "TimeoutError" || error.name === "AbortError"
-          ? new Error(`no answer within ${timeoutMs} ms`)
+          ? new LimitReached("keysTime", `no answer within ${timeoutMs} ms`)
           : error,
       ),
     );

@@ -3,6 +3,7 @@
 
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { ResourceType } from "#plan";
+import { controlPlaneLimits, limitsMetric } from "./limits.ts";
 
 /** Envoy's short names of the discovery services. */
 export const serviceOf: Readonly<Record<ResourceType, string>> = {
@@ -74,6 +75,8 @@ export function createMetrics(version: string) {
     views: gauge("pilot_views", "Views that proxies share"),
     services: gauge("pilot_services", "Services known"),
     virtualServices: gauge("pilot_virt_services", "VirtualServices known"),
+    writesWaiting: gauge("pilot_writes_waiting", "Writes to the API server that wait"),
+    limits: limitsCounter(counter),
     events: counter("pilot_k8s_reg_events", "Objects changed, by kind and event", ["type", "event"]),
     configErrors: counter(
       "pilot_k8s_cfg_errors",
@@ -99,6 +102,14 @@ type MakeCounter = <Label extends string>(
   help: string,
   labels?: readonly Label[],
 ) => Counter<Label>;
+
+/** Each limit at 0 from the start, so that an alert can tell "never" from "not known". */
+function limitsCounter(counter: MakeCounter): Counter<"limit"> {
+  const limits = counter(limitsMetric, "Limits reached, by limit (docs/reference/limits.md)", ["limit"]);
+  for (const [limit, { ...fields }] of Object.entries(controlPlaneLimits))
+    if (!("metric" in fields)) limits.inc({ limit }, 0);
+  return limits;
+}
 
 function webhookCounters(counter: MakeCounter): Readonly<Record<string, Counter<string>>> {
   return {

@@ -3,6 +3,7 @@
 import http from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Logger } from "#base";
+import { controlPlaneLimits, type ReachControlLimit } from "./limits.ts";
 
 /** Answers a debug question; undefined if what it asks for does not exist. */
 export type DebugPage = (query: URLSearchParams) => unknown;
@@ -18,10 +19,11 @@ export interface MonitoringOptions {
   readonly mayRead: (token: string, path: string) => Promise<boolean>;
   /** Told of each question to a debug page that is refused. */
   readonly refused: () => void;
+  readonly reached: ReachControlLimit;
   readonly log: Logger;
 }
 
-const requestTimeoutMs = 10_000;
+const requestTimeoutMs = controlPlaneLimits.monitoringTime.value;
 
 export class MonitoringServer {
   readonly #options: MonitoringOptions;
@@ -34,6 +36,10 @@ export class MonitoringServer {
         options.log.error({ path: request.url, error: String(error) }, "monitoring request failed");
         if (!response.headersSent) send(response, 500, "internal error\n");
       });
+    });
+    this.#server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
+      if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") options.reached("monitoringTime");
+      socket.destroy();
     });
   }
 

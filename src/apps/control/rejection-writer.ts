@@ -5,6 +5,7 @@ import { renderRef, type ObjectRef } from "#base";
 import { collectionPath, KubeError, type KubeClient, type RateLimitedWriter } from "#kube";
 import { kinds, type KindInfo, type KubeObject } from "#objects";
 import type { Rejection } from "#xds";
+import { controlPlaneLimits, type ReachControlLimit } from "./limits.ts";
 
 export interface RejectionWriterOptions {
   readonly client: KubeClient;
@@ -12,6 +13,7 @@ export interface RejectionWriterOptions {
   readonly clock: Clock;
   /** The name under which events are reported. */
   readonly component: string;
+  readonly reached?: ReachControlLimit;
 }
 
 interface Condition {
@@ -25,22 +27,28 @@ interface Condition {
 const conditionType = "Programmed";
 /** The object changed between reading and writing: so often it is tried again. */
 const conflictsMax = 3;
-/** Objects that one rejection is written to: a listener can be made from dozens, and one of the first is at fault. */
-const objectsMax = 5;
-/** One mistake is often rejected in many resources: one event says so. */
-const eventPauseMs = 30_000;
-const eventsRememberedMax = 10_000;
+const objectsMax = controlPlaneLimits.objectsAtFault.value;
+const eventPauseMs = controlPlaneLimits.eventPause.value;
+const eventsRememberedMax = controlPlaneLimits.eventsRemembered.value;
 /** Kubernetes' limit for an event's message. */
 const messageLengthMax = 1_000;
 
 /** The mesh objects that a rejected resource is made from: the ones that a person wrote. */
-export function objectsAtFault({ origins }: Rejection): ObjectRef[] {
+export function objectsAtFault(rejection: Rejection): readonly ObjectRef[] {
+  return faultOf(rejection).objects;
+}
+
+function faultOf({ origins }: Rejection): {
+  readonly objects: readonly ObjectRef[];
+  readonly isCut: boolean;
+} {
   const seen = new Map<string, ObjectRef>();
   for (const { object } of origins) if (kindOf(object) !== undefined) seen.set(renderRef(object), object);
   // An EnvoyFilter writes what it likes; everything else has been checked.
-  return [...seen.values()]
-    .toSorted((a, b) => Number(b.kind === "EnvoyFilter") - Number(a.kind === "EnvoyFilter"))
-    .slice(0, objectsMax);
+  const all = [...seen.values()].toSorted(
+    (a, b) => Number(b.kind === "EnvoyFilter") - Number(a.kind === "EnvoyFilter"),
+  );
+  return { objects: all.slice(0, objectsMax), isCut: all.length > objectsMax };
 }
 
 export class RejectionWriter {
@@ -58,7 +66,9 @@ export class RejectionWriter {
         0,
         messageLengthMax,
       );
-    for (const object of objectsAtFault(rejection)) {
+    const { objects, isCut } = faultOf(rejection);
+    if (isCut) this.#options.reached?.("objectsAtFault");
+    for (const object of objects) {
       const status = { status: "False", reason: "RejectedByProxy", message } as const;
       this.#submitCondition(object, status);
       this.#submitEvent(object, message);
@@ -74,8 +84,15 @@ export class RejectionWriter {
   #submitEvent(object: ObjectRef, message: string): void {
     const ref = renderRef(object);
     const nowMs = this.#options.clock.monotonicMs();
-    if (nowMs - (this.#eventAtMs.get(ref) ?? -Infinity) < eventPauseMs) return;
-    if (this.#eventAtMs.size > eventsRememberedMax) this.#eventAtMs.clear();
+    // One mistake is often rejected in many resources: one event says so.
+    if (nowMs - (this.#eventAtMs.get(ref) ?? -Infinity) < eventPauseMs) {
+      this.#options.reached?.("eventPause");
+      return;
+    }
+    if (this.#eventAtMs.size > eventsRememberedMax) {
+      this.#options.reached?.("eventsRemembered");
+      this.#eventAtMs.clear();
+    }
     this.#eventAtMs.set(ref, nowMs);
     this.#options.writer.submit(`event ${ref}`, () => this.#writeEvent(object, message));
   }

@@ -2,7 +2,7 @@
 
 import { parseArgs } from "node:util";
 import { ports } from "#base";
-import type { RouteDelivery } from "#model";
+import type { ForeignRoutes, RouteDelivery } from "#model";
 
 export interface Settings {
   /** The namespace of the control plane: its own objects, and the policies of the whole mesh. */
@@ -19,6 +19,8 @@ export interface Settings {
   readonly objectStatus: boolean;
   /** Whether keys of JWT issuers may be fetched from addresses of this machine and its link. */
   readonly jwksAllowLocal: boolean;
+  /** Whose calls VirtualServices of other namespaces than the host's may route. */
+  readonly foreignRoutes: ForeignRoutes;
   readonly logLevel: string;
   readonly host: string;
   readonly ports: { readonly xds: number; readonly monitoring: number; readonly webhook: number };
@@ -51,7 +53,8 @@ Environment: POD_NAME, POD_NAMESPACE, REVISION, CLUSTER_ID, CLUSTER_DOMAIN, NETW
 (sidecars get each virtual host as a resource of its own; clients that cannot get whole tables) or tables (everyone does);
 GATEWAY_LABELS_COPIED: true (what is deployed for a Gateway bears its labels and annotations, unless it
 names others) or false; OBJECT_STATUS: true (what is wrong with an object stands in its status) or false; JWKS_ALLOW_LOCAL: true lets keys of JWT issuers be
-fetched from loopback and link-local addresses (false).
+fetched from loopback and link-local addresses (false);
+FOREIGN_ROUTES: own-clients (a VirtualService for a host of another namespace routes its own namespace's calls alone) or all-clients.
 
 Example: discovery --kubeconfig ~/.kube/config --plaintext 127.0.0.1:15010`;
 
@@ -80,6 +83,7 @@ export function parseSettings(
       : "left-out",
     objectStatus: switchOf("OBJECT_STATUS", env["OBJECT_STATUS"], true),
     jwksAllowLocal: switchOf("JWKS_ALLOW_LOCAL", env["JWKS_ALLOW_LOCAL"], false),
+    foreignRoutes: foreignRoutesOf(env["FOREIGN_ROUTES"]),
     logLevel: values["log-level"] ?? "info",
     host: values.host ?? "0.0.0.0",
     ports: {
@@ -103,6 +107,12 @@ function switchOf(name: string, text: string | undefined, otherwise: boolean): b
   if (text === undefined || text === "") return otherwise;
   if (text === "true" || text === "false") return text === "true";
   throw new UsageError(`${name} is true or false, not ${text}`);
+}
+
+function foreignRoutesOf(text = ""): ForeignRoutes {
+  if (text === "" || text === "own-clients") return "own-clients";
+  if (text === "all-clients") return text;
+  throw new UsageError(`FOREIGN_ROUTES is own-clients or all-clients, not ${text}`);
 }
 
 const flags = {

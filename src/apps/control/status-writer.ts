@@ -77,6 +77,13 @@ export class StatusWriter {
     }
   }
 
+  /** The same for all objects of a kind. */
+  lookAt(kind: string): void {
+    if (!this.#leading) return;
+    const rows = this.#options.engine.rows(tables[kind as TableKind] as typeof tables.Sidecar);
+    for (const row of rows.values()) this.look(refOf(row));
+  }
+
   /** Something else than an object may have changed what is to be said of this one. */
   look(object: ObjectRef): void {
     if (this.#leading && this.#watched.has(problemsKey(object))) this.#look(object);

@@ -41,6 +41,8 @@ export class Database {
   /** The oldest version a watch may start from. */
   #historyStart: number;
   #waking = false;
+  /** Whether the last change could not be stored: it is said once, and once that it is over. */
+  #refusing = false;
 
   constructor(dataDir: string, log: Logger) {
     this.#log = log;
@@ -128,12 +130,17 @@ export class Database {
       this.#sqlite.exec("COMMIT");
     } catch (cause) {
       if (this.#sqlite.isTransaction) this.#sqlite.exec("ROLLBACK");
+      if (!this.#refusing)
+        this.#log.error({ error: String(cause) }, "objects cannot be stored; what is there is served");
+      this.#refusing = true;
       throw internalError(
         `the object could not be stored: ${cause instanceof Error ? cause.message : "?"}`,
         cause,
       );
     }
     this.#revision = revision;
+    if (this.#refusing) this.#log.info({}, "objects can be stored again");
+    this.#refusing = false;
   }
 
   #record(change: Change): void {

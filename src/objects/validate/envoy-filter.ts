@@ -7,6 +7,7 @@ import type {
   EnvoyFilterSpec,
 } from "../envoy-filter.ts";
 import type { ProblemCode } from "../problems.ts";
+import { renamedFilters } from "../filter-names.ts";
 import { eachOf, pathOf, type Report } from "../report.ts";
 import type { ValidationContext } from "../validate.ts";
 import { regexFault, show } from "../values.ts";
@@ -136,34 +137,3 @@ function checkMatch(
       report.add("MZ0251", pathOf(at, field), `${show(name)} is a former name of Envoy's: use ${newer}`);
   }
 }
-
-// Envoy's names of extensions before and since its version 1.14.
-const renamedFilters: Readonly<Record<string, string>> = {
-  ...Object.fromEntries(
-    [
-      "buffer",
-      "cors",
-      "csrf",
-      "dynamo",
-      "fault",
-      "grpc_http1_bridge",
-      "grpc_json_transcoder",
-      "grpc_web",
-      "gzip",
-      "ip_tagging",
-      "lua",
-      "router",
-      "squash",
-    ].map((name) => [`envoy.${name}`, `envoy.filters.http.${name}`]),
-  ),
-  ...Object.fromEntries(
-    ["client_ssl_auth", "echo", "http_connection_manager", "mongo_proxy", "redis_proxy", "tcp_proxy"].map(
-      (name) => [`envoy.${name}`, `envoy.filters.network.${name}`],
-    ),
-  ),
-  "envoy.health_check": "envoy.filters.http.health_check",
-  "envoy.rate_limit": "envoy.filters.http.ratelimit",
-  "envoy.ratelimit": "envoy.filters.network.ratelimit",
-  "envoy.ext_authz": "envoy.filters.http.ext_authz",
-  "envoy.http_ext_authz": "envoy.filters.http.ext_authz",
-};

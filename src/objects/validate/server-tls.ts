@@ -16,7 +16,7 @@ const ciphers = new Set(
 );
 
 // With expressions (`-ALL`, `[A|B]`) no name can be told from a wrong one.
-const isCipher = (text: string) =>
+export const isCipher = (text: string): boolean =>
   text === "" || text === "ALL" || !/^[\p{L}\p{N}]/u.test(text) || ciphers.has(text);
 
 export function checkServerTls(tls: ServerTLSSettings | undefined, path: string, report: Report): void {

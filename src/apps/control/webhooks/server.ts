@@ -5,6 +5,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { createSecureContext, type SecureContext } from "node:tls";
+import { controlPlaneLimits, type ReachControlLimit } from "../limits.ts";
 import { type Answers, answerInject, answerValidate } from "./answers.ts";
 import { type AdmissionRequest, type AdmissionResponse, parseReview, renderReview } from "./review.ts";
 
@@ -14,6 +15,7 @@ export interface WebhookOptions extends Answers {
   readonly host?: string;
   /** The certificate chain and key of the moment. */
   readonly certificate: () => { readonly certPem: string; readonly keyPem: string };
+  readonly reached?: ReachControlLimit;
 }
 
 export interface WebhookServer {
@@ -23,8 +25,7 @@ export interface WebhookServer {
   close(): Promise<void>;
 }
 
-/** Larger than the API server's own limit of 3 MiB for two copies of an object; beyond it the answer is 413. */
-const bodyBytesMax = 7 << 20;
+const bodyBytesMax = controlPlaneLimits.webhookBytes.value;
 
 const paths: Readonly<Record<string, (request: AdmissionRequest, answers: Answers) => AdmissionResponse>> = {
   "/inject": answerInject,
@@ -97,23 +98,26 @@ async function respond(
     send(response, 200, "application/json", renderReview(question(request, options)));
   } catch (cause) {
     const text = cause instanceof Error ? cause.message : String(cause);
+    if (cause instanceof BodyTooLarge) options.reached?.("webhookBytes");
     const isTheirs = cause instanceof SyntaxError;
     if (!isTheirs)
       options.log.error(
         { path, error: cause instanceof Error ? (cause.stack ?? text) : text },
         "webhook failed",
       );
-    const status = cause instanceof RangeError ? 413 : isTheirs ? 400 : 500;
+    const status = cause instanceof BodyTooLarge ? 413 : isTheirs ? 400 : 500;
     send(response, status, "text/plain", `${text}\n`);
   }
 }
+
+class BodyTooLarge extends Error {}
 
 async function readBody(incoming: IncomingMessage): Promise<string> {
   const parts: Buffer[] = [];
   let size = 0;
   for await (const part of incoming as AsyncIterable<Buffer>) {
     size += part.length;
-    if (size > bodyBytesMax) throw new RangeError(`an AdmissionReview has at most ${bodyBytesMax} bytes`);
+    if (size > bodyBytesMax) throw new BodyTooLarge(`an AdmissionReview has at most ${bodyBytesMax} bytes`);
     parts.push(part);
   }
   return Buffer.concat(parts).toString("utf8");
