@@ -9,6 +9,7 @@ import type { AddedKey, PatchedKey, ResourceType } from "#plan";
 import { patchCluster } from "./cluster-patch.ts";
 import { inlineExtensions } from "./extension-config.ts";
 import { patchListener } from "./listener-patch.ts";
+import { withOverlay } from "./overlay.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { fromJson, JsonMismatch } from "./proto/json.ts";
 import { messageNameOf, resource, type EnvoyResource, type Origin } from "./resource.ts";
@@ -55,6 +56,11 @@ export function patchedResource(
   if (base === undefined) return undefined;
   let message: Message | undefined = decodeMessage(messageNameOf(type), base.bytes);
   const origins: Origin[] = [];
+  if (key.overlay !== undefined && type === "listener") {
+    const over = withOverlay(read, message, key.overlay, key.context);
+    message = over.message;
+    origins.push(...over.origins);
+  }
   const extensions: Message[] = [];
   for (const { filter, at } of key.patches) {
     const row = read(tables.EnvoyFilter, filter);

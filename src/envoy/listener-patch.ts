@@ -79,7 +79,8 @@ export function chainsChanged(listener: Message, change: (chain: Message) => Mes
   };
 }
 
-function destinationPort(chain: Message): number {
+/** The port that an inbound chain is for; 0 for any. */
+export function destinationPort(chain: Message): number {
   const match = chain["filterChainMatch"] as { readonly destinationPort?: unknown } | undefined;
   const port = match?.destinationPort;
   return typeof port === "object" && port !== null

@@ -25,7 +25,7 @@ export interface AccessLogPlace {
 export function accessLogs(settings: AccessLogSettings, place: AccessLogPlace): readonly AccessLog[] {
   // A TCP proxy that also reports its connects would write two lines a connection: people get the last one.
   const lines = fileAccessLogs(settings).map((log) =>
-    place.protocol === "tcp" ? { ...log, filter: atLogTypes(["TcpConnectionEnd", "NotSet"]) } : log,
+    place.protocol === "tcp" ? { ...log, filter: atLastLine } : log,
   );
   return [...lines, ...statsLogs(place), recordsLog(place)];
 }
@@ -40,7 +40,7 @@ export const tcpAccessLogOptions: Message = {
 export function listenerAccessLogs(settings: AccessLogSettings): readonly AccessLog[] {
   return fileAccessLogs(settings).map((log) => ({
     ...log,
-    filter: { responseFlagFilter: { flags: ["NR"] } },
+    filter: atListener,
   }));
 }
 
@@ -144,6 +144,12 @@ function updateTag(newTagValue: string): Message {
     },
   };
 }
+
+/** The line of a TCP connection that is written at its end. */
+export const atLastLine: Message = atLogTypes(["TcpConnectionEnd", "NotSet"]);
+
+/** Connections that found no filter chain. */
+export const atListener: Message = { responseFlagFilter: { flags: ["NR"] } };
 
 function atLogTypes(types: readonly string[]): Message {
   return { logTypeFilter: { types } };

@@ -6,6 +6,7 @@ import { routesOfListener } from "./gateway-api/generated.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope } from "./gateway.ts";
 import { jwksServicesOf } from "./request-authentication.ts";
 import { routesOfIngressGateway } from "./ingress/index.ts";
+import { moduleServicesOf } from "./traffic-extension.ts";
 import { anyOutlet, outletText, visibleService, type Outlet } from "./scope.ts";
 import { isExportedTo, serviceOf } from "./services.ts";
 import { tables } from "./tables.ts";
@@ -47,7 +48,7 @@ export const gatewayServices = defineKeyedQuery<GatewayScope, readonly string[]>
     const outlet = { scope: scope.outbound, port: anyOutlet };
     const routed = hosts.flatMap((host) => read(destinationKey, { outlet, host }) ?? []);
     const asked = read(extAuthzServicesOf, scope).map(({ service }) => service);
-    const keys = read(jwksServicesOf, scope);
+    const keys = [...read(jwksServicesOf, scope), ...read(moduleServicesOf, scope)];
     return [...new Set([...routed, ...asked, ...keys])].toSorted();
   },
   sameData,

@@ -4,11 +4,15 @@
 
 import type { ObjectRef, Problem } from "#base";
 import { defineQuery, sameData, type Read } from "#engine";
-import { makeProblem, refOf, type ProblemCode, type RequestAuthentication } from "#objects";
+import { makeProblem, refOf, type ProblemCode, type RequestAuthentication, type Telemetry } from "#objects";
 import { destinationRuleProblems } from "./destination-rule-problems.ts";
 import { routerProblems } from "./gateway-problems.ts";
+import { readMesh } from "./mesh.ts";
 import { jwksTable, uriOf } from "./request-authentication.ts";
 import { tables } from "./tables.ts";
+import { builtInLogProvider } from "./telemetry.ts";
+import { extensionRow } from "./traffic-extension.ts";
+import { moduleSourceOf } from "./wasm-module.ts";
 import { virtualServiceProblems } from "./virtual-service-problems.ts";
 
 /** One problem while it is found: the object is the one that is asked about. */
@@ -39,6 +43,17 @@ export const objectProblemsOf = defineQuery<readonly Problem[]>(
         const row = read(tables.RequestAuthentication, key);
         return row === undefined ? [] : listed(refOf(row), keyProblems(read, row));
       }
+      case "Telemetry": {
+        const row = read(tables.Telemetry, key);
+        return row === undefined ? [] : listed(refOf(row), providerProblems(read, row));
+      }
+      case "WasmPlugin":
+      case "TrafficExtension": {
+        const row = extensionRow(read, { kind, key });
+        const source = row === undefined ? undefined : moduleSourceOf(read, row);
+        if (row === undefined || source?.kind !== "refused") return [];
+        return listed(refOf(row), [{ code: "MZ0613", path: source.path, text: `${source.text}.` }]);
+      }
       case "Gateway":
         return gatewayProblems(read, key);
       default:
@@ -65,6 +80,20 @@ function keyProblems(read: Read, row: RequestAuthentication): Found[] {
       },
     ];
   });
+}
+
+function providerProblems(read: Read, { spec }: Telemetry): Found[] {
+  const known = readMesh(read, "extensionProviders") ?? [];
+  return (spec?.accessLogging ?? []).flatMap(({ providers }, at) =>
+    (providers ?? []).flatMap(({ name }, position): Found[] => {
+      const provider = known.find((one) => one.name === name);
+      if (provider?.envoyFileAccessLog !== undefined) return [];
+      if (provider === undefined && name === builtInLogProvider) return [];
+      const why = provider === undefined ? "is no extension provider" : "is a provider of another kind";
+      const path = `spec.accessLogging[${at}].providers[${position}].name`;
+      return [{ code: "MZ0612", path, text: `${name} ${why}: it writes no access log.` }];
+    }),
+  );
 }
 
 function gatewayProblems(read: Read, key: string): readonly Problem[] {

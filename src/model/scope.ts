@@ -2,7 +2,7 @@
 // labels of its own that any rule asks for. Proxies of equal scope share an outbound view.
 
 import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
-import type { IstioEgressListener, Sidecar } from "#objects";
+import type { IstioEgressListener, KubeObject, Sidecar, WorkloadSelector } from "#objects";
 import { fullHost, hostCovers, hostsMeet } from "./hosts.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { networkOfAddress, networksMatter } from "./networks.ts";
@@ -92,7 +92,14 @@ const labelsAskedFor = defineQuery<readonly string[]>(
     const byFilters = read(tables.EnvoyFilter.by.selecting, everything).flatMap(({ spec }) =>
       Object.keys(spec?.workloadSelector?.labels ?? {}),
     );
-    return [...new Set([...byRoutes, ...byRules, ...byFilters])].toSorted();
+    const bySelectors = [tables.Telemetry, tables.TrafficExtension, tables.WasmPlugin].flatMap((table) =>
+      (
+        read(table.by.selecting, everything) as readonly KubeObject<{
+          readonly selector?: WorkloadSelector;
+        }>[]
+      ).flatMap(({ spec }) => Object.keys(spec?.selector?.matchLabels ?? {})),
+    );
+    return [...new Set([...byRoutes, ...byRules, ...byFilters, ...bySelectors])].toSorted();
   },
   sameData,
 );

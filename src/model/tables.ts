@@ -28,7 +28,9 @@ import {
   type TCPRoute,
   type Telemetry,
   type TLSRoute,
+  type TrafficExtension,
   type VirtualService,
+  type WasmPlugin,
   type WorkloadEntry,
   type WorkloadGroup,
   type XBackend,
@@ -53,6 +55,11 @@ import {
 import { hostGroup } from "./hosts.ts";
 
 const namespace = (row: KubeObject): readonly string[] => [namespaceOf(row)];
+
+/** Objects that choose workloads by their labels. */
+const selecting = (
+  row: KubeObject<{ readonly selector?: { readonly matchLabels?: Readonly<Record<string, string>> } }>,
+): readonly string[] => (Object.keys(row.spec?.selector?.matchLabels ?? {}).length > 0 ? [everything] : []);
 
 /** The one group of an index that holds a whole (small) subset of a table. */
 export const everything = "all";
@@ -126,7 +133,12 @@ export const tables = {
     selecting: (row) =>
       Object.keys(row.spec?.workloadSelector?.labels ?? {}).length > 0 ? [everything] : [],
   }),
-  Telemetry: defineTable<Telemetry, "namespace">("Telemetry", { namespace }),
+  Telemetry: defineTable<Telemetry, "namespace" | "selecting">("Telemetry", { namespace, selecting }),
+  WasmPlugin: defineTable<WasmPlugin, "namespace" | "selecting">("WasmPlugin", { namespace, selecting }),
+  TrafficExtension: defineTable<TrafficExtension, "namespace" | "selecting">("TrafficExtension", {
+    namespace,
+    selecting,
+  }),
   ProxyConfig: defineTable<ProxyConfig, "namespace">("ProxyConfig", { namespace }),
   Ingress: defineTable<Ingress, "all">("Ingress", { all: () => [everything] }),
   IngressClass: defineTable<IngressClass>("IngressClass"),

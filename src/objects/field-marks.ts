@@ -90,6 +90,22 @@ gateway-api/BackendTLSPolicy spec works
 gateway-api/BackendTLSPolicy spec.options warns
 gateway-api/ListenerSet spec works
 gateway-api/XBackend spec works
+
+Telemetry spec.selector works
+Telemetry spec.targetRef works
+Telemetry spec.targetRefs works
+Telemetry spec.accessLogging works
+
+TrafficExtension spec works
+TrafficExtension spec.wasm.imagePullPolicy warns
+TrafficExtension spec.wasm.imagePullSecret warns
+TrafficExtension spec.wasm.verificationKey warns
+
+WasmPlugin spec works
+WasmPlugin spec.imagePullPolicy warns
+WasmPlugin spec.imagePullSecret warns
+WasmPlugin spec.verificationKey warns
+
 MeshConfig accessLogFile works
 MeshConfig ingressClass works
 MeshConfig ingressService works
@@ -119,9 +135,13 @@ MeshConfig defaultDestinationRuleExportTo works
 MeshConfig defaultHttpRetryPolicy works
 MeshConfig defaultServiceExportTo works
 MeshConfig defaultVirtualServiceExportTo works
+MeshConfig defaultProviders.accessLogging works
 MeshConfig dnsRefreshRate works
 MeshConfig enableAutoMtls works
 MeshConfig enablePrometheusMerge works
+MeshConfig extensionProviders[].name works
+MeshConfig extensionProviders[].envoyFileAccessLog works
+MeshConfig extensionProviders[].envoyFileAccessLog.omitEmptyValues warns
 MeshConfig inboundTrafficPolicy works
 MeshConfig outboundTrafficPolicy works
 MeshConfig outboundTrafficPolicy.tls warns

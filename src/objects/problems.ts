@@ -178,6 +178,16 @@ export const problemTable = {
     remedy:
       "Check jwksUri and the way there; until there are keys, every token of the issuer is refused with 401.",
   },
+  MZ0612: {
+    severity: "warning",
+    title: "Provider writes no access log",
+    remedy: "Name an extension provider of MeshConfig with envoyFileAccessLog, or the built-in `envoy`.",
+  },
+  MZ0613: {
+    severity: "error",
+    title: "Module cannot be run",
+    remedy: "Give a module that a proxy can get; until then the chain goes without it.",
+  },
   MZ0801: {
     severity: "error",
     title: "Annotation steers injection to what cannot work",

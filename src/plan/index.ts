@@ -35,4 +35,5 @@ export { coversService, passthroughClusters } from "./gateway.ts";
 export type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
 export type { ProxylessClusterKey, ProxylessListenerKey, ProxylessRouteKey } from "./proxyless-keys.ts";
 export { nowhereCluster } from "./proxyless-keys.ts";
+export type { Overlay } from "./overlays.ts";
 export type { AddedKey, PatchContext, PatchedKey, PatchRef } from "./patches.ts";

@@ -11,6 +11,7 @@ import type {
 import { envoyFiltersOf, environmentOf, istioVersion, tables, workloadOf } from "#model";
 import { partsOfDiscovered } from "./discovered-tables.ts";
 import { stableText } from "./keys.ts";
+import { isEmptyOverlay, overlayFor, type Overlay } from "./overlays.ts";
 import type { Chunk, Plan, Planned, ResourceType } from "./plan.ts";
 import type { PatchedView } from "./views.ts";
 
@@ -29,11 +30,20 @@ export interface PatchedKey {
   readonly base: unknown;
   readonly context: PatchContext;
   readonly patches: readonly PatchRef[];
+  /** What else is put over a listener, before the patches. */
+  readonly overlay?: Overlay;
 }
 
 /** A whole cluster or listener that a patch adds. */
 export interface AddedKey extends PatchRef {
   readonly kind: "added";
+}
+
+/** What is put over the resources of one type. */
+interface Over {
+  readonly patches: readonly KnownPatch[];
+  readonly context: PatchContext;
+  readonly overlay: Overlay;
 }
 
 interface KnownPatch extends PatchRef {
@@ -65,10 +75,14 @@ export function withPatches(read: Read, view: PatchedView, plan: Plan): Plan {
   const patches = patchesFor(read, view).filter(
     ({ patch }) => inContext(patch.match, context) && isForProxy(read, view, patch.match?.proxy),
   );
-  if (patches.length === 0) return plan;
+  const overlay = overlayFor(read, view);
+  if (patches.length === 0 && isEmptyOverlay(overlay)) return plan;
   const types = Object.keys(plan) as ResourceType[];
   return Object.fromEntries(
-    types.map((type) => [type, patchedChunks(type, plan[type], patches, context)]),
+    types.map((type) => {
+      const over: Over = { patches, context, overlay: type === "listener" ? overlay : {} };
+      return [type, patchedChunks(type, plan[type], over)];
+    }),
   ) as unknown as Plan;
 }
 
@@ -122,13 +136,13 @@ function versionMatches(expression: string): boolean {
 function patchedChunks(
   type: ResourceType,
   chunks: readonly Chunk[],
-  patches: readonly KnownPatch[],
-  context: PatchContext,
+  { patches, context, overlay }: Over,
 ): readonly Chunk[] {
   const relevant = patches.filter(({ patch }) => concernsType(patch, type, context));
-  if (relevant.length === 0) return chunks;
-  const text = stableText([type, context, relevant]);
-  const patched = chunks.map((chunk) => patchedChunk(type, chunk, relevant, context, text));
+  if (relevant.length === 0 && isEmptyOverlay(overlay)) return chunks;
+  const text = stableText([type, context, relevant, overlay]);
+  const over: Over = { patches: relevant, context, overlay };
+  const patched = chunks.map((chunk) => patchedChunk(type, chunk, over, text));
   const added = addedEntries(type, chunks, relevant, context);
   return added.length === 0 ? patched : [...patched, { id: "envoy-filters", entries: added }];
 }
@@ -147,48 +161,40 @@ function concernsType(
 }
 
 /** Chunks already patched, so that an unchanged one is the identical chunk again. */
+const setsKeptMax = 8;
 const patchedBefore = new WeakMap<Chunk, Map<string, Chunk>>();
 
-function patchedChunk(
-  type: ResourceType,
-  chunk: Chunk,
-  patches: readonly KnownPatch[],
-  context: PatchContext,
-  text: string,
-): Chunk {
+function patchedChunk(type: ResourceType, chunk: Chunk, over: Over, text: string): Chunk {
   let known = patchedBefore.get(chunk);
   if (known === undefined) patchedBefore.set(chunk, (known = new Map()));
   let result = known.get(text);
   if (result === undefined) {
-    const entries = chunk.entries.flatMap((entry) => patchedEntry(type, entry, patches, context));
+    const entries = chunk.entries.flatMap((entry) => patchedEntry(type, entry, over));
     const same =
       entries.every((entry, at) => entry === chunk.entries[at]) && entries.length === chunk.entries.length;
     result = same ? chunk : { ...chunk, entries };
-    // Filters change seldom: only the newest set of them is worth keeping.
-    known.clear();
+    // Filters change seldom: only the newest sets of them are worth keeping, one for each of a few kinds of clients.
+    if (known.size >= setsKeptMax) known.clear();
     known.set(text, result);
   }
   return result;
 }
 
-function patchedEntry(
-  type: ResourceType,
-  entry: Planned,
-  patches: readonly KnownPatch[],
-  context: PatchContext,
-): Planned[] {
+function patchedEntry(type: ResourceType, entry: Planned, { patches, context, overlay }: Over): Planned[] {
   const own = patches.filter(({ patch }) => concernsName(type, entry.name, patch.match));
   const isWhole = ({ applyTo }: EnvoyFilterEnvoyConfigObjectPatch): boolean =>
     applyTo === "CLUSTER" || applyTo === "LISTENER";
   if (own.some(({ patch }) => isWhole(patch) && patch.patch?.operation === "REMOVE")) return [];
   const changing = own.filter(({ patch }) => !(isWhole(patch) && patch.patch?.operation === "ADD"));
   // A configuration for an extension does nothing by itself: only a filter that asks for it does.
-  if (changing.every(({ patch }) => patch.applyTo === "EXTENSION_CONFIG")) return [entry];
+  const isIdle = changing.every(({ patch }) => patch.applyTo === "EXTENSION_CONFIG");
+  if (isIdle && isEmptyOverlay(overlay)) return [entry];
   const key: PatchedKey = {
     kind: "patched",
     base: entry.key,
     context,
     patches: changing.map(({ filter, at }) => ({ filter, at })),
+    ...(isEmptyOverlay(overlay) ? {} : { overlay }),
   };
   return [{ name: entry.name, key }];
 }

@@ -1,0 +1,285 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { Engine } from "#engine";
+import { objectProblemsOf, worldChanges, type ProxyClass } from "#model";
+import type { KubeObject, MeshConfig } from "#objects";
+import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { decodeMessage, type Message } from "./proto/api.ts";
+import type { EnvoyResource } from "./resource.ts";
+import { snapshotOf } from "./snapshot.ts";
+
+function proxyOf(kind: ProxyClass["kind"], labels: Readonly<Record<string, string>>): ProxyClass {
+  return {
+    kind,
+    namespace: "default",
+    labels,
+    serviceAccount: "default",
+    network: "",
+    locality: "",
+    clusterId: "Kubernetes",
+    dnsDomain: "default.svc.cluster.local",
+    interception: kind === "router" ? "NONE" : "REDIRECT",
+    envoyVersion: "1.40.0",
+    metadata: {},
+  };
+}
+
+const reviews = proxyOf("sidecar", { app: "reviews" });
+const sleep = proxyOf("sidecar", { app: "sleep" });
+const router = proxyOf("router", { istio: "edge" });
+
+function object(
+  apiVersion: string,
+  kind: string,
+  name: string,
+  spec: object,
+  namespace = "default",
+): KubeObject {
+  return { apiVersion, kind, metadata: { name, namespace }, spec };
+}
+
+const base = [
+  object("v1", "Service", "reviews", {
+    clusterIP: "10.0.0.1",
+    selector: { app: "reviews" },
+    ports: [
+      { name: "http", port: 9080 },
+      { name: "http-admin", port: 9090 },
+      { name: "tcp", port: 9000 },
+    ],
+  }),
+  object("v1", "Service", "modules", { clusterIP: "10.0.0.9", ports: [{ name: "http", port: 80 }] }),
+  object("networking.istio.io/v1", "Gateway", "edge", {
+    selector: { istio: "edge" },
+    servers: [{ port: { number: 80, name: "http", protocol: "HTTP" }, hosts: ["*"] }],
+  }),
+];
+
+function worldOf(objects: readonly KubeObject[], mesh: MeshConfig = {}): Engine {
+  const engine = new Engine();
+  engine.apply(worldChanges([...base, ...objects], { mesh }));
+  return engine;
+}
+
+function resourcesOf(engine: Engine, proxy: ProxyClass): EnvoyResource[] {
+  return Object.values(snapshotOf(engine, proxy)).flat();
+}
+
+interface Manager {
+  readonly httpFilters: readonly { readonly name: string }[];
+  readonly accessLog: readonly Message[];
+}
+
+/** Connection managers of a listener, by the port of their chain. */
+function managers(
+  engine: Engine,
+  proxy: ProxyClass,
+  listener: string,
+): readonly (readonly [number, Manager])[] {
+  const found = resourcesOf(engine, proxy).find(({ name, type }) => type === "listener" && name === listener);
+  assert.ok(found, listener);
+  const { filterChains } = decodeMessage("envoy.config.listener.v3.Listener", found.bytes) as unknown as {
+    filterChains: {
+      filterChainMatch?: { destinationPort?: { value: number } };
+      filters: { typedConfig: Partial<Manager> }[];
+    }[];
+  };
+  return filterChains.flatMap(({ filterChainMatch, filters }) =>
+    filters.flatMap(({ typedConfig }) =>
+      typedConfig.httpFilters === undefined
+        ? []
+        : [[filterChainMatch?.destinationPort?.value ?? 0, typedConfig as Manager] as const],
+    ),
+  );
+}
+
+const extension = (name: string, spec: object): KubeObject =>
+  object("extensions.istio.io/v1alpha1", "TrafficExtension", name, {
+    lua: { inlineCode: "function envoy_on_request(handle) end" },
+    ...spec,
+  });
+
+const policies = [
+  object("security.istio.io/v1", "AuthorizationPolicy", "p", { rules: [{}] }),
+  object("security.istio.io/v1", "RequestAuthentication", "r", {
+    jwtRules: [{ issuer: "i", jwksUri: "https://i.example.com/" }],
+  }),
+];
+
+describe("a TrafficExtension", () => {
+  test(
+    "stands at the place of its phase, higher priorities first, and the real Envoy takes it",
+    { skip: withoutEnvoy },
+    () => {
+      const engine = worldOf([
+        ...policies,
+        extension("last", {}),
+        extension("counted", { phase: "STATS" }),
+        extension("second", { phase: "AUTHN", priority: 1 }),
+        extension("first", { phase: "AUTHN", priority: 2 }),
+        extension("before-authorization", { phase: "AUTHZ" }),
+      ]);
+      const [, manager] = managers(engine, reviews, "virtualInbound").find(([port]) => port === 9080)!;
+      assert.deepEqual(
+        manager.httpFilters.map(({ name }) => name.replace(/^envoy\.filters\.http\./, "")),
+        [
+          "default.first",
+          "default.second",
+          "jwt_authn",
+          "default.before-authorization",
+          "rbac",
+          "default.counted",
+          "grpc_stats",
+          "fault",
+          "cors",
+          "default.last",
+          "router",
+        ],
+      );
+      for (const proxy of [reviews, router]) assert.equal(envoyComplaint(resourcesOf(engine, proxy)), "");
+    },
+  );
+
+  test("is for the workloads, the side and the ports that it names", () => {
+    const engine = worldOf([
+      extension("mine", {
+        selector: { matchLabels: { app: "reviews" } },
+        match: [{ mode: "SERVER", ports: [{ number: 9080 }] }],
+      }),
+      extension("callers", { selector: { matchLabels: { app: "sleep" } }, match: [{ mode: "CLIENT" }] }),
+    ]);
+    const portsWith = (proxy: ProxyClass, listener: string, name: string): number[] =>
+      managers(engine, proxy, listener).flatMap(([port, { httpFilters }]) =>
+        httpFilters.some((filter) => filter.name === `default.${name}`) ? [port] : [],
+      );
+    assert.deepEqual([...new Set(portsWith(reviews, "virtualInbound", "mine"))], [9080]);
+    assert.deepEqual(portsWith(reviews, "0.0.0.0_9080", "mine"), [], "the other side");
+    assert.equal(portsWith(sleep, "0.0.0.0_9080", "callers").length, 1);
+    assert.deepEqual(portsWith(sleep, "virtualInbound", "callers"), []);
+    assert.deepEqual(portsWith(reviews, "0.0.0.0_9080", "callers"), [], "another workload");
+    const listener = resourcesOf(engine, reviews).find(({ name }) => name === "virtualInbound");
+    assert.equal(listener?.origins[0]?.object.kind, "TrafficExtension");
+  });
+});
+
+describe("a WasmPlugin", () => {
+  const plugin = (name: string, spec: object): KubeObject =>
+    object("extensions.istio.io/v1alpha1", "WasmPlugin", name, spec);
+
+  test(
+    "is fetched by the proxy from a service of the mesh, and the real Envoy takes that",
+    { skip: withoutEnvoy },
+    () => {
+      const engine = worldOf([
+        plugin("limits", {
+          url: "http://modules.default.svc.cluster.local/limits.wasm",
+          sha256: "0".repeat(64),
+          pluginName: "limits",
+          pluginConfig: { perSecond: 5 },
+          failStrategy: "FAIL_OPEN",
+          vmConfig: {
+            env: [
+              { name: "A", value: "b" },
+              { name: "HOME", valueFrom: "HOST" },
+            ],
+          },
+        }),
+      ]);
+      for (const proxy of [reviews, router]) {
+        const resources = resourcesOf(engine, proxy);
+        assert.match(JSON.stringify(managers(engine, router, "0.0.0.0_80")), /default\.limits/);
+        assert.ok(resources.some(({ name }) => name === "outbound|80||modules.default.svc.cluster.local"));
+        assert.equal(envoyComplaint(resources), "");
+      }
+    },
+  );
+
+  test("that no proxy can get is left out, and its status says why", () => {
+    const cases: [object, RegExp][] = [
+      [{ url: "oci://registry.example.com/a:1" }, /spec\.url: Modules of OCI images are not fetched/],
+      [{ url: "https://a.example.com/m.wasm" }, /spec\.url: Modules are not fetched over TLS/],
+      [
+        { url: "http://nowhere.example.com/m.wasm" },
+        /spec\.url: No service of the mesh is nowhere\.example\.com:80/,
+      ],
+      [
+        { url: "http://modules.default.svc.cluster.local/m.wasm" },
+        /spec\.sha256: A module that is fetched needs its sha256/,
+      ],
+      [{ url: "file:///m.wasm", type: "NETWORK" }, /spec\.type: Modules for TCP connections are not run/],
+    ];
+    for (const [spec, reason] of cases) {
+      const engine = worldOf([plugin("p", spec)]);
+      assert.doesNotMatch(JSON.stringify(managers(engine, reviews, "virtualInbound")), /default\.p/);
+      const told = engine.get(objectProblemsOf, "WasmPlugin default/p");
+      assert.match(`${told[0]?.at.path}: ${told[0]?.text}`, reason);
+    }
+  });
+});
+
+describe("Telemetry's access logs", () => {
+  const telemetry = (
+    name: string,
+    accessLogging: readonly object[],
+    more: object = {},
+    namespace = "default",
+  ): KubeObject => object("telemetry.istio.io/v1", "Telemetry", name, { ...more, accessLogging }, namespace);
+  const byName = (...names: string[]): object => ({ providers: names.map((name) => ({ name })) });
+  const mesh: MeshConfig = {
+    accessLogFile: "/dev/stdout",
+    extensionProviders: [
+      { name: "short", envoyFileAccessLog: { path: "/dev/stderr", logFormat: { text: "%RESPONSE_CODE%" } } },
+      {
+        name: "json",
+        envoyFileAccessLog: { path: "/dev/stdout", logFormat: { labels: { code: "%RESPONSE_CODE%" } } },
+      },
+      { name: "other", zipkin: {} } as NonNullable<MeshConfig["extensionProviders"]>[number],
+    ],
+  };
+  /** The loggers that write lines, at the server's side and at the client's. */
+  function lines(engine: Engine, proxy: ProxyClass): readonly [string, string] {
+    const of = (listener: string): string => {
+      const [first] = managers(engine, proxy, listener);
+      return (first?.[1].accessLog ?? [])
+        .map((log) => String(log["name"]).replace("envoy.access_loggers.", ""))
+        .filter((name) => ["file", "stdout", "stderr"].includes(name))
+        .join();
+    };
+    return [of("virtualInbound"), of("0.0.0.0_9080")];
+  }
+
+  test("go by the mesh's, the namespace's and the workload's own, the narrowest last", () => {
+    const root = telemetry("mesh", [byName("short")], {}, "istio-d");
+    assert.deepEqual(lines(worldOf([], mesh), reviews), ["stdout", "stdout"], "MeshConfig's without any");
+    assert.deepEqual(lines(worldOf([root], mesh), reviews), ["stderr", "stderr"]);
+    const off = telemetry("off", [{ disabled: true }], { selector: { matchLabels: { app: "reviews" } } });
+    assert.deepEqual(lines(worldOf([root, off], mesh), reviews), ["", ""]);
+    assert.deepEqual(lines(worldOf([root, off], mesh), sleep), ["stderr", "stderr"]);
+    const both = telemetry("both", [byName("short", "json")]);
+    assert.deepEqual(lines(worldOf([root, both], mesh), sleep), ["stderr,stdout", "stderr,stdout"]);
+    const servers = telemetry("servers", [{ ...byName("json"), match: { mode: "SERVER" } }]);
+    assert.deepEqual(lines(worldOf([servers], mesh), sleep), ["stdout", ""]);
+  });
+
+  test("are filtered by an expression, and the real Envoy takes it", { skip: withoutEnvoy }, () => {
+    const filtered = telemetry("t", [{ ...byName("json"), filter: { expression: "response.code >= 400" } }]);
+    const engine = worldOf([filtered], mesh);
+    assert.match(
+      JSON.stringify(managers(engine, reviews, "virtualInbound")),
+      /"expression":"response\.code >= 400"/,
+    );
+    for (const proxy of [reviews, router]) assert.equal(envoyComplaint(resourcesOf(engine, proxy)), "");
+  });
+
+  test("of a provider that writes none are told, and keep nobody else from writing", () => {
+    const engine = worldOf([telemetry("t", [byName("none", "other", "envoy")])], mesh);
+    assert.deepEqual(lines(engine, reviews), ["stdout", "stdout"]);
+    assert.deepEqual(
+      engine.get(objectProblemsOf, "Telemetry default/t").map(({ at, text }) => `${at.path} ${text}`),
+      [
+        "spec.accessLogging[0].providers[0].name none is no extension provider: it writes no access log.",
+        "spec.accessLogging[0].providers[1].name other is a provider of another kind: it writes no access log.",
+      ],
+    );
+  });
+});

@@ -1,0 +1,48 @@
+// What objects put over the listeners of the workloads that they choose, beside EnvoyFilters and before them: extensions, and the
+// access logs of Telemetry.
+
+import type { Read } from "#engine";
+import {
+  accessLogsOf,
+  extensionPorts,
+  extensionRow,
+  extensionsOf,
+  workloadOf,
+  type ExtensionRef,
+  type ExtensionSide,
+  type WorkloadKey,
+  type WorkloadLogs,
+} from "#model";
+import type { View } from "./views.ts";
+
+export interface Overlay {
+  /** In the order in which they run. */
+  readonly extensions?: readonly ExtensionRef[];
+  readonly logs?: WorkloadLogs;
+}
+
+/** Empty for a view that nothing is put over. */
+export function overlayFor(read: Read, view: View): Overlay {
+  const workload: WorkloadKey =
+    view.kind === "outbound"
+      ? { namespace: view.scope.namespace, labels: view.scope.labels }
+      : workloadOf(view.proxy);
+  const side = sideOf(view);
+  const extensions = read(extensionsOf, workload).filter((ref) => {
+    const row = extensionRow(read, ref);
+    return row !== undefined && extensionPorts(row, side)?.length !== 0;
+  });
+  const logs = read(accessLogsOf, { workload, side });
+  return {
+    ...(extensions.length === 0 ? {} : { extensions }),
+    ...(logs === undefined ? {} : { logs }),
+  };
+}
+
+export function sideOf(view: View): ExtensionSide {
+  return view.kind === "inbound" ? "SERVER" : "CLIENT";
+}
+
+export function isEmptyOverlay({ extensions, logs }: Overlay): boolean {
+  return extensions === undefined && logs === undefined;
+}
