@@ -29,6 +29,7 @@ export async function startEnvoy(
   name: string,
   adminPort: number,
   resources: StaticResources,
+  flags: readonly string[] = [],
 ): Promise<ChildProcess> {
   const { secrets, agentPort, ...given } = resources;
   const rest = { ...given, clusters: [...given.clusters, staticCluster("sds-grpc", agentPort)] };
@@ -41,7 +42,7 @@ export async function startEnvoy(
   };
   const file = join(folder, `${name}.pb`);
   writeFileSync(file, encodeMessage("envoy.config.bootstrap.v3.Bootstrap", bootstrap));
-  const args = ["-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "error"];
+  const args = ["-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "error", ...flags];
   const child = spawn(envoyPath, args, { stdio: ["ignore", "inherit", "inherit"] });
   for (let waited = 0; waited < 200; waited++) {
     const ready = await fetch(`http://127.0.0.1:${adminPort}/ready`).then(
