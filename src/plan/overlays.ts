@@ -23,6 +23,8 @@ export interface Overlay {
 
 /** Empty for a view that nothing is put over. */
 export function overlayFor(read: Read, view: View): Overlay {
+  // A client without a proxy runs no filters.
+  if (view.kind === "proxyless") return {};
   const workload: WorkloadKey =
     view.kind === "outbound"
       ? { namespace: view.scope.namespace, labels: view.scope.labels }
