@@ -56,6 +56,23 @@ test("the first change after quiet goes out at once; under a storm batches wait 
   assert.deepEqual(batches, [1, 6, 1]);
 });
 
+test("changes that keep coming share batches, and after quiet one goes out at once again", () => {
+  const { clock, pass } = manualClock();
+  const batches: number[] = [];
+  const batcher = new Batcher({ clock, publish: (changes) => batches.push(changes.length) });
+  for (let at = 0; at < 50; at++) {
+    batcher.add([change(`k${at}`, at)]);
+    for (let ms = 0; ms < 20; ms++) pass(1);
+  }
+  assert.ok(batches.length < 25, `${batches.length} batches of 50 changes in a second`);
+  assert.deepEqual(batches.slice(0, 3), [1, 1, 1], "the first ones do not wait");
+  for (let ms = 0; ms < 500; ms++) pass(1);
+  const before = batches.length;
+  batcher.add([change("late", 1)]);
+  pass(0);
+  assert.equal(batches.length, before + 1);
+});
+
 test("nothing goes out while held back, and a full queue does not wait", () => {
   const { clock, pass } = manualClock();
   const batches: number[] = [];

@@ -1,6 +1,8 @@
 // When changes are published. The first change after quiet goes out at once. Under a storm, changes gather while a
 // batch is being worked off and for as long again, so that publishing takes at most its share of the time; what gathers
-// is one value for each object, so the queue is bounded by the objects there are, and by a limit below that.
+// is one value for each object, so the queue is bounded by the objects there are, and by a limit below that. What a batch
+// costs does not end with publishing: every proxy gets a response and acknowledges it. So once changes keep coming,
+// pauses are longer, and several changes share a response.
 
 import type { Clock } from "#base";
 import type { Change } from "#engine";
@@ -8,7 +10,10 @@ import {
   batchPauseFactor,
   batchPauseMaxMs,
   batchPauseMinMs,
+  batchPauseStormMs,
   pendingChangesMax,
+  stormBatches,
+  stormGapMs,
   type ReachXdsLimit,
 } from "./limits.ts";
 
@@ -24,6 +29,9 @@ export class Batcher {
   readonly #pending = new Map<string, Change>();
   #oldestMs: number | undefined;
   #quietUntilMs = 0;
+  #lastBatchMs = -Infinity;
+  /** How many batches in a row came soon after the one before. */
+  #batchesInRow = 0;
   #cancel: (() => void) | undefined;
   #held = false;
 
@@ -72,11 +80,14 @@ export class Batcher {
     const startedMs = clock.monotonicMs();
     const sinceMs = this.#oldestMs ?? startedMs;
     this.#oldestMs = undefined;
+    this.#batchesInRow = startedMs - this.#lastBatchMs < stormGapMs ? this.#batchesInRow + 1 : 0;
+    this.#lastBatchMs = startedMs;
     publish(changes, sinceMs);
     const endedMs = clock.monotonicMs();
     const tookMs = endedMs - startedMs;
     if (tookMs * batchPauseFactor > batchPauseMaxMs) this.#options.reached?.("batchPause");
-    const pauseMs = Math.min(batchPauseMaxMs, Math.max(batchPauseMinMs, tookMs * batchPauseFactor));
+    const pauseMinMs = this.#batchesInRow >= stormBatches ? batchPauseStormMs : batchPauseMinMs;
+    const pauseMs = Math.min(batchPauseMaxMs, Math.max(pauseMinMs, tookMs * batchPauseFactor));
     this.#quietUntilMs = endedMs + pauseMs;
   }
 }

@@ -88,6 +88,11 @@ export interface GrpcServerOptions {
   readonly reached?: ReachXdsLimit;
 }
 
+/** A flag and the message's length. */
+const headBytes = 5;
+/** Each write has its price: messages up to this size are copied together into one. */
+const copiedBytesMax = 4_096;
+
 export class GrpcServer {
   readonly #options: GrpcServerOptions;
   readonly #server: http2.Http2Server | http2.Http2SecureServer;
@@ -276,11 +281,20 @@ class Call implements GrpcStream {
   send(...pieces: readonly Uint8Array[]): void {
     if (this.#ended || this.#stream.destroyed) return;
     this.#respond();
-    const head = Buffer.alloc(5);
-    head.writeUInt32BE(
-      pieces.reduce((sum, { length }) => sum + length, 0),
-      1,
-    );
+    const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
+    const isSmall = length <= copiedBytesMax;
+    const head = Buffer.allocUnsafe(isSmall ? headBytes + length : headBytes);
+    head[0] = 0;
+    head.writeUInt32BE(length, 1);
+    if (isSmall) {
+      let at = headBytes;
+      for (const piece of pieces) {
+        head.set(piece, at);
+        at += piece.length;
+      }
+      this.#stream.write(head);
+      return;
+    }
     // Corked, the pieces go down in one call, and uncopied.
     this.#stream.cork();
     this.#stream.write(head);

@@ -159,5 +159,13 @@ export const rejectedRetryMs = 60_000;
 /** The shortest pause between two batches. */
 export const batchPauseMinMs = 10;
 
+/**
+ * Once this many batches in a row have come within so short a time of one another, pauses are at least this long: at 50 changes a
+ * second three of them share a batch, and so each proxy's response and acknowledgement.
+ */
+export const stormBatches = 3;
+export const stormGapMs = 100;
+export const batchPauseStormMs = 50;
+
 /** The share of its time that publishing may take under a storm: after a batch of 30 ms comes a pause of 30 ms. */
 export const batchPauseFactor = 1;

@@ -111,6 +111,7 @@ export class AdsSession {
     for (const subscription of this.#state.subscriptions.values()) {
       subscription.recheckAll = true;
       subscription.cursors.clear();
+      subscription.caughtUpAt = -1;
     }
     this.#claims.viewsChanged();
     this.wake();
@@ -223,6 +224,7 @@ export class AdsSession {
     for (const type of sendOrder) {
       const subscription = this.#state.subscriptions.get(type);
       if (subscription === undefined || subscription.inFlight !== undefined) continue;
+      if (this.#isCaughtUp(type, subscription)) continue;
       if (waitsForClusters.has(type) && this.#clustersUnsettled()) continue;
       this.#sendWhatDiffers(type, subscription);
     }
@@ -233,8 +235,8 @@ export class AdsSession {
       this.#sendWhatDiffers(type, subscription);
     }
     // With nothing under way what woke the session is done, be it that it concerned others only.
-    if (this.#state.subscriptions.values().every(({ inFlight }) => inFlight === undefined))
-      this.#state.wokenAtMs = undefined;
+    for (const { inFlight } of this.#state.subscriptions.values()) if (inFlight !== undefined) return;
+    this.#state.wokenAtMs = undefined;
   }
 
   /** Whether clusters (with their endpoints) are on their way: what names them comes after. */
@@ -276,14 +278,19 @@ export class AdsSession {
     this.#share(type, subscription);
   }
 
-  /** The common case at every tick: nothing was noted, and the views' logs have not moved on. */
+  /** The common case at every tick and acknowledgement: nothing was noted, and the views' logs have not moved on. */
   #isCaughtUp(type: ResourceType, subscription: Subscription): boolean {
     const { trialGroups, recheck, recheckAll, mustAnswerSinceMs, cursors } = subscription;
     if (recheckAll || recheck.size > 0 || trialGroups.length > 0 || mustAnswerSinceMs !== undefined)
       return false;
-    // A table of virtual hosts may be due.
-    if (type === "virtualHost") return false;
-    return this.#state.views.every((view) => cursors.get(view) === view.log(type).head);
+    const { views, tableHosts } = this.#state;
+    if (type === "virtualHost" && !tableHosts.isIdle) return false;
+    let changes = 0;
+    for (const view of views) changes += view.changes;
+    if (subscription.caughtUpAt === changes) return true;
+    for (const view of views) if (cursors.get(view) !== view.log(type).head) return false;
+    subscription.caughtUpAt = changes;
+    return true;
   }
 
   /** Whether a newcomer's first answer waits for what another tries out; asked anew at each verdict, so it is cheap. */

@@ -49,6 +49,8 @@ export class Subscription {
   /** Under a bisection after a rejection: the groups of names that go in responses of their own, in order. */
   trialGroups: string[][] = [];
   readonly cursors = new Map<LiveView, number>();
+  /** How many changes of all types the views had had when the cursors were last found at the logs' heads. */
+  caughtUpAt = -1;
   inFlight: InFlight | undefined;
   /** For `syncz`. */
   sentNonce = "";

@@ -109,6 +109,11 @@ export class TableHosts {
     }
   }
 
+  /** Whether there is no table to be looked at as a whole. */
+  get isIdle(): boolean {
+    return this.#due.size === 0 && this.#doubtful.size === 0;
+  }
+
   takeDoubtful(): readonly string[] {
     const tables = [...this.#doubtful];
     this.#doubtful.clear();

@@ -107,6 +107,8 @@ export class LiveView {
   readonly touched = new Map<ResourceType, Set<string>>();
   readonly #types: Readonly<Record<ResourceType, TypeState>>;
   readonly #onTouched: (view: LiveView) => void;
+  /** How many entries all logs have got so far. */
+  changes = 0;
   #canary: Subscriber | undefined;
   readonly #asked = new Set<Subscriber>();
   /** Those who were waited for in vain: asked again only when there is nobody else. */
@@ -469,6 +471,7 @@ export class LiveView {
 
   #touch(type: ResourceType, name: string): void {
     this.#types[type].log.append(name);
+    this.changes++;
     let names = this.touched.get(type);
     if (names === undefined) this.touched.set(type, (names = new Set()));
     names.add(name);
