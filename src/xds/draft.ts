@@ -29,7 +29,7 @@ export class Draft {
     this.#type = type;
     this.#subscription = subscription;
     this.fill = fill;
-    this.#bytes = fill?.body.length ?? 0;
+    this.#bytes = fill?.bodyBytes ?? 0;
   }
 
   get isEmpty(): boolean {
@@ -58,7 +58,11 @@ export class Draft {
     const { tableHosts, subscriptions, views } = this.#state;
     const { held } = this.#subscription;
     for (const table of tableHosts.takeDoubtful()) this.#compareDoubtful(table);
-    const ready = tableHosts.ready(subscriptions.get("route"));
+    const ready = new Map(tableHosts.ready(subscriptions.get("route")));
+    for (const table of this.fill?.tables ?? []) {
+      tableHosts.settled(table);
+      ready.delete(table);
+    }
     if (ready.size === 0) return;
     const names = new Map([...ready.keys()].map((table) => [table, new Set<string>()]));
     for (const view of views) {

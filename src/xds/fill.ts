@@ -1,8 +1,10 @@
 // What newcomers get. Proxies of one view that hold nothing get the same first answer, of thousands of resources: it is
 // put together once, and they share its bytes and the map of its versions. While resources are on trial there is none,
-// since what a proxy then gets depends on which one it is.
+// since what a proxy then gets depends on which one it is. Most of it is the same for other views, too: the bytes are in
+// blocks that end where a resource's version says so, wherever it stands, and equal blocks of all views are one.
 
 import type { EnvoyResource } from "#envoy";
+import { partsOfDiscovered } from "#plan";
 import { responseBytesMax } from "./limits.ts";
 import type { SentResource } from "./subscription.ts";
 import { frameResource } from "./wire.ts";
@@ -10,8 +12,11 @@ import { frameResource } from "./wire.ts";
 export interface Fill {
   readonly versions: ReadonlyMap<string, string>;
   readonly resources: ReadonlyMap<string, SentResource>;
-  /** The resources as they stand in a response. */
-  readonly body: Uint8Array;
+  /** The resources as they stand in a response, in pieces. */
+  readonly body: readonly Uint8Array[];
+  readonly bodyBytes: number;
+  /** Of virtual hosts, the tables that they are of. */
+  readonly tables: ReadonlySet<string>;
 }
 
 /** A name with what is served of it. */
@@ -66,7 +71,46 @@ export class Fills {
     return {
       versions: this.versions(head, () => served),
       resources: new Map(resources),
-      body: Buffer.concat(served.map(([, resource]) => frameResource(resource))),
+      ...blocksOf(served.map(([, resource]) => resource)),
+      tables: new Set(
+        served.flatMap(([name, { type }]) => (type === "virtualHost" ? partsOfDiscovered(name).table : [])),
+      ),
     };
   }
+}
+
+interface Block {
+  readonly resources: readonly EnvoyResource[];
+  readonly bytes: Uint8Array;
+}
+
+/** By the first resource. */
+const blocks = new WeakMap<EnvoyResource, Block>();
+
+/** Versions are hashes of 64 digits each: one of as many resources ends a block. */
+const blockEnd = "A";
+
+function blocksOf(resources: readonly EnvoyResource[]): Pick<Fill, "body" | "bodyBytes"> {
+  const body: Uint8Array[] = [];
+  let bodyBytes = 0;
+  for (let start = 0; start < resources.length;) {
+    let end = start + 1;
+    while (end < resources.length && !resources[end - 1]!.version.startsWith(blockEnd)) end++;
+    const { bytes } = blockOf(resources.slice(start, end));
+    body.push(bytes);
+    bodyBytes += bytes.length;
+    start = end;
+  }
+  return { body, bodyBytes };
+}
+
+function blockOf(resources: readonly EnvoyResource[]): Block {
+  const [first] = resources;
+  const known = blocks.get(first!);
+  const isSame =
+    known?.resources.length === resources.length && known.resources.every((one, at) => one === resources[at]);
+  if (isSame) return known;
+  const block = { resources, bytes: Buffer.concat(resources.map(frameResource)) };
+  blocks.set(first!, block);
+  return block;
 }

@@ -305,17 +305,27 @@ export class AdsSession {
   /** The first answer that the proxy has in common with others of its first view. */
   #fillFor(type: ResourceType, subscription: Subscription): Fill | undefined {
     const [view] = this.#state.views;
-    // Virtual hosts go table by table.
-    if (view === undefined || type === "virtualHost") return undefined;
+    if (view === undefined) return undefined;
     if (type === "route" && this.#state.tableHosts.anyProvisional) return undefined;
     const { held, refused, trialGroups, names } = subscription;
     if (held.size > 0 || refused.size > 0 || trialGroups.length > 0) return undefined;
     if (!subscription.wildcard && names.size === 0) return undefined;
+    if (type === "virtualHost") return this.#hostsFill(view, subscription);
     const fill = view.fill(type);
     if (fill === undefined || subscription.wildcard) return fill;
     if (names.size < fill.versions.size) return undefined;
     for (const name of fill.versions.keys()) if (!names.has(name)) return undefined;
     return fill;
+  }
+
+  /** Virtual hosts go table by table: all of them are for a proxy that has just taken all tables. */
+  #hostsFill(view: LiveView, { wildcard }: Subscription): Fill | undefined {
+    const { tableHosts, subscriptions, views } = this.#state;
+    const ready = tableHosts.ready(subscriptions.get("route"));
+    if (!wildcard || ready.size === 0) return undefined;
+    if (views.some((other) => other !== view && other.hasAny("virtualHost"))) return undefined;
+    const fill = view.fill("virtualHost");
+    return fill?.tables.values().every((table) => ready.has(table)) === true ? fill : undefined;
   }
 
   #share(type: ResourceType, subscription: Subscription): void {

@@ -27,7 +27,7 @@ export interface DeltaResponse {
   readonly systemVersion: string;
   readonly resources: readonly EnvoyResource[];
   /** Resources that are framed already, besides. */
-  readonly body?: Uint8Array | undefined;
+  readonly body?: readonly Uint8Array[] | undefined;
   readonly removed: readonly string[];
 }
 
@@ -81,7 +81,7 @@ export function renderResponse(response: DeltaResponse): Uint8Array[] {
   const frames = response.resources.map(frameOf);
   // Each piece has its price on the way to the socket: many small ones are dearer than their copy.
   const pieces = frames.length > piecesMax ? [Buffer.concat(frames)] : frames;
-  return [...(response.body === undefined ? [] : [response.body]), ...pieces, tail.finish()];
+  return [...(response.body ?? []), ...pieces, tail.finish()];
 }
 
 /** Parses a DeltaDiscoveryRequest. Throws on bytes that are none. */
