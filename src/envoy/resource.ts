@@ -62,7 +62,9 @@ export function resourceOfBytes(
   bytes: Uint8Array,
   origins: readonly Origin[] = [],
 ): EnvoyResource {
-  return { name, type, typeUrl: typeUrlOf(type), bytes, version: contentHash(bytes), origins };
+  // Encoders write into pools of many kilobytes: a part of one that is kept for long would keep all of it.
+  const own = new Uint8Array(bytes);
+  return { name, type, typeUrl: typeUrlOf(type), bytes: own, version: contentHash(own), origins };
 }
 
 /** For `same` of resource queries: equal bytes stop propagation, origins may move. */
