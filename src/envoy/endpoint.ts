@@ -8,12 +8,14 @@ import {
   mtlsModeOf,
   readMesh,
   selects,
+  serviceOf,
   type Endpoint,
   type MergedRule,
 } from "#model";
 import { clusterNameOf, type OutboundClusterKey } from "#plan";
 import type { LocalityLoadBalancerSetting } from "#objects";
 import { throughGateways, type Reached } from "./network-endpoints.ts";
+import { localityGroups, type Nearness } from "./locality.ts";
 import { structOf, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
 import { policyFor } from "./traffic-policy.ts";
@@ -42,17 +44,10 @@ export function loadAssignment(
       // What passes through unread has to be proven by whoever ends it.
       (key.passthrough !== true || speaksMutualTls(read, endpoint)),
   );
-  const reached = reachedFrom(read, key, found);
-  const near = nearness(read, key, rule);
-  const groups = Map.groupBy(reached, ({ locality }) => locality);
-  const localities = [...groups.keys()].toSorted().map((locality) => {
-    const members = groups.get(locality) ?? [];
-    return { locality, members, weight: members.reduce((sum, { weight }) => sum + weight, 0) };
-  });
-  const shaped = shape(localities, near);
+  const groups = localityGroups(reachedFrom(read, key, found), nearness(read, key, rule));
   return {
     clusterName: clusterNameOf(key),
-    endpoints: shaped.map(({ locality, members, weight, priority }) => ({
+    endpoints: groups.map(({ locality, members, weight, priority }) => ({
       ...(locality === "" ? {} : { locality: localityMessage(locality) }),
       lbEndpoints: members.map((endpoint) =>
         lbEndpoint(endpoint, endpoint.viaGateway === true || speaksMutualTls(read, endpoint)),
@@ -109,66 +104,26 @@ function lbEndpoint(endpoint: Endpoint, mutualTls: boolean): Message {
   };
 }
 
-interface Locality {
-  readonly locality: string;
-  readonly members: readonly Reached[];
-  readonly weight: number;
-}
-
-/** How a client's locality shapes the endpoints; nothing when balancing does not look at it. */
-interface Nearness {
-  readonly client: string;
-  readonly setting: LocalityLoadBalancerSetting;
-  /** Failover needs outlier detection: otherwise nothing would ever be taken for broken. */
-  readonly failover: boolean;
-}
-
+/** A rule's word goes before a Service's, and that before the mesh's. */
 function nearness(read: Read, key: OutboundClusterKey, rule: MergedRule): Nearness | undefined {
-  if (key.locality === "") return undefined;
+  if (key.locality === "" && key.clientLabels === undefined) return undefined;
   const policy = policyFor(rule, key.subset, key.port);
-  const setting = policy.loadBalancer?.localityLbSetting ?? readMesh(read, "localityLbSetting") ?? {};
+  const own = policy.loadBalancer?.localityLbSetting;
+  const nearby = own === undefined && read(serviceOf, key.service)?.prefersNear === true;
+  const setting = own ?? (nearby ? nearFirst : (readMesh(read, "localityLbSetting") ?? {}));
   if (setting.enabled === false) return undefined;
-  return { client: key.locality, setting, failover: policy.outlierDetection !== undefined };
+  return {
+    client: key.locality,
+    labels: key.clientLabels ?? {},
+    setting,
+    failover: nearby || policy.outlierDetection !== undefined,
+  };
 }
 
-function shape(
-  localities: readonly Locality[],
-  near: Nearness | undefined,
-): (Locality & { readonly priority: number })[] {
-  if (near === undefined) return localities.map((locality) => ({ ...locality, priority: 0 }));
-  const rules = near.setting.distribute ?? [];
-  if (rules.length > 0) {
-    const rule = rules.find(({ from }) => localityCovers(from ?? "*", near.client));
-    if (rule === undefined) return localities.map((locality) => ({ ...locality, priority: 0 }));
-    return localities.flatMap((locality) => {
-      const share = Object.entries(rule.to ?? {}).find(([to]) => localityCovers(to, locality.locality));
-      return share === undefined ? [] : [{ ...locality, weight: share[1], priority: 0 }];
-    });
-  }
-  if (!near.failover) return localities.map((locality) => ({ ...locality, priority: 0 }));
-  const ranked = localities.map((locality) => ({ locality, rank: distance(locality.locality, near) }));
-  // Envoy wants priorities without gaps.
-  const ranks = [...new Set(ranked.map(({ rank }) => rank))].toSorted((a, b) => a - b);
-  return ranked.map(({ locality, rank }) => ({ ...locality, priority: ranks.indexOf(rank) }));
-}
-
-/** 0 for the same subzone, then zone, then region; after these the region that a failover rule names. */
-function distance(locality: string, { client, setting }: Nearness): number {
-  const [region, zone, subzone] = locality.split("/");
-  const [ownRegion, ownZone, ownSubzone] = client.split("/");
-  if (region === ownRegion && zone === ownZone && subzone === ownSubzone) return 0;
-  if (region === ownRegion && zone === ownZone) return 1;
-  if (region === ownRegion) return 2;
-  const rule = (setting.failover ?? []).find(({ from }) => from === ownRegion);
-  return rule === undefined || rule.to === region ? 3 : 4;
-}
-
-function localityCovers(pattern: string, locality: string): boolean {
-  if (pattern === "*" || pattern === locality) return true;
-  return pattern.endsWith("/*")
-    ? locality.startsWith(pattern.slice(0, -1))
-    : locality.startsWith(`${pattern}/`);
-}
+/** What a Service's trafficDistribution asks for: its own zone, then its region. */
+const nearFirst: LocalityLoadBalancerSetting = {
+  failoverPriority: ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"],
+};
 
 function localityMessage(locality: string): Message {
   const [region = "", zone = "", subZone = ""] = locality.split("/");

@@ -84,6 +84,8 @@ export interface TcpProxy {
   /** The chain terminates TLS: the upstream is connected once the peer is known, so that its metrics can name it. */
   readonly afterHandshake?: boolean;
   readonly hashOnSourceIp?: boolean;
+  /** The upstream is an HTTP proxy, which is asked to connect on to a host. */
+  readonly tunnel?: { readonly targetHost: string; readonly targetPort: number; readonly protocol?: string };
 }
 
 /** The last network filter of a TCP filter chain. */
@@ -100,6 +102,14 @@ export function tcpProxy(settings: FilterSettings, proxy: TcpProxy): Message {
         : {}),
       idleTimeout: durationOf(idleTimeoutMs),
       maxConnectAttempts: wrapped(1),
+      ...(proxy.tunnel === undefined
+        ? {}
+        : {
+            tunnelingConfig: {
+              hostname: `${bracketed(proxy.tunnel.targetHost)}:${proxy.tunnel.targetPort}`,
+              usePost: proxy.tunnel.protocol === "POST",
+            },
+          }),
       ...(proxy.hashOnSourceIp === true ? { hashPolicy: [{ sourceIp: {} }] } : {}),
       ...(proxy.afterHandshake === true
         ? {
@@ -138,6 +148,10 @@ export const onDemandOn: Message = {
     config: typed("envoy.extensions.filters.http.on_demand.v3.PerRouteConfig", clusterDiscovery),
   }),
 };
+
+function bracketed(host: string): string {
+  return host.includes(":") ? `[${host}]` : host;
+}
 
 /** Where a route table that is fetched by name comes from. */
 export function routeSource(name: string): Message {

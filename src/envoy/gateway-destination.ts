@@ -33,10 +33,7 @@ export function destinationHash(
   destination: Destination,
   serverPort: number,
 ): ConsistentHash | undefined {
-  const service = destinationService(read, scope, destination);
-  if (service === undefined) return undefined;
-  const port = destinationPort(service, destination, serverPort);
-  return policyTowards(read, scope, service, destination.subset ?? "", port).loadBalancer?.consistentHash;
+  return destinationPolicy(read, scope, destination, serverPort)?.loadBalancer?.consistentHash;
 }
 
 /** What DestinationRules and BackendTLSPolicies say about the way to a service's port. */
@@ -54,6 +51,19 @@ export function policyTowards(
     serviceNamespace: service.namespace,
   });
   return policyFor(read(mergedRule, rules.join(",")), subset, port);
+}
+
+/** What DestinationRules say to this router of a destination; undefined when it means no service. */
+export function destinationPolicy(
+  read: Read,
+  scope: GatewayScope,
+  destination: Destination,
+  serverPort: number,
+): PortPolicy | undefined {
+  const service = destinationService(read, scope, destination);
+  if (service === undefined) return undefined;
+  const port = destinationPort(service, destination, serverPort);
+  return policyTowards(read, scope, service, destination.subset ?? "", port);
 }
 
 /** The service that a destination means to this router. */

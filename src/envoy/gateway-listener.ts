@@ -25,7 +25,7 @@ import {
   type FilterSettings,
 } from "./filters.ts";
 import { dynamicHttpFilter, dynamicSniFilters } from "./dynamic-forward.ts";
-import { destinationCluster } from "./gateway-destination.ts";
+import { destinationCluster, destinationPolicy } from "./gateway-destination.ts";
 import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
 import { objectPath } from "./object-path.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
@@ -254,6 +254,9 @@ function streamFilters(
     weight: weight ?? 0,
   }));
   const [single] = clusters;
+  const [only] = destinations.length === 1 ? destinations : [];
+  const policy =
+    only === undefined ? undefined : destinationPolicy(read, scope, only.destination, server.number);
   const [namespace, name] = facts.key.split("/");
   return [
     ...tcpRbacFilters(rbac),
@@ -272,6 +275,8 @@ function streamFilters(
           ? { kind: "cluster", name: single?.name ?? "" }
           : { kind: "weighted", clusters: clusters.filter(({ weight }) => weight > 0) },
       afterHandshake,
+      ...(policy?.tunnel === undefined ? {} : { tunnel: policy.tunnel }),
+      hashOnSourceIp: policy?.loadBalancer?.consistentHash?.useSourceIp === true,
     }),
   ];
 }

@@ -2,13 +2,13 @@
 
 import { packService, telemetryMetadata } from "#base";
 import type { Read } from "#engine";
-import { readMesh } from "#model";
+import { mergedRule, readMesh, rulesFor } from "#model";
 import type { ConnectionPoolSettings } from "#objects";
 import type { InboundClusterKey, InboundPassthroughClusterKey } from "#plan";
 import { durationMsOf } from "./duration.ts";
 import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
-import { commonOptions, http2Settings, poolFields } from "./traffic-policy.ts";
+import { commonOptions, http2Settings, policyFor, poolFields } from "./traffic-policy.ts";
 
 /** The source address of connections to the application; the capture rules know it and leave them alone. */
 const passthroughBind = "127.0.0.6";
@@ -20,12 +20,13 @@ const cleanupSeconds = 10 * 365 * 86_400;
 export function inboundCluster(read: Read, key: InboundClusterKey): EnvoyResource {
   const name = `inbound|${key.port}||`;
   const first = key.services[0];
+  const pool = key.pool ?? poolOfRules(read, key);
   const message: Message = {
     ...common(read, name),
-    ...(key.pool === undefined ? {} : readPool(read, key.pool)),
+    ...(pool === undefined ? {} : readPool(read, pool)),
     ...discovery(key),
     ...bindConfig(key),
-    typedExtensionProtocolOptions: protocolOptions(key),
+    typedExtensionProtocolOptions: protocolOptions({ ...key, ...(pool === undefined ? {} : { pool }) }),
     metadata: {
       filterMetadata: {
         istio: structOf({ services: key.services }),
@@ -63,6 +64,18 @@ function common(read: Read, name: string): Message {
       ],
     },
   };
+}
+
+/** The limits that clients keep to hold here as well, for clients that have no proxy: as in Istio. */
+function poolOfRules(
+  read: Read,
+  { services, servicePort }: InboundClusterKey,
+): ConnectionPoolSettings | undefined {
+  const [first] = services;
+  if (first === undefined) return undefined;
+  const { host, namespace } = first;
+  const rules = read(rulesFor, { client: namespace, labels: {}, host, serviceNamespace: namespace });
+  return policyFor(read(mergedRule, rules.join(",")), "", servicePort).connectionPool;
 }
 
 /** What a Sidecar says about connections to the application: in place of no limits. */

@@ -138,6 +138,7 @@ describe("virtualInbound", () => {
     const read = readerOf(engine);
     const cluster = inboundCluster(read, {
       kind: "inbound",
+      servicePort: 80,
       port: 9080,
       upstream: { kind: "original" },
       protocol: "http",

@@ -28,7 +28,7 @@ import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { policyFor } from "./traffic-policy.ts";
-import { clusterOf } from "./virtual-host.ts";
+import { clusterOf, destinationPolicy } from "./virtual-host.ts";
 
 /** Connections taken from the socket in one turn of the event loop; more would starve those that are open. */
 const acceptsPerEventMax = 1;
@@ -252,6 +252,11 @@ function streamChain(
   }));
   const [only] = clusters;
   const weighted = clusters.filter(({ weight }) => weight > 0);
+  // Envoy has one tunnel for all clusters of a proxy: only a single destination can name it.
+  const [single] = targets.length === 1 ? targets : [];
+  const client = key.client ?? { namespace: "", labels: {} };
+  const policy =
+    single === undefined ? undefined : destinationPolicy(read, single.destination, key.port, client);
   const filter = tcpProxy(settings, {
     side: "client",
     statPrefix: weighted.length > 1 ? row : (only?.name ?? ""),
@@ -259,6 +264,8 @@ function streamChain(
       weighted.length > 1
         ? { kind: "weighted", clusters: weighted }
         : { kind: "cluster", name: weighted[0]?.name ?? only?.name ?? "" },
+    ...(policy?.tunnel === undefined ? {} : { tunnel: policy.tunnel }),
+    hashOnSourceIp: policy?.loadBalancer?.consistentHash?.useSourceIp === true,
   });
   return {
     match: { http: false, serverNames, ranges },
@@ -296,6 +303,7 @@ function ownChain(read: Read, settings: FilterSettings, part: StreamPart): Chain
           statPrefix: cluster,
           to: { kind: "cluster", name: cluster },
           hashOnSourceIp: policy.loadBalancer?.consistentHash?.useSourceIp === true,
+          ...(policy.tunnel === undefined ? {} : { tunnel: policy.tunnel }),
         }),
       ],
     },

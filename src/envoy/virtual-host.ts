@@ -27,7 +27,7 @@ import { hashPolicy, httpRoutes, type RouteContext } from "./http-route.ts";
 import { durationOf, structOf, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { retryPolicy } from "./retry.ts";
-import { policyFor } from "./traffic-policy.ts";
+import { policyFor, type PortPolicy } from "./traffic-policy.ts";
 
 /** Undefined when nothing is routed: a host of a VirtualService none of whose routes are for this client. */
 export function outboundVirtualHost(read: Read, key: OutboundVirtualHostKey): EnvoyResource | undefined {
@@ -169,6 +169,16 @@ function hashOf(
   callPort: number,
   client: ClientFacts,
 ): ConsistentHash | undefined {
+  return destinationPolicy(read, destination, callPort, client)?.loadBalancer?.consistentHash;
+}
+
+/** What DestinationRules say to a client of a destination whose host is full; undefined when there are none. */
+export function destinationPolicy(
+  read: Read,
+  destination: Destination,
+  callPort: number,
+  client: ClientFacts,
+): PortPolicy | undefined {
   const [key] = read(servicesOfHost, destination.host);
   const serviceNamespace = key === undefined ? client.namespace : key.slice(0, key.indexOf("/"));
   const rules = read(rulesFor, {
@@ -179,8 +189,7 @@ function hashOf(
   });
   if (rules.length === 0) return undefined;
   const port = destination.port?.number ?? callPort;
-  return policyFor(read(mergedRule, rules.join(",")), destination.subset ?? "", port).loadBalancer
-    ?.consistentHash;
+  return policyFor(read(mergedRule, rules.join(",")), destination.subset ?? "", port);
 }
 
 /** The port's protocol was sniffed on this side, so the server must be told by ALPN that HTTP is inside. */

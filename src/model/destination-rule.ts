@@ -9,7 +9,7 @@ import { hostGroups, wildcardsOf } from "./hosts.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { oldestFirst, selects, type Labels } from "./selectors.ts";
 import { isExportedTo } from "./services.ts";
-import { tables } from "./tables.ts";
+import { everything, tables } from "./tables.ts";
 
 export interface RuleQuestion {
   /** The client's namespace. */
@@ -102,6 +102,52 @@ export const mergedRule = defineQuery<MergedRule>(
 export const subsetNames = defineQuery<readonly string[]>(
   "subsetNames",
   (read, rules) => read(mergedRule, rules).subsets.map(({ name }) => name),
+  sameData,
+);
+
+/** Labels of the client that an order of failover names: of merged rules, row keys joined by ",". */
+export const failoverLabelsOf = defineQuery<readonly string[]>(
+  "failoverLabelsOf",
+  (read, rules) => {
+    const { trafficPolicy, subsets } = read(mergedRule, rules);
+    return labelsOfFailover([trafficPolicy, ...subsets.flatMap((subset) => subset.trafficPolicy ?? [])]);
+  },
+  sameData,
+);
+
+/** The same of all rules that there are for a host, whoever they are for. */
+export const failoverLabelsOfHost = defineQuery<readonly string[]>(
+  "failoverLabelsOfHost",
+  (read, host) => {
+    const { clusterDomain } = read(environmentOf, "");
+    const groups = [...hostGroups(host, clusterDomain), ...wildcardsOf(host)];
+    return labelsOfFailover(
+      groups.flatMap((group) => read(tables.DestinationRule.by.host, group)).flatMap(policiesOf),
+    );
+  },
+  sameData,
+);
+
+function policiesOf({ spec }: DestinationRule): readonly TrafficPolicy[] {
+  return [
+    spec?.trafficPolicy ?? {},
+    ...(spec?.subsets ?? []).flatMap(({ trafficPolicy }) => trafficPolicy ?? []),
+  ];
+}
+
+/** Labels of a client that any of the policies orders failover by; those of its place come with its locality. */
+export function labelsOfFailover(policies: readonly TrafficPolicy[]): readonly string[] {
+  const parts = policies.flatMap((policy) => [policy, ...(policy.portLevelSettings ?? [])]);
+  const names = parts
+    .flatMap(({ loadBalancer }) => loadBalancer?.localityLbSetting?.failoverPriority ?? [])
+    .filter((text) => !text.includes("=") && !text.startsWith("topology."));
+  return [...new Set(names)].toSorted();
+}
+
+/** Labels that any rule of the mesh orders failover by. */
+export const failoverLabels = defineQuery<readonly string[]>(
+  "failoverLabels",
+  (read) => labelsOfFailover(read(tables.DestinationRule.by.ordering, everything).flatMap(policiesOf)),
   sameData,
 );
 

@@ -116,6 +116,8 @@ export {
 export type { MergedRule, RuleQuestion } from "./destination-rule.ts";
 export {
   asksForLocality,
+  failoverLabelsOf,
+  failoverLabelsOfHost,
   mergedRule,
   namespacesWithRules,
   noRule,

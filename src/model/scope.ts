@@ -4,6 +4,7 @@
 import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
 import type { IstioEgressListener, KubeObject, Sidecar, WorkloadSelector } from "#objects";
 import { fullHost, hostCovers, hostsMeet } from "./hosts.ts";
+import { failoverLabels } from "./destination-rule.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { networkOfAddress, networksMatter } from "./networks.ts";
 import { dnsCaptureField, proxyClassText, type ProxyClass } from "./proxy.ts";
@@ -99,7 +100,8 @@ const labelsAskedFor = defineQuery<readonly string[]>(
         }>[]
       ).flatMap(({ spec }) => Object.keys(spec?.selector?.matchLabels ?? {})),
     );
-    return [...new Set([...byRoutes, ...byRules, ...byFilters, ...bySelectors])].toSorted();
+    const byFailover = read(failoverLabels, "");
+    return [...new Set([...byRoutes, ...byRules, ...byFilters, ...bySelectors, ...byFailover])].toSorted();
   },
   sameData,
 );

@@ -53,6 +53,8 @@ export interface MeshService {
   /** The host that an alias stands for. */
   readonly aliasOf: string;
   readonly subjectAltNames: readonly string[];
+  /** Its trafficDistribution: near endpoints first, others when there are none. */
+  readonly prefersNear: boolean;
   readonly selects: boolean;
   readonly labels: Readonly<Record<string, string>>;
 }
@@ -225,6 +227,14 @@ export function kubeRowOf(host: string, clusterDomain: string): string | undefin
   return parts.length === 2 ? `${parts[1]}/${parts[0]}` : undefined;
 }
 
+const trafficDistributionAnnotation = "networking.istio.io/traffic-distribution";
+/** One node counts as its zone here. PreferClose is Kubernetes' older name. */
+const nearWords = new Set(["PreferClose", "PreferSameZone", "PreferSameNode"]);
+
+function prefersNear({ metadata }: Service | ServiceEntry, trafficDistribution = ""): boolean {
+  return nearWords.has(metadata.annotations?.[trafficDistributionAnnotation] ?? trafficDistribution);
+}
+
 function ofService(
   row: Service,
   clusterDomain: string,
@@ -263,6 +273,7 @@ function ofService(
     ),
     aliasOf: alias,
     subjectAltNames: [],
+    prefersNear: prefersNear(row, spec.trafficDistribution),
     selects: Object.keys(spec.selector ?? {}).length > 0,
     labels: labelsOf(row),
   };
@@ -302,6 +313,7 @@ function ofServiceEntry(row: ServiceEntry, defaultExportTo: readonly string[] | 
     exportTo: exportOf(spec.exportTo, namespace, defaultExportTo),
     aliasOf: "",
     subjectAltNames: spec.subjectAltNames ?? [],
+    prefersNear: prefersNear(row),
     selects: spec.workloadSelector !== undefined,
     labels: labelsOf(row),
   }));

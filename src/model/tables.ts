@@ -100,11 +100,15 @@ export const tables = {
       all: () => [everything],
     },
   ),
-  DestinationRule: defineTable<DestinationRule, "namespace" | "host" | "selecting">("DestinationRule", {
-    namespace,
-    host: (row) => [hostGroup(row.spec?.host ?? "", namespaceOf(row))],
-    selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [everything]),
-  }),
+  DestinationRule: defineTable<DestinationRule, "namespace" | "host" | "selecting" | "ordering">(
+    "DestinationRule",
+    {
+      namespace,
+      ordering: (row) => (JSON.stringify(row.spec ?? {}).includes('"failoverPriority"') ? [everything] : []),
+      host: (row) => [hostGroup(row.spec?.host ?? "", namespaceOf(row))],
+      selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [everything]),
+    },
+  ),
   Gateway: defineTable<Gateway, "namespace" | "all">("Gateway", { namespace, all: () => [everything] }),
   ServiceEntry: defineTable<ServiceEntry, "namespace" | "host" | "selecting" | "port" | "all">(
     "ServiceEntry",

@@ -11,7 +11,6 @@ VirtualService spec.hosts works
 VirtualService spec.gateways works
 VirtualService spec.exportTo works
 VirtualService spec.http works
-VirtualService spec.http[].match[].statPrefix warns
 VirtualService spec.http[].fault.abort.http2Error refused
 VirtualService spec.http[].fault.delay.exponentialDelay refused
 VirtualService spec.tls works
@@ -22,16 +21,14 @@ DestinationRule spec.host works
 DestinationRule spec.exportTo works
 DestinationRule spec.workloadSelector works
 DestinationRule spec.trafficPolicy works
-DestinationRule spec.trafficPolicy.tunnel warns
-DestinationRule spec.trafficPolicy.retryBudget.budgetInterval warns
+DestinationRule spec.trafficPolicy.loadBalancer.zoneAwareLbSetting warns
+DestinationRule spec.trafficPolicy.portLevelSettings[].loadBalancer.zoneAwareLbSetting warns
 DestinationRule spec.subsets works
-DestinationRule spec.subsets[].trafficPolicy.tunnel warns
-DestinationRule spec.subsets[].trafficPolicy.retryBudget.budgetInterval warns
+DestinationRule spec.subsets[].trafficPolicy.loadBalancer.zoneAwareLbSetting warns
+DestinationRule spec.subsets[].trafficPolicy.portLevelSettings[].loadBalancer.zoneAwareLbSetting warns
 
 Gateway spec works
 Gateway spec.servers[].defaultEndpoint warns
-Gateway spec.servers[].tls.caCrl warns
-Gateway spec.servers[].tls.ecdhCurves warns
 
 ServiceEntry spec works
 ServiceEntry spec.resolution works

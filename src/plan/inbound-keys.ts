@@ -10,6 +10,8 @@ export interface InboundClusterKey {
   readonly protocol: InboundPort["protocol"];
   readonly http2: boolean;
   readonly services: InboundPort["services"];
+  /** Of the first service: what DestinationRules say of a port is said of this one. */
+  readonly servicePort: number;
   readonly pool?: InboundPort["pool"];
 }
 

@@ -51,7 +51,7 @@ const inboundPlanOf = defineKeyedQuery<InboundScope, Plan>(
 );
 
 function plannedCluster(port: InboundPort): Planned<InboundClusterKey> {
-  const { upstream, protocol, http2, services, pool } = port;
+  const { upstream, protocol, http2, services, pool, servicePort } = port;
   return {
     name: inboundClusterName(port.port),
     key: {
@@ -61,6 +61,7 @@ function plannedCluster(port: InboundPort): Planned<InboundClusterKey> {
       protocol,
       http2,
       services,
+      servicePort,
       ...(pool === undefined ? {} : { pool }),
     },
   };

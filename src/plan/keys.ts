@@ -25,6 +25,8 @@ export interface OutboundClusterKey {
   readonly locality: string;
   /** The client's network, where networks have gateways; otherwise absent. */
   readonly network?: string;
+  /** Those of the client's labels that an order of failover names; absent where none is named. */
+  readonly clientLabels?: Labels;
   /** Connections go on to the address that the client meant: headless services, for captured traffic. */
   readonly toOriginal: boolean;
   /** What the client shows to servers that it speaks TLS to: the name of a secret. A router's, by Gateway API. */

@@ -8,6 +8,8 @@ import {
   asksForLocality,
   destinationsOf,
   egressOf,
+  failoverLabelsOf,
+  failoverLabelsOfHost,
   isExportedTo,
   isPublicMesh,
   isPublicNamespace,
@@ -245,7 +247,9 @@ const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
     const rules = read(rulesFor, { client: namespace, labels, host, serviceNamespace: service.namespace });
     const joined = rules.join(",");
     const subsets = ["", ...read(subsetNames, joined)];
-    const near = read(asksForLocality, joined) ? locality : "";
+    const near = service.prefersNear || read(asksForLocality, joined) ? locality : "";
+    const ordering = read(failoverLabelsOf, joined);
+    const ordered = ordering.length === 0 ? {} : { clientLabels: picked(labels, ordering) };
     // Nothing that reaches a router was meant for an address that it could go on to: it picks an endpoint itself.
     const toOriginal = service.resolution === "original-destination" && !unintercepted;
     const entries = service.ports
@@ -261,6 +265,7 @@ const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
             rules,
             locality: near,
             ...(network === "" ? {} : { network }),
+            ...ordered,
             toOriginal,
           },
         })),
@@ -273,8 +278,21 @@ const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
   (read, key) =>
     read(namespacesWithRules, key.service.slice(key.service.indexOf("/") + 1)).includes(key.namespace)
       ? key
-      : { ...key, namespace: "", labels: noLabels },
+      : {
+          ...key,
+          namespace: "",
+          labels: picked(key.labels, read(failoverLabelsOfHost, hostOfKey(key.service))),
+        },
 );
+
+function hostOfKey(service: string): string {
+  return service.slice(service.indexOf("/") + 1);
+}
+
+function picked(labels: Labels, names: readonly string[]): Labels {
+  if (names.length === 0) return noLabels;
+  return Object.fromEntries(Object.entries(labels).filter(([name]) => names.includes(name)));
+}
 
 const noLabels: Labels = {};
 

@@ -251,6 +251,7 @@ function serverResources(): { listeners: Message[]; clusters: Message[] } {
       protocol: port === ports.http ? "http" : "tcp",
       http2: false,
       services: [{ host, name: "reviews", namespace: "default" }],
+      servicePort: port,
     });
     return decodeMessage("envoy.config.cluster.v3.Cluster", built.bytes);
   });
