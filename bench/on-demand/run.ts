@@ -41,6 +41,8 @@ class Side {
   port = 0;
   asked = 0;
   failed = 0;
+  /** Requests that got 503 because their service went at that moment. */
+  moments = 0;
   slowest = 0;
 
   readonly #log: (line: string) => void;
@@ -70,22 +72,31 @@ class Side {
     return serviceText(name, at, this.port, this.bench.backendPort);
   }
 
-  /** @param statuses what does not count as failed */
-  async ask(host: string, statuses: ReadonlySet<number>): Promise<Answer> {
+  /**
+   * @param statuses what does not count as failed
+   * @param goes the service behind the host goes at this moment
+   */
+  async ask(host: string, statuses: ReadonlySet<number>, goes = false): Promise<Answer> {
     const startedMs = performance.now();
     // A machine that has no time for us is not what is measured.
     const answer = await this.bench.ask(this.port, host, answerWaitMs);
     this.asked++;
     this.slowest = Math.max(this.slowest, performance.now() - startedMs);
-    if (!statuses.has(answer.status)) this.#fails(host, answer, startedMs);
+    if (goes && answer.status === 503) this.moments++;
+    else if (!statuses.has(answer.status)) this.#fails(host, answer, startedMs);
     return answer;
   }
 
   /** Asks until the mark is there; on the way nothing but the statuses before and after may be seen. */
-  async follow(host: string, mark: string, statuses: ReadonlySet<number>): Promise<Answer | undefined> {
+  async follow(
+    host: string,
+    mark: string,
+    statuses: ReadonlySet<number>,
+    goes: boolean,
+  ): Promise<Answer | undefined> {
     const untilMs = performance.now() + 120_000;
     while (performance.now() < untilMs) {
-      const answer = await this.ask(host, statuses);
+      const answer = await this.ask(host, statuses, goes);
       if (answer.route === mark) return answer;
       await pause(20);
     }
@@ -152,7 +163,9 @@ class Churn {
         "minute",
         "changes",
         "differences",
-        ...["requests", "failed", "clusters", "MB", "slowest ms"].map((one) => `${one}: eager, on demand`),
+        ...["requests", "failed", "503 as the service goes", "clusters", "MB", "slowest ms"].map(
+          (one) => `${one}: eager, on demand`,
+        ),
       ],
       rows,
     };
@@ -167,6 +180,7 @@ class Churn {
       String(this.#differences),
       both(({ asked }) => asked),
       both(({ failed }) => failed),
+      both(({ moments }) => moments),
       clusters.join(", "),
       both((side) => Math.round(side.residentMb())),
       both(({ slowest }) => Math.round(slowest)),
@@ -262,7 +276,7 @@ class Churn {
             routeTo(host, mark, `[{ destination: { host: ${name} } }]`),
           ),
     );
-    await this.#both(`${host}.default`, mark, new Set([200]));
+    await this.#both(`${host}.default`, mark, new Set([200]), goes);
   }
 
   async #routeNowhere(mark: string): Promise<void> {
@@ -280,15 +294,15 @@ class Churn {
     for (const side of this.#sides) side.bench.write(file, text(side));
   }
 
-  async #both(host: string, mark: string, statuses: ReadonlySet<number>): Promise<void> {
-    const answers = await Promise.all(this.#sides.map((side) => side.follow(host, mark, statuses)));
+  async #both(host: string, mark: string, statuses: ReadonlySet<number>, goes = false): Promise<void> {
+    const answers = await Promise.all(this.#sides.map((side) => side.follow(host, mark, statuses, goes)));
     if (JSON.stringify(answers[0]) !== JSON.stringify(answers[1])) this.#differs(host, answers);
   }
 
   async #until(side: Side, host: string, status: number, statuses: ReadonlySet<number>): Promise<void> {
     const untilMs = performance.now() + 30_000;
     while (performance.now() < untilMs) {
-      const answer = await side.ask(host, statuses);
+      const answer = await side.ask(host, statuses, status === 502);
       if (answer.status === status) return;
       await pause(20);
     }

@@ -47,6 +47,8 @@ export class DiscoveryBench {
   async start(objects: (backendPort: number) => string): Promise<void> {
     [this.#adminPort = 0, this.#xdsPort = 0, this.backendPort = 0] = await freePorts(3);
     const backend = http.createServer((_request, response) => response.end("ok"));
+    // A connection that it closes just as Envoy takes it again would be a 503 of ours.
+    backend.keepAliveTimeout = 3_600_000;
     this.#backend = backend;
     await new Promise<void>((resolve) => backend.listen(this.backendPort, "127.0.0.1", resolve));
     this.write("world.yaml", objects(this.backendPort));
