@@ -128,6 +128,16 @@ spec:
     if (/configPatches\[0\]/.test(conditions)) throw new Error(conditions);
     return /configPatches\[1\]: The patch changes nothing/.test(conditions) ? true : undefined;
   });
+  const shownAs = await mesh.mizzen([
+    "pc",
+    "clusters",
+    "sleep.default",
+    "--fqdn",
+    "ratings.default",
+    "-o",
+    "yaml",
+  ]);
+  assert.match(shownAs.stdout, /^ *# from EnvoyFilter default\/idle spec\.configPatches\[0\]$/m);
   await mesh.kubectl(["delete", "envoyfilter", "idle"]);
 });
 

@@ -1,5 +1,6 @@
 // What 15014/debug shows: proxies, services, configuration, and what is sent to one proxy.
 
+import { renderRef } from "#base";
 import type { Engine } from "#engine";
 import { decodeMessage, messageNameOf } from "#envoy";
 import { tables, type TableKind } from "#model";
@@ -53,6 +54,10 @@ export function debugPages<C, V>({
       Object.entries(tables).flatMap(([kind, table]) =>
         notConfiguration.has(kind) ? [] : [...engine.rows(table as typeof tables.Sidecar).values()],
       ),
+    originz: (query) => {
+      const session = ads.sessionOf(query.get("proxyID") ?? "");
+      return session === undefined ? {} : originsOf(session);
+    },
     edsz: dump(["endpoint"]),
     // Keys of secrets stay out of every dump.
     config_dump: dump(resourceTypes.filter((type) => type !== "secret")),
@@ -65,6 +70,26 @@ export function debugPages<C, V>({
       woken: mesh.wokenTotal,
     }),
   };
+}
+
+/** By type and name, the objects that each resource of a proxy is made from. */
+function originsOf(session: AdsSession): object {
+  const shown = resourceTypes.map((type) => {
+    const lines = session.views.flatMap((view) =>
+      [...view.names(type)].map((name) => {
+        const entry = view.entry(type, name);
+        const origins = (entry?.current ?? entry?.good)?.origins ?? [];
+        const texts = origins.map(({ object, path, at }) =>
+          [renderRef(object), path, at === "" ? undefined : `at ${at}`]
+            .filter((part) => part !== undefined)
+            .join(" "),
+        );
+        return [name, [...new Set(texts)]] as const;
+      }),
+    );
+    return [type, Object.fromEntries(lines)] as const;
+  });
+  return Object.fromEntries(shown);
 }
 
 /** What the control plane wants the proxy to have, decoded, with the versions that it holds. */

@@ -2,7 +2,6 @@
 
 import { readFileSync } from "node:fs";
 import { ports } from "#base";
-import { stringify } from "yaml";
 import { findPod, openAccess } from "../access.ts";
 import {
   clusterFlags,
@@ -17,6 +16,7 @@ import {
 import { clustersView, endpointsView, listenersView, routesView, type View } from "../dump/views.ts";
 import { bootstrapView, secretsView } from "../dump/secrets.ts";
 import { type ConfigDump, parseDump } from "../dump/dump.ts";
+import { originsOfPod, renderWithOrigins, type Origins } from "../dump/origins.ts";
 import { renderTable } from "../table.ts";
 
 const parts: Readonly<Record<string, (dump: ConfigDump, nowMs: number) => View>> = {
@@ -101,9 +101,10 @@ async function run(invocation: Invocation): Promise<void> {
       `proxy-config knows no '${word}'; there are ${[...Object.keys(parts), "all"].join(", ")}`,
     );
   const port = numberFlag(flags, "port");
-  const dump = parseDump(await readDump(invocation));
-  const nowMs = Date.now();
   const format = textFlag(flags, "output") ?? "short";
+  const { text, origins } = await readDump(invocation, format === "yaml");
+  const dump = parseDump(text);
+  const nowMs = Date.now();
   const results: Record<string, unknown> = {};
   const texts: string[] = [];
   for (const [name, view] of chosen) {
@@ -121,16 +122,20 @@ async function run(invocation: Invocation): Promise<void> {
   }
   const result = chosen.length === 1 ? Object.values(results)[0] : results;
   if (format === "json") io.out(JSON.stringify(result, undefined, 2));
-  else if (format === "yaml") io.out(stringify(result).trimEnd());
+  else if (format === "yaml") io.out(renderWithOrigins(results, origins, chosen.length === 1));
   else io.out(texts.join("\n\n"));
 }
 
-async function readDump(invocation: Invocation): Promise<string> {
+/** A configuration dump; on request with what its resources are made from, which a file does not say. */
+async function readDump(
+  invocation: Invocation,
+  withOrigins: boolean,
+): Promise<{ readonly text: string; readonly origins: Origins }> {
   const { args, flags } = invocation;
   const file = textFlag(flags, "file");
   if (file !== undefined) {
     try {
-      return readFileSync(file === "-" ? 0 : file, "utf8");
+      return { text: readFileSync(file === "-" ? 0 : file, "utf8"), origins: {} };
     } catch (cause) {
       throw new NotSoError(
         `${file} cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`,
@@ -145,7 +150,12 @@ async function readDump(invocation: Invocation): Promise<string> {
     );
   const access = await openAccess(invocation);
   const found = await findPod(access, pod, textFlag(flags, "namespace"));
-  return access.askPod(found, ports.admin, "/config_dump?include_eds");
+  const { name, namespace = "default" } = found.metadata;
+  const [text, origins] = await Promise.all([
+    access.askPod(found, ports.admin, "/config_dump?include_eds"),
+    withOrigins ? originsOfPod(access, `${name}.${namespace}`) : {},
+  ]);
+  return { text, origins };
 }
 
 function fits(
