@@ -18,6 +18,7 @@ export {
   telemetryMetadata,
   telemetryMetrics,
   telemetryRecordFormats,
+  egressRecords,
   telemetryRecords,
   telemetryScope,
   telemetryTags,

@@ -65,6 +65,30 @@ export const telemetryRecords = {
   },
 } as const;
 
+/**
+ * Calls to hosts that the mesh does not know are told to the agent as well, so that an alert on new hosts outside can be
+ * written: by a metric of their own, whose hosts are bounded, since a caller makes them up.
+ */
+export const egressRecords = {
+  metric: "istio_egress_requests_total",
+  /** What an agent counts by name; calls to further hosts are counted together. */
+  hostsMax: 200,
+  otherHosts: "other",
+  /** The route of an outbound table that takes unknown hosts, or the cluster of a connection, to what becomes of the call. */
+  outcomes: {
+    block_all: "blocked",
+    BlackHoleCluster: "blocked",
+    allow_any: "passed",
+    PassthroughCluster: "passed",
+  },
+  /** `egress`, the protocol, who decided, then the host by what is known of it: the first that is there. */
+  formats: {
+    http: ["%ROUTE_NAME%", "%REQ(:AUTHORITY)%", "%DOWNSTREAM_LOCAL_ADDRESS%"],
+    /** A TCP proxy's cluster stands before these. */
+    tcp: ["%REQUESTED_SERVER_NAME%", "%DOWNSTREAM_LOCAL_ADDRESS%"],
+  },
+} as const;
+
 /** The formats of a record, in order: what it is, which log entry, which connection, the values, the tags. */
 export function telemetryRecordFormats(reporter: Reporter, protocol: "tcp" | "grpc"): readonly string[] {
   const tags = telemetryTags(reporter, protocol === "tcp" ? "tcp" : "http");

@@ -117,7 +117,11 @@ export function tcpProxy(settings: FilterSettings, proxy: TcpProxy): Message {
             maxEarlyDataBytes: wrapped(earlyDataBytesMax),
           }
         : {}),
-      accessLog: accessLogs(settings, { side: proxy.side, protocol: "tcp" }),
+      accessLog: accessLogs(settings, {
+        side: proxy.side,
+        protocol: "tcp",
+        ...(proxy.to.kind === "cluster" ? { cluster: proxy.to.name } : {}),
+      }),
       accessLogOptions: tcpAccessLogOptions,
     }),
   };

@@ -2,6 +2,7 @@
 // Envoy's own stats access logger as the contract in #base says.
 
 import {
+  egressRecords,
   telemetryMetrics,
   telemetryRecordFormats,
   telemetryRecords,
@@ -19,6 +20,8 @@ export interface AccessLogPlace {
   /** The side of the call that the listener is on; a gateway reports as a client does. */
   readonly side: "client" | "server" | "gateway";
   readonly protocol: "http" | "tcp";
+  /** Of a TCP proxy with a single cluster: its name. */
+  readonly cluster?: string;
 }
 
 /** The access loggers of a connection manager (`http`) or a TCP proxy (`tcp`). */
@@ -27,7 +30,26 @@ export function accessLogs(settings: AccessLogSettings, place: AccessLogPlace): 
   const lines = fileAccessLogs(settings).map((log) =>
     place.protocol === "tcp" ? { ...log, filter: atLastLine } : log,
   );
-  return [...lines, ...statsLogs(place), recordsLog(place)];
+  const unknown = place.side !== "client" ? [] : egressLog(place.protocol, place.cluster);
+  return [...lines, ...statsLogs(place), recordsLog(place), ...unknown];
+}
+
+/** Calls of hosts that nobody claims: those that the catch-all of a route table takes, and connections to its clusters. */
+function egressLog(protocol: "http" | "tcp", cluster = ""): AccessLog[] {
+  const { outcomes, formats } = egressRecords;
+  if (protocol === "tcp" && !Object.hasOwn(outcomes, cluster)) return [];
+  const routes = Object.keys(outcomes).map((name) => `xds.route_name == '${name}'`);
+  const ofUnknown: Message = {
+    extensionFilter: {
+      name: "envoy.access_loggers.extension_filters.cel",
+      typedConfig: typed("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", {
+        expression: routes.join(" || "),
+      }),
+    },
+  };
+  const filter = protocol === "tcp" ? atLogTypes(["TcpConnectionEnd", "NotSet"]) : ofUnknown;
+  const decided = protocol === "tcp" ? [cluster, ...formats.tcp] : formats.http;
+  return [toAgent(filter, ["egress", protocol, ...decided])];
 }
 
 /** What a TCP proxy needs beside its access log so that connects and bytes are counted when they happen. */
@@ -77,9 +99,15 @@ function recordsLog({ side, protocol }: AccessLogPlace): AccessLog {
   const reporter: Reporter = side === "server" ? "destination" : "source";
   const kind = protocol === "tcp" ? "tcp" : "grpc";
   const atTypes = atLogTypes(telemetryRecords[kind].at);
+  const filter = kind === "tcp" ? atTypes : { andFilter: { filters: [atTypes, isGrpc] } };
+  return toAgent(filter, telemetryRecordFormats(reporter, kind));
+}
+
+/** One text for each access-log entry, over the socket of the secrets. */
+function toAgent(filter: Message, formats: readonly string[]): AccessLog {
   return {
     name: "envoy.access_loggers.open_telemetry",
-    filter: kind === "tcp" ? atTypes : { andFilter: { filters: [atTypes, isGrpc] } },
+    filter,
     typedConfig: typed("envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig", {
       commonConfig: {
         logName: "mesh",
@@ -89,7 +117,7 @@ function recordsLog({ side, protocol }: AccessLogPlace): AccessLog {
       },
       disableBuiltinLabels: true,
       body: {
-        stringValue: telemetryRecordFormats(reporter, kind).join(telemetryRecords.separator),
+        stringValue: formats.join(telemetryRecords.separator),
       },
     }),
   };

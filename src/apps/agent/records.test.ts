@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { telemetryRecords } from "#base";
+import { egressRecords, telemetryRecords } from "#base";
 import { TelemetryRecords } from "./records.ts";
 
 const tags = ["source", "peer|a", "spiffe://x", "host|name|ns"];
@@ -57,4 +57,27 @@ test("what does not read like a record counts nothing", () => {
   ])
     records.take(text);
   assert.equal(records.render(), "");
+});
+
+test("calls of hosts that nobody knows are counted by host, and those beyond the limit together", () => {
+  const records = new TelemetryRecords(() => 0);
+  const call = (host: string, route = "block_all"): void =>
+    records.take(["egress", "http", route, host, "10.0.0.1:80"].join(telemetryRecords.separator));
+  call("Example.com");
+  call("example.com");
+  call("", "allow_any");
+  call("x", "default");
+  const lines = records.render();
+  assert.match(
+    lines,
+    /\{reporter="source",request_protocol="http",destination_host="example.com",outcome="blocked"\} 2/,
+  );
+  assert.match(lines, /destination_host="10.0.0.1:80",outcome="passed"\} 1/);
+  assert.ok(!lines.includes('"x"'), "a route of a known host is no egress");
+  for (let at = 0; at < 500; at++) call(`h${at}.example.com`);
+  const hosts = new Set(
+    [...records.render().matchAll(/destination_host="([^"]*)"/g)].map(([, host]) => host),
+  );
+  assert.equal(hosts.size, egressRecords.hostsMax + 1);
+  assert.ok(hosts.has(egressRecords.otherHosts));
 });

@@ -3,13 +3,15 @@
 // secrets. A record of a connection says what it has carried since it opened, so it is the difference that counts.
 
 import protobuf from "protobufjs/minimal.js";
-import { telemetryRecords, telemetryTags, type Reporter } from "#base";
+import { egressRecords, telemetryRecords, telemetryTags, type Reporter } from "#base";
 import type { ServerStream } from "./grpc.ts";
 
 /** Beyond it a connection's bytes are counted when it ends, as Envoy itself does. */
 const connectionsMax = 20_000;
 /** As many label sets as Envoy would keep of its own; what comes beyond them is not counted. */
 const seriesMax = 20_000;
+/** The longest name of a host that DNS knows. */
+const hostLengthMax = 253;
 /** A connection that is silent for this many periods is gone: its Envoy died, or the record of its end was lost. */
 const silentPeriodsMax = 6;
 
@@ -23,6 +25,7 @@ export class TelemetryRecords {
   /** For each metric: the labels as Envoy would write them, to the count. */
   readonly #series = new Map<string, Map<string, number>>();
   readonly #nowMs: () => number;
+  readonly #hosts = new Set<string>();
   #seriesTotal = 0;
   #dropped = 0;
 
@@ -46,6 +49,7 @@ export class TelemetryRecords {
   /** Takes one record; what does not read like one is ignored. */
   take(record: string): void {
     const [kind, logType = "", connection = "", ...rest] = record.split(telemetryRecords.separator);
+    if (kind === "egress") this.#takeEgress(logType, connection, rest);
     if (kind !== "tcp" && kind !== "grpc") return;
     const { metrics, values } = telemetryRecords[kind];
     const told = rest.slice(0, values.length).join(",").split(",").map(Number);
@@ -57,6 +61,21 @@ export class TelemetryRecords {
     if (counted === undefined) return;
     const labels = labelsOf(kind, tags);
     for (const [at, metric] of metrics.entries()) this.#add(metric, labels, counted[at] ?? 0);
+  }
+
+  /** A call of a host that the mesh does not know. Hosts beyond the limit are counted together. */
+  #takeEgress(protocol: string, decidedBy: string, names: readonly string[]): void {
+    const { outcomes, hostsMax, otherHosts, metric } = egressRecords;
+    const outcome = (outcomes as Readonly<Record<string, string>>)[decidedBy];
+    if (outcome === undefined) return;
+    const named = names.find((name) => name !== "" && name !== "-") ?? otherHosts;
+    const host = named.toLowerCase().slice(0, hostLengthMax);
+    const isKnown = this.#hosts.has(host) || this.#hosts.size < hostsMax;
+    if (isKnown) this.#hosts.add(host);
+    const shown = isKnown ? host : otherHosts;
+    const tags = { reporter: "source", request_protocol: protocol, destination_host: shown, outcome };
+    const labels = Object.entries(tags).map(([name, value]) => `${name}="${escaped(value)}"`);
+    this.#add(metric, labels.join(","), 1);
   }
 
   /** The lines that Envoy would write if it counted this; what the agent makes of those it makes of these. */
