@@ -29,6 +29,8 @@ export interface SoakOptions {
 interface Sample {
   readonly minute: number;
   readonly residentMiB: number;
+  /** Connected in this moment. */
+  readonly proxies: number;
   readonly changes: number;
   readonly connects: number;
 }
@@ -52,10 +54,11 @@ export async function benchSoak(options: SoakOptions): Promise<Table> {
     const growth = (((last - first) / first) * 100).toFixed(1);
     return {
       title: `soak: ${options.minutes} minutes, ${options.services} services x ${options.proxies} proxies: ${first} MiB after ${settled?.minute.toFixed(1)} minutes, ${last} MiB at the end (${growth} %)`,
-      columns: ["minute", "MiB resident", "changes", "connects"],
-      rows: samples.map(({ minute, residentMiB, changes, connects }) => [
+      columns: ["minute", "MiB resident", "proxies", "changes", "connects"],
+      rows: samples.map(({ minute, residentMiB, proxies, changes, connects }) => [
         minute.toFixed(1),
         String(residentMiB),
+        String(proxies),
         String(changes),
         String(connects),
       ]),
@@ -159,7 +162,8 @@ class Soak {
   #sample(minute: number): Sample {
     const status = readFileSync(`/proc/${this.#control?.pid}/status`, "utf8");
     const residentMiB = Math.round(Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024);
-    return { minute, residentMiB, changes: this.#changes, connects: this.#connects };
+    const proxies = this.#clients.filter(({ closed }) => !closed).length;
+    return { minute, residentMiB, proxies, changes: this.#changes, connects: this.#connects };
   }
 
   #put(made: Made): Promise<unknown> {
