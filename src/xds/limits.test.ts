@@ -12,7 +12,7 @@ import {
   stuckAfterMs,
   subscribedNamesMax,
 } from "./limits.ts";
-import { World, type Row } from "./testing.ts";
+import { translation, World, type Row } from "./testing.ts";
 
 const row = (type: ResourceType, name: string, text: string): Row => ({ view: "v", type, name, text });
 
@@ -111,4 +111,24 @@ test("rejections are kept for people up to a number", () => {
   world.settle();
   assert.equal(world.mesh.rejections().length, rejectionsKeptMax);
   assert.equal(world.reached.filter((limit) => limit === "rejections").length, 10);
+});
+
+test("a proxy that kept silent once is not asked first again: each holds up one change at most", () => {
+  const world = new World();
+  world.put(row("cluster", "c", "0"));
+  const silent = [0, 1, 2, 3, 4].map((at) => world.connect(`silent${at}`, "v"));
+  const good = world.connect("good", "v");
+  world.settle();
+  for (let change = 1; change <= 10; change++) {
+    world.put(row("cluster", "c", String(change)));
+    good.answerAll();
+    const wanted = world.engine.get(translation.resourceOf.cluster, "v/cluster/c" as never)?.version;
+    for (let waits = 0; good.held.get("cluster")?.get("c") !== wanted; waits++) {
+      assert.ok(waits <= canaryTriesMax, "it arrives");
+      world.pass(canaryWaitMs);
+      good.answerAll();
+    }
+  }
+  assert.ok(world.reached.length <= silent.length, world.reached.join(" "));
+  assert.ok(world.reached.length > 0);
 });

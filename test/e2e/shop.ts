@@ -1,7 +1,7 @@
 // A shop behind the ingress gateway: what the tests of the control plane's resilience put under load.
 
 import { stringify } from "yaml";
-import { deployEchoes, type EchoApp } from "./echoes.ts";
+import { deployEchoes, order, type EchoApp, type Result } from "./echoes.ts";
 import { startLoad, type LoadReport } from "./load.ts";
 import { curl, eventually, type Mesh } from "./mesh.ts";
 
@@ -59,6 +59,43 @@ export async function underLoad(
     throw error;
   }
   return load.stop();
+}
+
+export interface CallsReport {
+  readonly sent: number;
+  readonly failures: readonly string[];
+}
+
+const callsPerOrder = 40;
+
+/** Has an echo in the mesh call a URL without a pause while something is done: its sidecar routes these calls. */
+export async function whileCalling(
+  mesh: Mesh,
+  address: string,
+  url: string,
+  work: () => Promise<void>,
+): Promise<CallsReport> {
+  let sent = 0;
+  const failures: string[] = [];
+  const stop = new AbortController();
+  const calling = (async () => {
+    while (!stop.signal.aborted) {
+      const results = await order(mesh, address, { url, count: callsPerOrder, concurrency: 2 });
+      sent += results.length;
+      failures.push(...results.filter(({ status }) => status !== 200).map(renderFailure));
+    }
+  })();
+  try {
+    await work();
+  } finally {
+    stop.abort();
+    await calling;
+  }
+  return { sent, failures };
+}
+
+function renderFailure({ status, headers, body, error }: Result): string {
+  return `${status} ${headers["x-envoy-response-flags"] ?? ""} ${error ?? body.slice(0, 80)}`;
 }
 
 /** The gateway's own words about requests that it answered with 503: its access log, the last lines first. */

@@ -98,6 +98,8 @@ function plainServer(
   opened: (socket: Socket, bytes: Buffer) => Buffer | undefined,
 ): Server {
   const http1 = createHttpServer(onRequest);
+  // The caller ends a connection: one that closes from here in the moment of the next request would lose that.
+  http1.keepAliveTimeout = 0;
   http1.on("upgrade", answerUpgrade);
   const http2 = createHttp2Server(onRequest);
   return createTcpServer((socket) => {
