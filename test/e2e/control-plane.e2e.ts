@@ -190,7 +190,7 @@ test(`${replicasTotal} replicas are killed one by one under ${requestsPerSecond}
   });
   const made = await changes.stop();
   t.diagnostic(
-    `${report.sent} requests, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms; ${made.changes} changes, ${made.duePerSecond.toFixed(1)}/s asked for and ${made.perSecond.toFixed(1)}/s written, the latest ${Math.round(made.latestMs)} ms after its time; ${made.refused} writes tried again`,
+    `${report.sent} requests, ${report.perSecond.toFixed(0)}/s, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms; ${made.changes} changes, ${made.duePerSecond.toFixed(1)}/s asked for and ${made.perSecond.toFixed(1)}/s written, the latest ${Math.round(made.latestMs)} ms after its time; ${made.refused} writes tried again`,
   );
   assert.ok(made.duePerSecond > changesPerSecond * 0.95, "changes are asked for in time");
   assert.equal(report.failed, 0, `${report.failures.join("; ")}\n${await refusals(mesh)}`);

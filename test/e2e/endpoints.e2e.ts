@@ -156,7 +156,7 @@ async function scaledUnderLoad(
   const stale = await watch.end();
   const latest = Math.max(0, ...stale.map(({ lateMs }) => lateMs));
   t.diagnostic(
-    `${report.sent} requests, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms; ${watch.pods} pods answered, the last ${Math.round(latest)} ms after it had left`,
+    `${report.sent} requests, ${report.perSecond.toFixed(0)}/s, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms; ${watch.pods} pods answered, the last ${Math.round(latest)} ms after it had left`,
   );
   assert.ok(latest <= staleMaxMs, JSON.stringify(stale));
   return report;

@@ -96,7 +96,7 @@ async function movesUnderLoad(t: TestContext, moves: () => Promise<void>): Promi
   });
   const pushes = (await hostPushes()) - pushesBefore;
   t.diagnostic(
-    `through the gateway ${report.sent} requests, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms; from a sidecar ${calls?.sent} requests, ${calls?.failures.length} failed; ${pushes} responses with virtual hosts`,
+    `through the gateway ${report.sent} requests, ${report.perSecond.toFixed(0)}/s, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms; from a sidecar ${calls?.sent} requests, ${calls?.failures.length} failed; ${pushes} responses with virtual hosts`,
   );
   assert.equal(report.failed, 0, `${report.failures.join("; ")}\n${await refusals(mesh)}`);
   assert.deepEqual(calls?.failures, []);

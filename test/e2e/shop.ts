@@ -3,7 +3,7 @@
 import { stringify } from "yaml";
 import { deployEchoes, order, type EchoApp, type Result } from "./echoes.ts";
 import { startLoad, type LoadReport } from "./load.ts";
-import { curl, eventually, type Mesh } from "./mesh.ts";
+import { curl, eventually, pause, type Mesh } from "./mesh.ts";
 
 export const httpPort = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
 
@@ -66,9 +66,11 @@ export interface CallsReport {
   readonly failures: readonly string[];
 }
 
-const callsPerOrder = 40;
+const callsPerOrder = 20;
+/** Between two orders: the calls are to be many, and the machine has others to serve. */
+const orderPauseMs = 200;
 
-/** Has an echo in the mesh call a URL without a pause while something is done: its sidecar routes these calls. */
+/** Has an echo in the mesh call a URL again and again while something is done: its sidecar routes these calls. */
 export async function whileCalling(
   mesh: Mesh,
   address: string,
@@ -83,6 +85,7 @@ export async function whileCalling(
       const results = await order(mesh, address, { url, count: callsPerOrder, concurrency: 2 });
       sent += results.length;
       failures.push(...results.filter(({ status }) => status !== 200).map(renderFailure));
+      await pause(orderPauseMs);
     }
   })();
   try {
