@@ -1,7 +1,7 @@
 // How a sidecar gets its clusters: all that it may need at once, or each when a request first needs it.
 
 import { defineKeyedQuery, defineQuery } from "#engine";
-import { labels } from "#objects";
+import { clusterDiscoveryVariable, labels } from "#objects";
 import { readProxyDefaults } from "./mesh.ts";
 import type { ProxyClass } from "./proxy.ts";
 import { tables } from "./tables.ts";
@@ -11,9 +11,6 @@ import { tables } from "./tables.ts";
  * it has called; Envoy asks for a cluster when the first request wants to go there (ODCDS).
  */
 export type ClusterDiscovery = "eager" | "on-demand";
-
-/** The variable of MeshConfig's `defaultConfig.proxyMetadata`: a map that Istio leaves open, so MeshConfig stays Istio's. */
-export const clusterDiscoveryVariable = "CLUSTER_DISCOVERY";
 
 const ofNamespace = defineQuery<string>(
   "clusterDiscoveryOfNamespace",

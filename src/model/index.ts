@@ -139,7 +139,7 @@ export {
   visibleRoutes,
 } from "./virtual-service.ts";
 export type { ClusterDiscovery } from "./cluster-discovery.ts";
-export { clusterDiscoveryOf, clusterDiscoveryVariable } from "./cluster-discovery.ts";
+export { clusterDiscoveryOf } from "./cluster-discovery.ts";
 export { environmentOf, readMesh, readProxyDefaults, readTrustDomains } from "./mesh.ts";
 export type {
   GatewayConflict,

@@ -97,3 +97,6 @@ export const annotations = {
   /** Pod: as the label of the namespace, which it overrides. Mizzen's own. */
   clusterDiscovery: "mizzen.io/cluster-discovery",
 } as const;
+
+/** In MeshConfig's `defaultConfig.proxyMetadata`, a map that Istio leaves open: as the label `clusterDiscovery`. */
+export const clusterDiscoveryVariable = "CLUSTER_DISCOVERY";

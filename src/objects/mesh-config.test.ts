@@ -43,6 +43,7 @@ describe("MeshConfig", () => {
       "connectTimeout: 5",
       "connectTimeout: 60s",
       "outboundTrafficPolicy: {mode: SOME}",
+      "defaultConfig: {proxyMetadata: {CLUSTER_DISCOVERY: sometimes}}",
     ]) {
       const { mesh, problems } = parseMeshConfig(text);
       assert.equal(mesh, defaultMeshConfig, text);

@@ -5,6 +5,7 @@ import { isIP } from "node:net";
 import type { OutlierDetection } from "../destination-rule.ts";
 import { parseDurationMs } from "../duration.ts";
 import { isDnsLabel } from "../label-match.ts";
+import { clusterDiscoveryVariable } from "../labels.ts";
 import type { MeshConfig } from "../mesh-config-shape.ts";
 import type { MeshNetworks } from "../mesh-networks.ts";
 import type { MeshProxyConfig } from "../mesh-proxy-config.ts";
@@ -134,6 +135,13 @@ export function checkProxyConfig(config: MeshProxyConfig, path: string, report: 
   };
   for (const [field, value] of Object.entries(addresses))
     if (value) report.value(`${path === "" ? "" : `${path}.`}${field}`, addressFault(value));
+  const discovery = config.proxyMetadata?.[clusterDiscoveryVariable];
+  if (discovery !== undefined && discovery !== "eager" && discovery !== "on-demand")
+    report.add(
+      "MZ0201",
+      pathOf(path, `proxyMetadata.${clusterDiscoveryVariable}`),
+      `${show(discovery)} is neither eager nor on-demand`,
+    );
   if (config.proxyMetadata?.["ISTIO_META_DNS_AUTO_ALLOCATE"] !== undefined)
     report.add(
       "MZ0251",
