@@ -129,7 +129,13 @@ class Bench {
       this.#change(
         "service added",
         rounds,
-        (round) => this.#putAll(serviceObjects(services + 1 + round * 5).filter((made) => !isPod(made))),
+        async (round) => {
+          const made = serviceObjects(services + 1 + round * 5);
+          const atMs = await this.#putAll(made.filter((one) => !isPod(one)));
+          // The cluster, its endpoints and the virtual host.
+          await this.#until(({ responses }) => responses >= 3 * this.#options.proxies);
+          return atMs;
+        },
         // As in a rollout: the Pods run before a Service selects them.
         (round) => this.#putAll(serviceObjects(services + 1 + round * 5).filter(isPod)),
       ),

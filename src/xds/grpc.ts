@@ -88,6 +88,8 @@ export interface GrpcServerOptions {
   readonly reached?: ReachXdsLimit;
 }
 
+/** What a client may send ahead, on a stream and on its connection: a proxy that comes back lists some 300 KiB. */
+const windowBytes = 1024 * 1024;
 /** A flag and the message's length. */
 const headBytes = 5;
 /** Each write has its price: messages up to this size are copied together into one. */
@@ -107,7 +109,7 @@ export class GrpcServer {
       settings: {
         // HTTP/2's own limit stands above ours, which is counted.
         maxConcurrentStreams: 2 * connectionStreamsMax,
-        initialWindowSize: 1024 * 1024,
+        initialWindowSize: windowBytes,
       },
       maxSessionMemory: 64,
     };
@@ -192,6 +194,7 @@ export class GrpcServer {
 
   #track(session: http2.ServerHttp2Session): void {
     this.#sessions.add(session);
+    session.setLocalWindowSize(windowBytes);
     session.on("error", (error) => this.#options.log.debug({ error: String(error) }, "connection failed"));
     session.once("close", () => this.#sessions.delete(session));
   }

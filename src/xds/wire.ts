@@ -41,7 +41,8 @@ const framesMade = new WeakMap<EnvoyResource, Uint8Array>();
 /** The resource as it stands in a response (field `resources`), made once. */
 export function frameOf(resource: EnvoyResource): Uint8Array {
   let frame = framesMade.get(resource);
-  if (frame === undefined) framesMade.set(resource, (frame = frameResource(resource)));
+  // A copy: what the writer gives is a part of a pool, and would keep all of that.
+  if (frame === undefined) framesMade.set(resource, (frame = new Uint8Array(frameResource(resource))));
   return frame;
 }
 

@@ -21,7 +21,7 @@ wrapper.fromObject = function fromObject(this: protobuf.Type, object: Record<str
   if (text === undefined || text.length > encodedTextMax) return unwrapped.call(this, object, ...rest);
   let message = encoded.get(text);
   if (message === undefined) {
-    message = encodedBefore.get(text) ?? unwrapped.call(this, object, ...rest);
+    message = encodedBefore.get(text) ?? ownBytes(unwrapped.call(this, object, ...rest));
     if (encoded.size >= encodedPerGenerationMax) {
       encodedBefore = encoded;
       encoded = new Map();
@@ -30,6 +30,12 @@ wrapper.fromObject = function fromObject(this: protobuf.Type, object: Record<str
   }
   return message;
 };
+
+/** Encoders write into pools of many kilobytes: a part of one that is kept for long would keep all of it. */
+function ownBytes(any: protobuf.Message): protobuf.Message {
+  const { value } = any as unknown as { value?: Uint8Array };
+  return value === undefined ? any : Object.assign(any, { value: new Uint8Array(value) });
+}
 
 /** A message as a plain object: fields in camelCase, enums by name, 64-bit numbers as numbers, bytes as Uint8Array. */
 export type Message = Readonly<Record<string, unknown>>;
