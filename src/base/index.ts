@@ -1,5 +1,5 @@
 export type { ObjectRef, Problem } from "./problem.ts";
-export { renderProblem, renderRef } from "./problem.ts";
+export { likelierCauseFirst, renderProblem, renderRef } from "./problem.ts";
 export type { Logger } from "./log.ts";
 export { silentLog } from "./log.ts";
 export type { Clock } from "./clock.ts";

@@ -20,6 +20,14 @@ export interface Problem {
   readonly fix?: string;
 }
 
+/** Kinds whose objects hold what Envoy alone can judge: code, modules, its own configuration. */
+const unchecked: ReadonlySet<string> = new Set(["EnvoyFilter", "TrafficExtension", "WasmPlugin"]);
+
+/** Orders objects behind a rejected resource: everything that has been checked is the less likely cause. */
+export function likelierCauseFirst(a: ObjectRef, b: ObjectRef): number {
+  return Number(unchecked.has(b.kind)) - Number(unchecked.has(a.kind));
+}
+
 /** Renders `Kind namespace/name`, or `Kind name` for cluster-scoped objects. */
 export function renderRef(ref: ObjectRef): string {
   return ref.namespace === "" ? `${ref.kind} ${ref.name}` : `${ref.kind} ${ref.namespace}/${ref.name}`;

@@ -1,7 +1,7 @@
 // Finding the resource at fault after a rejection. Envoy rejects a response, and names in its message the resources that
 // it did not take, mostly; where it does not, the response is sent again in halves until one resource is left.
 
-import { renderRef, type ObjectRef } from "#base";
+import { likelierCauseFirst, renderRef } from "#base";
 import type { SentResource } from "./subscription.ts";
 
 /** The resources of a rejected response that are surely at fault: the only one, or those that the message names. */
@@ -28,7 +28,7 @@ export function renderRejection(
   if (culprits.length === 0) return reason;
   const shown = culprits.slice(0, culpritsShownMax).map((name) => {
     const refs = (sent.get(name)?.resource.origins ?? []).map(({ object }) => object);
-    const objects = [...new Set(refs.toSorted(filtersFirst).map(renderRef))].slice(0, objectsShownMax);
+    const objects = [...new Set(refs.toSorted(likelierCauseFirst).map(renderRef))].slice(0, objectsShownMax);
     const from = objects.length === 0 ? "" : ` (from ${objects.join(", ")})`;
     return `${name}: ${reasonFor(name, reason)}${from}`;
   });
@@ -38,11 +38,6 @@ export function renderRejection(
 
 const culpritsShownMax = 3;
 const objectsShownMax = 4;
-
-/** An EnvoyFilter writes what it likes, everything else has been checked: it is the likelier cause. */
-function filtersFirst(a: ObjectRef, b: ObjectRef): number {
-  return Number(b.kind === "EnvoyFilter") - Number(a.kind === "EnvoyFilter");
-}
 
 /**
  * Splits a rejected response: what others have taken already by itself, since it is hardly at fault, and the rest in

@@ -1,7 +1,7 @@
 // What proxies rejected, said where the owner of the object looks: a condition in its status, and an Event.
 
 import type { Clock } from "#base";
-import { renderRef, type ObjectRef } from "#base";
+import { likelierCauseFirst, renderRef, type ObjectRef } from "#base";
 import { collectionPath, KubeError, type KubeClient, type RateLimitedWriter } from "#kube";
 import { kinds, type KindInfo, type KubeObject } from "#objects";
 import type { Rejection } from "#xds";
@@ -44,10 +44,7 @@ function faultOf({ origins }: Rejection): {
 } {
   const seen = new Map<string, ObjectRef>();
   for (const { object } of origins) if (kindOf(object) !== undefined) seen.set(renderRef(object), object);
-  // An EnvoyFilter writes what it likes; everything else has been checked.
-  const all = [...seen.values()].toSorted(
-    (a, b) => Number(b.kind === "EnvoyFilter") - Number(a.kind === "EnvoyFilter"),
-  );
+  const all = [...seen.values()].toSorted(likelierCauseFirst);
   return { objects: all.slice(0, objectsMax), isCut: all.length > objectsMax };
 }
 
