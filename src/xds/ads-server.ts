@@ -9,6 +9,7 @@ import { admissionsMax, waitingRequestsMax } from "./limits.ts";
 import type { Mesh } from "./mesh.ts";
 import { AdsSession, type Closing, type SessionReports, type TypeStatus } from "./session.ts";
 import { StateOfTheWorld } from "./sotw.ts";
+import { leavesAtMs, Spreading, type Fleet } from "./spreading.ts";
 import { parseRequest, type DeltaRequest } from "./wire.ts";
 
 export const adsPath = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -32,6 +33,8 @@ export interface AdsServerOptions<C, V> {
   /** The class of a client that asks for these listeners and clusters, if its class says that. */
   readonly classAsking?: (proxyClass: C, names: readonly string[]) => C;
   readonly nowMs: () => number;
+  /** The replicas among which proxies are spread; without it each stays where it is. */
+  readonly spread?: { readonly fleet: (nowMs: number) => Fleet; readonly random: () => number };
   readonly log: Logger;
   readonly reports: SessionReports & {
     connected(id: string): void;
@@ -56,6 +59,7 @@ interface Connection<C> {
   /** Of a client of the state of the world: what is translated from and to that. */
   readonly state: StateOfTheWorld | undefined;
   readonly connectedAtMs: number;
+  readonly leavesAtMs: number;
   admitted: Admitted<C> | undefined;
   session: AdsSession | undefined;
   /** Requests that came while the proxy was being admitted. */
@@ -69,6 +73,7 @@ export class AdsServer<C, V> {
   readonly #connections = new Set<Connection<C>>();
   /** By `name.namespace`. */
   readonly #byPod = new Map<string, Set<Connection<C>>>();
+  readonly #spreading = new Spreading();
   #admissions = 0;
 
   constructor(options: AdsServerOptions<C, V>) {
@@ -87,10 +92,13 @@ export class AdsServer<C, V> {
     this.#connected(stream, new StateOfTheWorld());
 
   #connected(stream: GrpcStream, state: StateOfTheWorld | undefined): StreamHandlers {
+    const { nowMs, spread } = this.#options;
+    const connectedAtMs = nowMs();
     const connection: Connection<C> = {
       stream,
       state,
-      connectedAtMs: this.#options.nowMs(),
+      connectedAtMs,
+      leavesAtMs: spread === undefined ? Infinity : leavesAtMs(connectedAtMs, spread.random()),
       admitted: undefined,
       session: undefined,
       waiting: [],
@@ -108,6 +116,19 @@ export class AdsServer<C, V> {
   tick(): void {
     for (const { session } of this.#connections) session?.tick();
     this.#options.mesh.tick();
+    this.#spread();
+  }
+
+  #spread(): void {
+    const { spread, nowMs, log } = this.#options;
+    if (spread === undefined) return;
+    const now = nowMs();
+    const held = [...this.#connections].filter(({ session }) => session !== undefined);
+    const chosen = this.#spreading.choose(held, spread.fleet(now), now);
+    if (chosen === undefined) return;
+    log.info({ proxy: chosen.admitted?.id }, "proxy let go, for another replica");
+    chosen.stream.leave("connect again: there are other replicas of the control plane");
+    this.#closed(chosen);
   }
 
   status(): ProxyStatus[] {

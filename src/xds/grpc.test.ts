@@ -45,6 +45,13 @@ describe("the gRPC server", () => {
           },
           closed: () => closed.push("twice"),
         }),
+        "/leave": (stream) => ({
+          message: (bytes) => {
+            stream.send(bytes);
+            stream.leave("elsewhere");
+          },
+          closed: () => {},
+        }),
       },
     });
   });
@@ -88,6 +95,26 @@ describe("the gRPC server", () => {
     assert.deepEqual(bytes, Buffer.concat(["hello", "hello", "again", "again"].map((text) => frame(text))));
     assert.deepEqual(closed, ["twice"]);
     assert.deepEqual((await call("/echo", [frame("x")])).bytes, frame("x"));
+  });
+
+  it("lets a client go: the call ends with what was sent, and its connection takes no further one", async () => {
+    const client = http2.connect(`http://127.0.0.1:${server.port}`);
+    const goneAway = new Promise<number>((resolve) => client.once("goaway", resolve));
+    const gone = new Promise<void>((resolve) => client.once("close", resolve));
+    const stream = client.request({
+      ":method": "POST",
+      ":path": "/leave",
+      "content-type": "application/grpc",
+    });
+    const received: Buffer[] = [];
+    const ended = new Promise<http2.IncomingHttpHeaders>((resolve) => stream.once("trailers", resolve));
+    stream.on("data", (chunk: Buffer) => received.push(chunk));
+    stream.write(frame("x"));
+    assert.equal((await ended)["grpc-status"], "14");
+    assert.equal(await goneAway, http2.constants.NGHTTP2_NO_ERROR);
+    stream.end();
+    await gone;
+    assert.deepEqual(Buffer.concat(received), frame("x"));
   });
 
   it("says why it refuses, and nothing of what failed inside", async () => {

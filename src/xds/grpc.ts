@@ -56,6 +56,8 @@ export interface GrpcStream {
   send(...pieces: readonly Uint8Array[]): void;
   /** Ends the call with a status; messages still unsent go out before. */
   end(code: number, message: string): void;
+  /** Ends the call, and asks the client to make its next one over another connection. */
+  leave(message: string): void;
   /** Bytes that are handed over and not yet taken by the network. */
   readonly unsentBytes: number;
 }
@@ -303,6 +305,13 @@ class Call implements GrpcStream {
     this.#stream.write(head);
     for (const piece of pieces) if (piece.length > 0) this.#stream.write(piece);
     this.#stream.uncork();
+  }
+
+  leave(message: string): void {
+    const { session } = this.#stream;
+    this.end(grpcStatus.unavailable, message);
+    // GOAWAY: the connection ends with its last call.
+    session?.close();
   }
 
   end(code: number, message: string): void {

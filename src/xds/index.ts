@@ -23,6 +23,7 @@ export type {
 export { GrpcError, GrpcServer, grpcStatus } from "./grpc.ts";
 export type { Admitted, AdsProtocol, AdsServerOptions, ProxyStatus } from "./ads-server.ts";
 export { AdsServer, adsPath, stateAdsPath } from "./ads-server.ts";
+export type { Fleet } from "./spreading.ts";
 export { Batcher } from "./batcher.ts";
 export type { ReachXdsLimit, XdsLimit } from "./limits.ts";
 export { xdsLimits } from "./limits.ts";

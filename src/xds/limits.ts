@@ -169,3 +169,19 @@ export const batchPauseStormMs = 50;
 
 /** The share of its time that publishing may take under a storm: after a batch of 30 ms comes a pause of 30 ms. */
 export const batchPauseFactor = 1;
+
+/** How long a connection lasts where there are other replicas to go to; ten per cent more or less, as in Istio. */
+export const connectionAgeMs = 30 * 60_000;
+
+/** How much more than its share of the proxies a replica may hold: so many times its share, and these few. */
+export const shareFactorMax = 1.25;
+export const shareSlack = 2;
+
+/** The pause between two proxies that are let go to other replicas. */
+export const letGoPauseMs = 500;
+
+/** A proxy that has connected more lately than this is not let go. */
+export const heldMinMs = 10_000;
+
+/** How long the number of ready replicas has to be the same before proxies are let go. */
+export const replicasSettleMs = 10_000;

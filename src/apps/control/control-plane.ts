@@ -23,6 +23,7 @@ import {
   Batcher,
   GrpcServer,
   Mesh,
+  type Fleet,
   type MeshReports,
   type ProxyStatus,
 } from "#xds";
@@ -34,6 +35,7 @@ import { createAuthenticator, type Authenticate } from "./ca-service.ts";
 import { Certificates } from "./certificates.ts";
 import { debugPages } from "./debug-pages.ts";
 import { DirectorySource } from "./directory-source.ts";
+import { FleetCount } from "./fleet.ts";
 import { GatewayApiWriter } from "./gateway-api.ts";
 import { idlePatches } from "./idle-patches.ts";
 import { Inputs } from "./inputs.ts";
@@ -178,7 +180,10 @@ export class ControlPlane {
       reached: this.#reached,
     });
     const admission = this.#admission();
-    this.#ads = this.#newAds(admitProven(admission));
+    const { revision, namespace } = settings;
+    const name = revision === "default" ? "istiod" : `istiod-${revision}`;
+    const fleet = new FleetCount(this.#engine, { namespace, name });
+    this.#ads = this.#newAds(admitProven(admission), (nowMs) => fleet.at(nowMs));
     this.#unprovenAds = this.#newAds(admitUnproven(admission));
   }
 
@@ -293,14 +298,18 @@ export class ControlPlane {
     };
   }
 
-  #newAds(admit: ConstructorParameters<typeof AdsServer<ProxyClass, View>>[0]["admit"]) {
-    const { clock, log, version } = this.#options;
+  #newAds(
+    admit: ConstructorParameters<typeof AdsServer<ProxyClass, View>>[0]["admit"],
+    fleet?: (nowMs: number) => Fleet,
+  ) {
+    const { clock, log, random, version } = this.#options;
     const metrics = this.#metrics;
     return new AdsServer<ProxyClass, View>({
       mesh: this.#mesh,
       admit,
       classAsking,
       nowMs: clock.monotonicMs,
+      ...(fleet === undefined ? {} : { spread: { fleet, random } }),
       log,
       reports: {
         connected: (id) => {
