@@ -5,6 +5,7 @@ import { describe, test } from "node:test";
 import { Engine } from "#engine";
 import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject } from "#objects";
+import { planOf, viewsOf } from "#plan";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { messageNameOf } from "./resource.ts";
@@ -142,6 +143,29 @@ describe("fields of DestinationRules", () => {
     const addresses = JSON.stringify(found(all, "endpoint", name));
     assert.match(addresses, /10\.0\.0\.1/);
     assert.ok(!addresses.includes("10.0.0.2"), "a workload without a sidecar proves nothing");
+  });
+
+  test("a router gets the credentials that rules of what is behind it name, of its own namespace alone", () => {
+    const gateway = object("Gateway", "edge", {
+      selector: { istio: "eastwestgateway" },
+      servers: [{ port: { number: 80, name: "http", protocol: "HTTP" }, hosts: ["*"] }],
+    });
+    const route = object("VirtualService", "web", {
+      hosts: ["web.example.com"],
+      gateways: ["edge"],
+      http: [{ route: [{ destination: { host: "web" } }] }],
+    });
+    const tls = { mode: "MUTUAL", credentialName: "client" };
+    const rule = object("DestinationRule", "web", { host: "web", trafficPolicy: { tls } });
+    const engine = new Engine();
+    engine.apply(worldChanges([...services, gateway, route, rule]));
+    const [view] = engine.get(viewsOf, router);
+    assert.ok(view);
+    const planned = engine.get(planOf, view).secret.flatMap(({ entries }) => entries);
+    assert.deepEqual(
+      planned.map(({ name, key }) => `${name} of ${(key as { readonly secret: string }).secret}`),
+      ["kubernetes://client of sm-gateways/client", "kubernetes://client-cacert of sm-gateways/client"],
+    );
   });
 
   test("the real Envoy takes them", { skip: withoutEnvoy }, () => {

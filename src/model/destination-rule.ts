@@ -1,7 +1,7 @@
 // DestinationRules: which of them apply to a host for a client, and what they say together.
 
 import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
-import type { DestinationRule, Subset, TrafficPolicy } from "#objects";
+import type { ClientTLSSettings, DestinationRule, Subset, TrafficPolicy } from "#objects";
 import { namespaceOf } from "./core-kinds.ts";
 import { isGenerated } from "./gateway-api/names.ts";
 import { tlsRuleOf, tlsRulesOfHost } from "./gateway-api/policies.ts";
@@ -148,6 +148,19 @@ export function labelsOfFailover(policies: readonly TrafficPolicy[]): readonly s
 export const failoverLabels = defineQuery<readonly string[]>(
   "failoverLabels",
   (read) => labelsOfFailover(read(tables.DestinationRule.by.ordering, everything).flatMap(policiesOf)),
+  sameData,
+);
+
+/** The TLS that clients originate with credentials of the cluster, under merged rules: row keys joined by ",". */
+export const clientTlsOf = defineQuery<readonly ClientTLSSettings[]>(
+  "clientTlsOf",
+  (read, rules) => {
+    const { trafficPolicy, subsets } = read(mergedRule, rules);
+    return [trafficPolicy, ...subsets.flatMap((subset) => subset.trafficPolicy ?? [])]
+      .flatMap((policy) => [policy, ...(policy.portLevelSettings ?? [])])
+      .flatMap(({ tls }) => ((tls?.credentialName ?? "") === "" || tls === undefined ? [] : [tls]))
+      .filter(({ mode }) => mode === "SIMPLE" || mode === "MUTUAL");
+  },
   sameData,
 );
 

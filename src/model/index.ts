@@ -116,6 +116,7 @@ export {
 export type { MergedRule, RuleQuestion } from "./destination-rule.ts";
 export {
   asksForLocality,
+  clientTlsOf,
   failoverLabelsOf,
   failoverLabelsOfHost,
   mergedRule,

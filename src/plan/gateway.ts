@@ -4,6 +4,7 @@
 import { defineKeyedQuery, sameData, type Read } from "#engine";
 import {
   anyOutlet,
+  clientTlsOf,
   backendCertificateOf,
   gatewayScopeOf,
   gatewayScopeText,
@@ -153,6 +154,7 @@ const serverChunks = defineKeyedQuery<
     const secrets = new Map(
       listeners
         .flatMap(({ servers }) => servers.flatMap((server) => credentialsOf(server, scope.namespace)))
+        .concat(clientCredentials(read, scope))
         .concat(shown === undefined ? [] : [{ kind: "credential", ...shown, part: "pair" }])
         .map((key) => [key.name, key]),
     );
@@ -191,6 +193,18 @@ function credentialsOf({ tls, gateway }: MergedServer, namespace: string): Crede
         ? credentialKey(ca, namespace, "ca")
         : credentialKey(names[0] ?? "", namespace, "ca", "-cacert");
   return [...pairs, ...authorities];
+}
+
+/** What DestinationRules of the services behind it name for TLS that the router originates: Secrets of its own namespace. */
+function clientCredentials(read: Read, { namespace, ...scope }: GatewayScope): CredentialKey[] {
+  const { entries } = read(gatewayClusters, { namespace, ...scope }).cluster;
+  const rules = new Set(entries.map(({ key }) => (key as OutboundClusterKey).rules.join(",")));
+  return [...rules]
+    .flatMap((joined) => read(clientTlsOf, joined))
+    .flatMap(({ mode, credentialName = "" }) => [
+      ...(mode === "MUTUAL" ? credentialKey(credentialName, namespace, "pair") : []),
+      ...credentialKey(credentialName, namespace, "ca", "-cacert"),
+    ]);
 }
 
 /** `kubernetes-gateway://namespace/name`; a CA's name ends in `-cacert`, and may be a `configmap://`. */
