@@ -11,7 +11,7 @@ import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import protobuf from "protobufjs/minimal.js";
 import { parseAllDocuments, stringify } from "yaml";
-import { silentLog, type Clock } from "#base";
+import { silentLog } from "#base";
 import { startApiServer, type ApiServer, type NewObject } from "#cluster";
 import { encodeMessage } from "#envoy";
 import { accessFromKubeconfig, KubeClient, RateLimitedWriter } from "#kube";
@@ -20,17 +20,11 @@ import { createCertificatePath } from "../src/apps/control/ca-service.ts";
 import { ControlPlane } from "../src/apps/control/control-plane.ts";
 import { RejectionWriter } from "../src/apps/control/rejection-writer.ts";
 import { parseSettings } from "../src/apps/control/settings.ts";
+import { RealClock } from "./support/real-clock.ts";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-const clock: Clock = {
-  nowMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
-  after(delayMs, callback) {
-    const timer = setTimeout(callback, delayMs).unref();
-    return () => clearTimeout(timer);
-  },
-};
+const clock = new RealClock();
 
 const pluralOf: Readonly<Record<string, string>> = {
   Namespace: "namespaces",

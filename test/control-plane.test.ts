@@ -8,22 +8,16 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
-import { silentLog, type Clock } from "#base";
+import { silentLog } from "#base";
 import { ControlPlane } from "../src/apps/control/control-plane.ts";
 import { parseSettings } from "../src/apps/control/settings.ts";
+import { RealClock } from "./support/real-clock.ts";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const envoyPath = process.env["MIZZEN_ENVOY"] ?? join(root, ".cache/bin/envoy");
 
 /** Timers that do not keep the test process. */
-const clock: Clock = {
-  nowMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
-  after(delayMs, callback) {
-    const timer = setTimeout(callback, delayMs).unref();
-    return () => clearTimeout(timer);
-  },
-};
+const clock = new RealClock();
 
 const world = `
 apiVersion: v1

@@ -7,19 +7,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Client, credentials, status, type ServiceError } from "@grpc/grpc-js";
-import { silentLog, type Clock } from "#base";
+import { silentLog } from "#base";
 import { decodeMessage, encodeMessage, typePrefix } from "#envoy";
 import { ControlPlane } from "../src/apps/control/control-plane.ts";
 import { parseSettings } from "../src/apps/control/settings.ts";
+import { RealClock } from "./support/real-clock.ts";
 
-const clock: Clock = {
-  nowMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
-  after(delayMs, callback) {
-    const timer = setTimeout(callback, delayMs).unref();
-    return () => clearTimeout(timer);
-  },
-};
+const clock = new RealClock();
 
 const world = `
 apiVersion: v1
