@@ -215,11 +215,15 @@ export class MachineRegistry {
       lastTransitionTime: standing?.status === status ? (standing.lastTransitionTime ?? now) : now,
     };
     const conditions = [...before.filter(({ type }) => type !== healthyCondition), condition];
-    await client.request(`${path}/status`, {
-      method: "PATCH",
-      patch: "merge",
-      body: { status: { conditions } },
-    });
+    // Others write conditions of theirs beside: whoever comes second looks again.
+    const body = { metadata: { resourceVersion: entry.metadata.resourceVersion }, status: { conditions } };
+    try {
+      await client.request(`${path}/status`, { method: "PATCH", patch: "merge", body });
+    } catch (error) {
+      if (error instanceof KubeError && error.status === 409)
+        throw new Error("the entry changed meanwhile", { cause: error });
+      throw error;
+    }
   }
 }
 
