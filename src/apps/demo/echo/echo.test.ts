@@ -12,11 +12,12 @@ const servers = await startEcho({
     { kind: "http", port: 0, address },
     { kind: "tcp", port: 0, address, serverFirst: false },
     { kind: "tcp", port: 0, address, serverFirst: true },
+    { kind: "http", port: 0, address, behindProxy: true },
   ],
 });
 // Nothing waits for them, and all unit tests share a process.
 for (const server of servers) server.unref();
-const [http, tcp, serverFirst] = servers.map((server) => (server.address() as AddressInfo).port);
+const [http, tcp, serverFirst, behindProxy] = servers.map((server) => (server.address() as AddressInfo).port);
 
 test("HTTP/1.1 and HTTP/2 on one port answer with what they saw", async () => {
   for (const http2 of [false, true]) {
@@ -53,4 +54,29 @@ test("a refused connection is an error, not a throw", async () => {
   const [result] = await forward({ url: `http://${address}:1/` });
   assert.equal(result?.status, 0);
   assert.match(result?.error ?? "", /ECONNREFUSED/);
+});
+
+test("a client of a protocol in which the server speaks first waits for it", async () => {
+  const [result] = await forward({
+    url: `tcp://${address}:${serverFirst}`,
+    serverFirst: true,
+    message: "hi",
+  });
+  assert.match(result?.body ?? "", /^ready [^]*echo=hi/);
+  const [never] = await forward({ url: `tcp://${address}:${tcp}`, serverFirst: true, timeoutMs: 50 });
+  assert.match(never?.error ?? "", /timed out/);
+});
+
+test("a port behind a proxy wants the PROXY protocol and says which version came", async () => {
+  const message = "GET / HTTP/1.1\r\nHost: a\r\n\r";
+  const order = { url: `tcp://${address}:${behindProxy}`, message, expect: "proxyProtocol" };
+  const [named] = await forward({ ...order, proxyProtocol: true });
+  assert.match(named?.body ?? "", /"proxyProtocol":"1"/);
+  const [plain] = await forward(order);
+  assert.match(plain?.error ?? "", /closed/);
+});
+
+test("a WebSocket opens, and what is sent comes back", async () => {
+  const [result] = await forward({ url: `ws://${address}:${http}/chat`, message: "hello" });
+  assert.equal(result?.body, "hello");
 });
