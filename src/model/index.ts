@@ -156,7 +156,14 @@ export { configuredCaOf, keyPairOf, trustedCaOf } from "./credentials.ts";
 export type { GatewayBinding } from "./gateway-routes.ts";
 export { boundRoutes, destinationKey, gatewayServices, routesDynamically } from "./gateway-routes.ts";
 export type { ExtensionPhase, ExtensionRef, ExtensionSide } from "./traffic-extension.ts";
-export { extensionPhases, extensionPorts, extensionRow, extensionsOf, phaseOf } from "./traffic-extension.ts";
+export {
+  extensionPhases,
+  extensionPorts,
+  extensionRow,
+  extensionsOf,
+  moduleServicesOf,
+  phaseOf,
+} from "./traffic-extension.ts";
 export type { ModuleSource } from "./wasm-module.ts";
 export { moduleSourceOf } from "./wasm-module.ts";
 export type { LogSpec, WorkloadLogs } from "./telemetry.ts";

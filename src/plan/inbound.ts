@@ -2,12 +2,20 @@
 
 import { defineKeyedQuery, sameData, type Read } from "#engine";
 import {
+  clusterDiscoveryOf,
   inboundPortsOf,
   inboundScopeOf,
   inboundScopeText,
+  jwksServicesOf,
+  moduleServicesOf,
+  outboundScopeOf,
+  proxyClassText,
+  workloadOf,
   type InboundPort,
   type InboundScope,
+  type ProxyClass,
 } from "#model";
+import { serviceClusterChunks, type ClusterChunks } from "./outbound.ts";
 import { emptyPlan, type Plan, type Planned } from "./plan.ts";
 import type {
   InboundClusterKey,
@@ -17,9 +25,25 @@ import type {
 } from "./inbound-keys.ts";
 import type { InboundView } from "./views.ts";
 
-export function planInbound(read: Read, view: InboundView): Plan {
-  return read(inboundPlanOf, inboundScopeOf(view.proxy));
+export function planInbound(read: Read, { proxy }: InboundView): Plan {
+  const plan = read(inboundPlanOf, inboundScopeOf(proxy));
+  if (read(clusterDiscoveryOf, proxy) === "eager") return plan;
+  const { cluster, endpoint } = read(filterClusters, proxy);
+  return { ...plan, cluster: [...plan.cluster, cluster], endpoint: [endpoint] };
 }
+
+/** Where clusters come on demand, nothing asks for those of the services that a workload's own filters fetch from. */
+const filterClusters = defineKeyedQuery<ProxyClass, ClusterChunks>(
+  "filterClusters",
+  proxyClassText,
+  (read, proxy) => {
+    const workload = workloadOf(proxy);
+    const services = [...read(jwksServicesOf, workload), ...read(moduleServicesOf, workload)];
+    const scope = read(outboundScopeOf, proxy);
+    return serviceClusterChunks(read, "filters", scope, [...new Set(services)].toSorted());
+  },
+  sameData,
+);
 
 const inboundPlanOf = defineKeyedQuery<InboundScope, Plan>(
   "inboundPlanOf",

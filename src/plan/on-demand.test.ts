@@ -82,6 +82,21 @@ describe("clusters on demand in a plan", () => {
     ]);
   });
 
+  test("what a workload's own filters fetch keys from is sent to it unasked, whatever selects it", () => {
+    const tokens = object("security.istio.io/v1", "RequestAuthentication", "tokens", {
+      selector: { matchLabels: { app: "sleep" } },
+      jwtRules: [{ issuer: "me", jwksUri: "http://authz.default.svc.cluster.local:9080/keys" }],
+    });
+    const engine = new Engine();
+    engine.apply(worldChanges([...services, tokens]));
+    const plan = engine.get(planOf, { kind: "inbound", proxy: onDemandClient });
+    const name = "outbound|9080||authz.default.svc.cluster.local";
+    assert.ok(unasked(plan).includes(name));
+    assert.ok(plan.endpoint.some(({ entries }) => entries.some((entry) => entry.name === name)));
+    const other = { ...onDemandClient, labels: { app: "other" } };
+    assert.ok(!unasked(engine.get(planOf, { kind: "inbound", proxy: other })).includes(name));
+  });
+
   test("every listener of the outbound side asks for clusters that are not there", () => {
     const entries = planFor(services).listener.flatMap(
       (chunk) => chunk.entries,

@@ -43,7 +43,7 @@ import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
 import type { OutboundView } from "./views.ts";
 
 /** Clusters, and the endpoints of those that Envoy asks endpoints for. */
-interface ClusterChunks {
+export interface ClusterChunks {
   readonly cluster: Chunk;
   readonly endpoint: Chunk;
 }

@@ -48,7 +48,14 @@ export class ProxyState {
     const subscription = this.subscriptions.get(type);
     if (subscription === undefined) return false;
     if (subscription.names.has(name)) return true;
-    return subscription.wildcard && !this.views.some((view) => view.isOptional(type, name));
+    if (!subscription.wildcard) return false;
+    return !this.views.some((view) => view.isOptional(type, name)) || this.#isForEveryone(type, name);
+  }
+
+  #isForEveryone(type: ResourceType, name: string): boolean {
+    return this.views.some(
+      (view) => view.demand(type).isForEveryone(name) && view.entry(type, name) !== undefined,
+    );
   }
 
   /** What takes the place of a cluster that the proxy asked for by name and that there is none of. */
