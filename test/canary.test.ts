@@ -16,8 +16,8 @@ const envoysTotal = 20;
 const servicesTotal = 12;
 /** Long enough for all others to get what one has rejected, if they were to. */
 const leakMs = 1_500;
-/** What is mended needs no timer of the canary's: it has its verdict after two round trips. */
-const correctedWithinMs = 5_000;
+/** Far below the minute after which what was rejected is tried again: what is mended waits for no timer. */
+const correctedWithinMs = 20_000;
 const virtualServices = "virtualservices.networking.istio.io";
 const envoyFilters = "envoyfilters.networking.istio.io";
 
