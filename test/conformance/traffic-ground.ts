@@ -9,6 +9,7 @@ import { CertificateAuthority, createSelfSignedMaterial } from "#identity";
 export const namespace = "echo1";
 export const externalNamespace = "external";
 export const gatewayNamespace = "sm-gateways";
+const rootNamespace = "istio-d";
 export const externalHost = "fake.external.com";
 
 /** A row of ports.json. */
@@ -147,8 +148,9 @@ function surroundings(ports: readonly PortRow[]): string {
     {
       apiVersion: "security.istio.io/v1",
       kind: "PeerAuthentication",
-      metadata: { name: "default", namespace },
-      // Plaintext is taken, as the cases suppose; a mesh comes up with mutual TLS demanded.
+      // Plaintext is taken in the whole mesh, as the cases suppose; a mesh comes up with mutual TLS demanded. Cases put a
+      // policy of this name into their own namespace and take it away again.
+      metadata: { name: "default", namespace: rootNamespace },
       spec: { mtls: { mode: "PERMISSIVE" } },
     },
     {
