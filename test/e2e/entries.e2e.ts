@@ -68,6 +68,38 @@ test("a name that the mesh does not know is refused where the workload asked for
   assert.equal(service.status, 200, JSON.stringify(service));
 });
 
+test("whoever applies an annotation or label without effect is told so by name", async () => {
+  const metadata = {
+    name: "warned",
+    namespace,
+    annotations: { "topology.istio.io/controlPlaneClusters": "a" },
+  };
+  const service = {
+    apiVersion: "v1",
+    kind: "Service",
+    metadata,
+    spec: { ports: [{ name: "http", port: 80 }] },
+  };
+  const said = await mesh.ranKubectl(["apply", "-f", "-"], stringify(service));
+  assert.match(
+    said.stderr,
+    /Warning: .*topology\.istio\.io\/controlPlaneClusters has no effect yet/,
+    said.stderr,
+  );
+  const template = {
+    metadata: { labels: { app: "warned" }, annotations: { "sidecar.istio.io/proxyCpu": "1" } },
+    spec: { containers: [{ name: "none", image: "none" }] },
+  };
+  const deployment = {
+    apiVersion: "apps/v1",
+    kind: "Deployment",
+    metadata: { name: "warned", namespace },
+    spec: { replicas: 0, selector: { matchLabels: { app: "warned" } }, template },
+  };
+  const also = await mesh.ranKubectl(["apply", "-f", "-"], stringify(deployment));
+  assert.match(also.stderr, /Warning: .*sidecar\.istio\.io\/proxyCpu is not known/, also.stderr);
+});
+
 test("a machine joins by a WorkloadGroup, is called and calls with its identity, and leaves", async () => {
   const machine = await startMachine();
   const peer = "spiffe://cluster.local/ns/default/sa";
