@@ -98,6 +98,16 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
       assert.ok(held.includes(`svc${at}.default.svc.cluster.local`), `svc${at}`);
   });
 
+  test("connections split by weight reach clusters that nobody has asked for", async () => {
+    bench.write("raw.yaml", splitTcp("raw", [80, 81], port));
+    const wanted = [80, 81].map((at) => `svc${at}.default.svc.cluster.local`);
+    await until("both are used", async () => {
+      assert.equal(await rawStatus(tcpPort), "HTTP/1.1 200 OK");
+      const held = (await outboundClusters(bench)).map(hostOf);
+      return wanted.every((host) => held.includes(host));
+    });
+  });
+
   test("what is mirrored to and what EnvoyFilters name is there before any request", async () => {
     bench.write(
       "mirror.yaml",
@@ -189,6 +199,21 @@ describe("clusters on demand", { skip: withoutEnvoy }, () => {
     assert.equal(await bench.metric("pilot_xds_resources_sent", 'type="cds"'), 1, "the new one alone");
   });
 });
+
+function splitTcp(host: string, services: readonly number[], port: number): string {
+  const routes = services.map(
+    (at) =>
+      `{ destination: { host: svc${at}, port: { number: ${port} } }, weight: ${100 / services.length} }`,
+  );
+  return `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: ${host}, namespace: default }
+spec:
+  hosts: [${host}]
+  tcp: [{ route: [${routes.join(", ")}] }]
+`;
+}
 
 function filterNaming(cluster: string): string {
   return `
