@@ -88,8 +88,9 @@ export const xdsLimits = {
     of: "the wait of a newcomer's first answer for what others are still trying out",
     beyond: "it is answered without that",
   },
+  // A proxy on a busy machine may take seconds, and a route to a cluster that it does not have yet is a failed request.
   orderWait: {
-    value: 2_000,
+    value: 10_000,
     unit: "ms",
     of: "the wait of listeners and routes for the clusters that they may name to be taken",
     beyond: "they go all the same",

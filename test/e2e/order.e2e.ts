@@ -89,6 +89,8 @@ async function movesUnderLoad(t: TestContext, moves: () => Promise<void>): Promi
   const [replica] = await replicasOf(mesh);
   const hostPushes = async (): Promise<number> =>
     (await metricOf(mesh, replica?.address ?? "", "pilot_xds_pushes", 'type="vhds"')) ?? 0;
+  const outOfOrder = async (): Promise<number | undefined> =>
+    metricOf(mesh, replica?.address ?? "", "pilot_limits_reached", 'limit="orderWait"');
   const pushesBefore = await hostPushes();
   let calls: CallsReport | undefined;
   const report = await underLoad(mesh, host, requestsPerSecond, async () => {
@@ -96,7 +98,7 @@ async function movesUnderLoad(t: TestContext, moves: () => Promise<void>): Promi
   });
   const pushes = (await hostPushes()) - pushesBefore;
   t.diagnostic(
-    `through the gateway ${report.sent} requests, ${report.perSecond.toFixed(0)}/s, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms; from a sidecar ${calls?.sent} requests, ${calls?.failures.length} failed; ${pushes} responses with virtual hosts`,
+    `through the gateway ${report.sent} requests, ${report.perSecond.toFixed(0)}/s, ${report.failed} failed, p99 ${report.p99Ms.toFixed(1)} ms; from a sidecar ${calls?.sent} requests, ${calls?.failures.length} failed; ${pushes} responses with virtual hosts, ${await outOfOrder()} that did not wait for clusters any longer`,
   );
   assert.equal(report.failed, 0, `${report.failures.join("; ")}\n${await refusals(mesh)}`);
   assert.deepEqual(calls?.failures, []);
