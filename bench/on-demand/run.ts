@@ -286,8 +286,9 @@ class Churn {
     );
     for (const side of this.#sides) await this.#until(side, "svc9.default", 503, statuses);
     await this.#compare("svc9.default", 503);
-    this.#write("nothing.yaml", () => routeTo("svc9", mark, "[{ destination: { host: svc9 } }]"));
-    await this.#both("svc9.default", mark, statuses);
+    const back = `${mark}back`;
+    this.#write("nothing.yaml", () => routeTo("svc9", back, "[{ destination: { host: svc9 } }]"));
+    await this.#both("svc9.default", back, statuses);
   }
 
   #write(file: string, text: (side: Side) => string): void {
