@@ -61,9 +61,8 @@ const mistakes = [
       patch: {
         operation: "MERGE",
         value: {
-          transport_socket_matches: [],
           transport_socket: {
-            name: "tls",
+            name: "envoy.transport_sockets.tls",
             typed_config: {
               "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
               common_tls_context: { tls_params: { cipher_suites: ["NO-SUCH-CIPHER"] } },
