@@ -81,6 +81,8 @@ function configurationFor(folder: string, given: Case): ProxyConfiguration {
       rootNamespace: "istio-system",
       clusterDomain: "cluster.local",
       mesh: given.meshConfig ?? {},
+      // Ours by default lets a namespace route its own calls alone (docs/decisions/0043); the cases are of Istio's way.
+      foreignRoutes: "all-clients",
     }),
   );
   const snapshot = snapshotOf(engine, classOf(given));
