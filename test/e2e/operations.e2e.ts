@@ -94,10 +94,10 @@ test("a field without effect is named in a warning that kubectl shows, and a wro
     `apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: back, namespace: shop}\nspec: {host: back, ${more}}\n`;
   const taken = await mesh.ranKubectl(
     ["apply", "-f", "-"],
-    rule("trafficPolicy: {tunnel: {targetHost: x.example.com, targetPort: 443}}"),
+    rule("trafficPolicy: {loadBalancer: {zoneAwareLbSetting: {minClusterSize: 5}}}"),
   );
   assert.equal(taken.code, 0, taken.stderr);
-  assert.match(taken.stderr, /Warning: .*spec\.trafficPolicy\.tunnel/);
+  assert.match(taken.stderr, /Warning: .*spec\.trafficPolicy\.loadBalancer\.zoneAwareLbSetting/);
   const refused = await mesh.ranKubectl(
     ["apply", "-f", "-"],
     rule("trafficPolicy: {connectionPool: {http: {maxRetries: -1}}}"),
@@ -105,7 +105,7 @@ test("a field without effect is named in a warning that kubectl shows, and a wro
   assert.notEqual(refused.code, 0);
   assert.match(refused.stderr, /spec\.trafficPolicy\.connectionPool\.http\.maxRetries/);
   const kept = await mesh.kubectl(["get", "destinationrule", "back", "-n", "shop", "-o", "jsonpath={.spec}"]);
-  assert.match(kept, /tunnel/);
+  assert.match(kept, /zoneAwareLbSetting/);
   await mesh.kubectl(["delete", "destinationrule", "back", "-n", "shop"]);
 });
 
