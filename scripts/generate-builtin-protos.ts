@@ -9,7 +9,10 @@ import protobuf from "protobufjs";
 
 const target = join(import.meta.dirname, "../src/cluster/api/generated/builtin-protos.json");
 const directory = process.argv[2];
-if (directory === undefined) throw new Error("name the directory that holds the generated.proto files");
+if (directory === undefined) {
+  console.log("builtin-protos.json stays as it is: name the directory that holds Kubernetes' generated.proto files");
+  process.exit(0);
+}
 
 /** number -> [name, type, "" | "r" (repeated) | "m" (map from string)]. */
 type Fields = Record<string, [string, string, "" | "r" | "m"]>;
