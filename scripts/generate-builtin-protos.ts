@@ -10,7 +10,9 @@ import protobuf from "protobufjs";
 const target = join(import.meta.dirname, "../src/cluster/api/generated/builtin-protos.json");
 const directory = process.argv[2];
 if (directory === undefined) {
-  console.log("builtin-protos.json stays as it is: name the directory that holds Kubernetes' generated.proto files");
+  console.log(
+    "builtin-protos.json stays as it is: name the directory that holds Kubernetes' generated.proto files",
+  );
   process.exit(0);
 }
 
