@@ -20,6 +20,7 @@ import {
   serviceObjects,
   servicePort,
   slice,
+  unusedRoute,
   virtualService,
   worldObjects,
   type Made,
@@ -54,6 +55,7 @@ const root = join(import.meta.dirname, "../..");
 /** No receipt for this long: a change has arrived everywhere. */
 const quietMs = 400;
 const changesPerSecond = 50;
+const unusedChanges = 200;
 /** So long with next to no work, and what the control plane writes after its start is written. */
 const startWorkMs = 5_000;
 /** So long without work is rest. */
@@ -126,6 +128,7 @@ class Bench {
     const single = async (scenario: string, make: (round: number) => Made) =>
       run(scenario, () => this.#change(scenario, rounds, (round) => this.#put(make(round))));
     await single("route", (round) => virtualService(5, `${round + 2}s`));
+    await run("unused route", () => this.#unusedRoutes());
     await single("endpoint", (round) => slice(7, round + 1));
     await single("policy", (round) => policy("ns3", `/b${round}`));
     await single("DestinationRule", (round) => destinationRule(10, 200 + round));
@@ -248,6 +251,19 @@ class Bench {
       rows.push(this.#rowOf(scenario, await this.#quiet(), atMs, cpu));
     }
     return medianRow(scenario, rows);
+  }
+
+  /** The slope: what a change costs that concerns no proxy. Many in a row, since one is too cheap to be measured. */
+  async #unusedRoutes(): Promise<Row> {
+    await this.#ask({ kind: "mark" });
+    const cpu = this.#cpuSeconds();
+    const from = sharedNowMs();
+    for (let at = 0; at < unusedChanges; at++) {
+      await this.#put(unusedRoute(`${at + 1}s`));
+      await pause(1000 / changesPerSecond);
+    }
+    const row = this.#rowOf("unused route", await this.#quiet(), from, cpu);
+    return { ...row, cpuSeconds: row.cpuSeconds / unusedChanges };
   }
 
   async #churn(): Promise<Row> {

@@ -32,6 +32,7 @@ export function worldObjects({ services }: WorldSize): Made[] {
   const made: Made[] = [
     peerAuthentication(),
     ...Array.from({ length: namespaces }, (_, at) => namespaceObject(`ns${at}`)),
+    namespaceObject(unusedNamespace),
     ...Array.from({ length: namespaces }, (_, at) => serviceAccount(`ns${at}`)),
     ...Array.from({ length: namespaces }, (_, at) => policy(`ns${at}`, "/a")),
   ];
@@ -144,6 +145,15 @@ export function virtualService(at: number, timeout: string): Made {
   const object = { apiVersion: "networking.istio.io/v1", kind: "VirtualService", metadata, spec };
   return { resource: "virtualservices.networking.istio.io", object };
 }
+
+/** In a namespace without proxies, for that namespace alone: no proxy uses it. */
+export function unusedRoute(timeout: string): Made {
+  const { resource, object } = virtualService(0, timeout);
+  const spec = { ...(object["spec"] as object), hosts: ["nobody"], exportTo: ["."] };
+  return { resource, object: { ...object, metadata: { name: "nobody", namespace: unusedNamespace }, spec } };
+}
+
+const unusedNamespace = "aside";
 
 export function policy(namespace: string, path: string): Made {
   const spec = { action: "DENY", rules: [{ to: [{ operation: { paths: [path] } }] }] };
