@@ -1,9 +1,9 @@
 // The filters that every listener is made of: the HTTP connection manager with its HTTP filters, the TCP proxy, and
 // the listener filters that look at a connection before a filter chain is chosen. Defaults are Istio's, all written out.
 
-import { accessLogs, tcpAccessLogOptions, type AccessLogPlace } from "./telemetry.ts";
+import { accessLogs, tcpAccessLogOptions, unknownHostMark, type AccessLogPlace } from "./telemetry.ts";
 import type { AccessLogSettings } from "./access-log.ts";
-import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
+import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
 
 /** The parts of MeshConfig that connection managers and TCP proxies read. */
 export interface FilterSettings extends AccessLogSettings {
@@ -227,6 +227,25 @@ export const meshHttpAlpnOn: Message = {
   "mesh.http_alpn": typed("envoy.config.route.v3.FilterConfig", {
     config: meshHttpAlpnFilter["typedConfig"],
   }),
+};
+
+/**
+ * Marks the calls of hosts that no service claims, so that the access log which tells of them need only look for the mark:
+ * an expression on the route's name would be worked out for every call. Only the catch-all turns it on.
+ */
+export const unknownHostFilter: Message = {
+  name: unknownHostMark.filter,
+  disabled: true,
+  typedConfig: typed("envoy.extensions.filters.http.set_metadata.v3.Config", {
+    metadata: [
+      { metadataNamespace: unknownHostMark.namespace, value: structOf({ [unknownHostMark.key]: true }) },
+    ],
+  }),
+};
+
+/** `typedPerFilterConfig` of the virtual host that takes unknown hosts: an empty configuration turns a filter on as it is. */
+export const unknownHostOn: Message = {
+  [unknownHostMark.filter]: typed("envoy.config.route.v3.FilterConfig", { config: {} }),
 };
 
 function httpFilters(policyFilters: readonly Message[], discoversClusters: boolean): Message[] {

@@ -38,19 +38,28 @@ export function accessLogs(settings: AccessLogSettings, place: AccessLogPlace): 
 function egressLog(protocol: "http" | "tcp", cluster = ""): AccessLog[] {
   const { outcomes, formats } = egressRecords;
   if (protocol === "tcp" && !Object.hasOwn(outcomes, cluster)) return [];
-  const routes = Object.keys(outcomes).map((name) => `xds.route_name == '${name}'`);
-  const ofUnknown: Message = {
-    extensionFilter: {
-      name: "envoy.access_loggers.extension_filters.cel",
-      typedConfig: typed("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", {
-        expression: routes.join(" || "),
-      }),
-    },
-  };
-  const filter = protocol === "tcp" ? atLogTypes(["TcpConnectionEnd", "NotSet"]) : ofUnknown;
+  const filter = protocol === "tcp" ? atLogTypes(["TcpConnectionEnd", "NotSet"]) : isOfUnknownHost;
   const decided = protocol === "tcp" ? [cluster, ...formats.tcp] : formats.http;
   return [toAgent(filter, ["egress", protocol, ...decided])];
 }
+
+/** The mark that `unknownHostFilter` leaves on a call, in dynamic metadata. */
+export const unknownHostMark = {
+  filter: "mesh.unknown_host",
+  namespace: "mesh.egress",
+  key: "unknown",
+} as const;
+
+const isOfUnknownHost: Message = {
+  metadataFilter: {
+    matcher: {
+      filter: unknownHostMark.namespace,
+      path: [{ key: unknownHostMark.key }],
+      value: { boolMatch: true },
+    },
+    matchIfKeyNotFound: wrapped(false),
+  },
+};
 
 /** What a TCP proxy needs beside its access log so that connects and bytes are counted when they happen. */
 export const tcpAccessLogOptions: Message = {

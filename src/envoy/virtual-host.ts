@@ -22,7 +22,7 @@ import {
   type OutboundVirtualHostKey,
 } from "#plan";
 import type { ConsistentHash, Destination, HTTPMatchRequest } from "#objects";
-import { meshHttpAlpnOn } from "./filters.ts";
+import { meshHttpAlpnOn, unknownHostOn } from "./filters.ts";
 import { hashPolicy, httpRoutes, type RouteContext } from "./http-route.ts";
 import { durationOf, structOf, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
@@ -75,6 +75,7 @@ export function catchAllVirtualHost(unknownTo: string): Message {
         },
       ],
       includeRequestAttemptCount: true,
+      typedPerFilterConfig: unknownHostOn,
     };
   }
   return {
@@ -88,6 +89,7 @@ export function catchAllVirtualHost(unknownTo: string): Message {
       },
     ],
     includeRequestAttemptCount: true,
+    typedPerFilterConfig: unknownHostOn,
   };
 }
 

@@ -171,6 +171,26 @@ test("outboundTrafficPolicy and the access log follow MeshConfig while the mesh 
     (await statusOf(unknown)) === 0 ? true : undefined,
   );
 
+  const stranger = await podIp(mesh, "outside", "app=stranger");
+  assert.equal(await statusOf(`http://${stranger}/`, { host: "outside.example.com" }), 502);
+  const metrics = async () =>
+    (await mesh.inNode(["curl", "-s", `http://${front}:15020/stats/prometheus`])).stdout;
+  const counted = (host: string, outcome: string) =>
+    new RegExp(
+      `^istio_egress_requests_total\\{.*source_workload="front.*destination_host="${host}",outcome="${outcome}"\\} [1-9]`,
+      "m",
+    );
+  for (const [host, outcome] of [
+    ["outside\\.example\\.com", "blocked"],
+    [stranger + ":8080", "blocked"],
+    [stranger + ":8080", "passed"],
+  ] as const) {
+    await eventually(`${outcome} calls of ${host} are counted for their caller`, async () =>
+      counted(host, outcome).test(await metrics()) ? true : undefined,
+    );
+  }
+  assert.doesNotMatch(await metrics(), /istio_egress_requests_total\{.*back\.shop/);
+
   await statusOf("http://back.shop/logged");
   const line =
     /^\[\d{4}-\d\d-\d\dT[\d:.]+Z\] "GET \/logged HTTP\/1\.1" 200 - via_upstream - "-" 0 \d+ \d+ \d+ "-" "[^"]*" "[0-9a-f-]{36}" "back\.shop" "[\d.]+:8080" outbound\|80\|\|back\.shop\.svc\.cluster\.local [\d.]+:\d+ [\d.]+:80 [\d.]+:\d+ - default$/m;
