@@ -283,3 +283,52 @@ describe("Telemetry's access logs", () => {
     );
   });
 });
+
+describe("Telemetry's metrics", () => {
+  const telemetry = (name: string, overrides: readonly object[], more: object = {}): KubeObject =>
+    object("telemetry.istio.io/v1", "Telemetry", name, { metrics: [{ overrides, ...more }] });
+  /** What the loggers of a listener's first connection manager count. */
+  function counted(engine: Engine, listener: string): readonly string[] {
+    const [first] = managers(engine, reviews, listener);
+    return (first?.[1].accessLog ?? [])
+      .filter((log) => log["name"] === "envoy.access_loggers.stats")
+      .flatMap(({ typedConfig }) => {
+        const { counters = [], histograms = [] } = typedConfig as Record<
+          string,
+          { readonly stat: { readonly name: string } }[]
+        >;
+        return [...counters, ...histograms].map(({ stat }) => stat.name);
+      });
+  }
+  const all = [
+    "istio_requests_total",
+    "istio_request_duration_milliseconds",
+    "istio_request_bytes",
+    "istio_response_bytes",
+  ];
+
+  test("are turned off one by one, by side, or all; and a narrower object turns them on again", () => {
+    const off = (match?: object): object => ({ disabled: true, ...(match === undefined ? {} : { match }) });
+    assert.deepEqual(counted(worldOf([], {}), "virtualInbound"), all);
+    assert.deepEqual(counted(worldOf([telemetry("t", [off()])], {}), "virtualInbound"), []);
+    const bytes = worldOf([telemetry("t", [off({ metric: "REQUEST_SIZE", mode: "SERVER" })])], {});
+    assert.deepEqual(
+      counted(bytes, "virtualInbound"),
+      all.filter((name) => name !== "istio_request_bytes"),
+    );
+    assert.deepEqual(counted(bytes, "0.0.0.0_9080"), all);
+    const again = telemetry("t", [off(), { disabled: false, match: { metric: "REQUEST_COUNT" } }]);
+    assert.deepEqual(counted(worldOf([again], {}), "virtualInbound"), ["istio_requests_total"]);
+  });
+
+  test("of another provider than Prometheus say nothing", () => {
+    const other = telemetry("t", [{ disabled: true }], { providers: [{ name: "stackdriver" }] });
+    assert.deepEqual(counted(worldOf([other], {}), "virtualInbound"), all);
+  });
+
+  test("that are off leave a configuration that the real Envoy takes", { skip: withoutEnvoy }, () => {
+    const engine = worldOf([telemetry("t", [{ disabled: true }])], {});
+    for (const proxy of [reviews, router]) assert.equal(envoyComplaint(resourcesOf(engine, proxy)), "");
+    assert.ok(!JSON.stringify(managers(engine, reviews, "virtualInbound")).includes("istio_requests_total"));
+  });
+});

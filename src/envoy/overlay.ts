@@ -1,4 +1,5 @@
-// What is put over a listener beside EnvoyFilters: extensions among the HTTP filters, and the access logs that Telemetry asks for.
+// What is put over a listener beside EnvoyFilters: extensions among the HTTP filters, the access logs that Telemetry asks for, and the
+// end of the metrics that it turns off.
 
 import type { Read } from "#engine";
 import { refOf } from "#objects";
@@ -8,6 +9,7 @@ import { extensionFilter } from "./extension-filter.ts";
 import { chainsChanged, changeManagers, destinationPort, placeOf } from "./listener-patch.ts";
 import { listOf, type Named } from "./list-patch.ts";
 import { providerLogs, withLogs } from "./provider-logs.ts";
+import { withoutMetrics } from "./disabled-metrics.ts";
 import type { Message } from "./proto/api.ts";
 import type { Origin } from "./resource.ts";
 
@@ -22,7 +24,7 @@ export function withOverlay(
   overlay: Overlay,
   context: PatchContext,
 ): Overlaid {
-  const { extensions = [], logs } = overlay;
+  const { extensions = [], logs, uncounted } = overlay;
   const origins: Origin[] = [];
   let message = listener;
   if (extensions.length > 0) {
@@ -37,6 +39,12 @@ export function withOverlay(
     message = withLogs(message, (place) => providerLogs(read, logs.logs, place));
     if (message !== before)
       origins.push(...logs.objects.map((object) => ({ at: "", object, path: "spec.accessLogging" })));
+  }
+  if (uncounted !== undefined) {
+    const before = message;
+    message = withoutMetrics(message, uncounted.metrics);
+    if (message !== before)
+      origins.push(...uncounted.objects.map((object) => ({ at: "", object, path: "spec.metrics" })));
   }
   return { message, origins };
 }

@@ -71,21 +71,29 @@ export function withLogs(listener: Message, logsAt: (place: LogPlace) => readonl
     const counting = listOf<AccessLog>(message, "accessLog").filter(({ name }) => !lineLoggers.has(name));
     return { ...message, accessLog: [...logsAt(place), ...counting] };
   };
-  const chains = chainsChanged(listener, (chain) => ({
+  const chains = changeLoggingFilters(listener, replaced);
+  // A listener that virtualOutbound hands connections to has accepted none itself.
+  return listener["bindToPort"] === undefined ? replaced(chains, "listener") : chains;
+}
+
+/** Changes each connection manager and TCP proxy of a listener. */
+export function changeLoggingFilters(
+  listener: Message,
+  change: (config: Message, place: "http" | "tcp") => Message,
+): Message {
+  return chainsChanged(listener, (chain) => ({
     ...chain,
     filters: listOf<Named>(chain, "filters").map((filter) => {
       const config = filter["typedConfig"] as Message | undefined;
       const place = placeOfFilter(config);
       return place === undefined || config === undefined
         ? filter
-        : { ...filter, typedConfig: replaced(config, place) };
+        : { ...filter, typedConfig: change(config, place) };
     }),
   }));
-  // A listener that virtualOutbound hands connections to has accepted none itself.
-  return listener["bindToPort"] === undefined ? replaced(chains, "listener") : chains;
 }
 
-function placeOfFilter(config: Message | undefined): LogPlace | undefined {
+function placeOfFilter(config: Message | undefined): "http" | "tcp" | undefined {
   const type = String(config?.["@type"] ?? "");
   if (type.endsWith(".HttpConnectionManager")) return "http";
   return type.endsWith(".TcpProxy") ? "tcp" : undefined;

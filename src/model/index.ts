@@ -166,8 +166,8 @@ export {
 } from "./traffic-extension.ts";
 export type { ModuleSource } from "./wasm-module.ts";
 export { moduleSourceOf } from "./wasm-module.ts";
-export type { LogSpec, WorkloadLogs } from "./telemetry.ts";
-export { accessLogsOf, builtInLogProvider } from "./telemetry.ts";
+export type { DisabledMetrics, IstioMetric, LogSpec, WorkloadLogs } from "./telemetry.ts";
+export { accessLogsOf, builtInLogProvider, disabledMetricsOf } from "./telemetry.ts";
 export { envoyFiltersOf, istioVersion } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
 export { objectProblemsOf, problemsKey } from "./object-problems.ts";

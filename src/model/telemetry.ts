@@ -1,11 +1,12 @@
-// Telemetry, as far as access logs: which providers write a line for a workload's calls, and for which of them.
+// Telemetry, as far as access logs (which providers write a line for a workload's calls, and for which of them) and metrics
+// that are turned off.
 //
 // The mesh's object (root namespace), the namespace's and the workload's follow each other; of several on one level the oldest counts.
 // Names of providers in a narrower one replace those of the wider; without any Telemetry MeshConfig's accessLogFile holds.
 
 import type { ObjectRef } from "#base";
-import { defineKeyedQuery, sameData } from "#engine";
-import { refOf, type Telemetry, type TelemetryAccessLogging } from "#objects";
+import { defineKeyedQuery, sameData, type Read } from "#engine";
+import { refOf, type MetricSelectorIstioMetric, type Telemetry, type TelemetryAccessLogging } from "#objects";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { oldestFirst, targets } from "./selectors.ts";
 import { tables } from "./tables.ts";
@@ -35,17 +36,7 @@ export const accessLogsOf = defineKeyedQuery<
   "accessLogsOf",
   ({ workload, side }) => `${side} ${workloadText(workload)}`,
   (read, { workload, side }) => {
-    const { rootNamespace } = read(environmentOf, "");
-    const ofRoot = read(tables.Telemetry.by.namespace, rootNamespace).filter(saysOfLogs);
-    const own =
-      workload.namespace === rootNamespace
-        ? ofRoot
-        : read(tables.Telemetry.by.namespace, workload.namespace).filter(saysOfLogs);
-    const levels = [
-      oldest(ofRoot.filter((one) => !isForSome(one))),
-      own === ofRoot ? undefined : oldest(own.filter((one) => !isForSome(one))),
-      oldest(own.filter((one) => isForSome(one) && targets(one, workload))),
-    ].filter((one) => one !== undefined);
+    const levels = levelsOf(read, workload, saysOfLogs);
     if (levels.length === 0) return undefined;
     const byDefault = readMesh(read, "defaultProviders")?.accessLogging ?? [];
     return { logs: mergedLogs(levels, byDefault, side), objects: levels.map(refOf) };
@@ -53,8 +44,54 @@ export const accessLogsOf = defineKeyedQuery<
   sameData,
 );
 
+export interface DisabledMetrics {
+  /** In the order of the API; never ALL_METRICS. */
+  readonly metrics: readonly IstioMetric[];
+  readonly objects: readonly ObjectRef[];
+}
+
+export type IstioMetric = Exclude<MetricSelectorIstioMetric, "ALL_METRICS">;
+
+/** The metrics that a workload does not count on one side of its calls; undefined where it counts all. */
+export const disabledMetricsOf = defineKeyedQuery<
+  { readonly workload: WorkloadKey; readonly side: ExtensionSide },
+  DisabledMetrics | undefined
+>(
+  "disabledMetricsOf",
+  ({ workload, side }) => `${side} ${workloadText(workload)}`,
+  (read, { workload, side }) => {
+    const levels = levelsOf(read, workload, saysOfMetrics);
+    const metrics = mergedMetrics(levels, side);
+    return metrics.length === 0 ? undefined : { metrics, objects: levels.map(refOf) };
+  },
+  sameData,
+);
+
+/** The mesh's, the namespace's and the workload's Telemetry, of those that say something of a matter. */
+function levelsOf(
+  read: Read,
+  workload: WorkloadKey,
+  says: (telemetry: Telemetry) => boolean,
+): readonly Telemetry[] {
+  const { rootNamespace } = read(environmentOf, "");
+  const ofRoot = read(tables.Telemetry.by.namespace, rootNamespace).filter(says);
+  const own =
+    workload.namespace === rootNamespace
+      ? ofRoot
+      : read(tables.Telemetry.by.namespace, workload.namespace).filter(says);
+  return [
+    oldest(ofRoot.filter((one) => !isForSome(one))),
+    own === ofRoot ? undefined : oldest(own.filter((one) => !isForSome(one))),
+    oldest(own.filter((one) => isForSome(one) && targets(one, workload))),
+  ].filter((one) => one !== undefined);
+}
+
 function saysOfLogs({ spec }: Telemetry): boolean {
   return (spec?.accessLogging ?? []).length > 0;
+}
+
+function saysOfMetrics({ spec }: Telemetry): boolean {
+  return (spec?.metrics ?? []).length > 0;
 }
 
 function isForSome({ spec }: Telemetry): boolean {
@@ -95,6 +132,41 @@ function mergedLogs(
     const state = states.get(provider);
     return state === undefined || state.disabled ? [] : [{ provider, filter: state.filter }];
   });
+}
+
+/** Prometheus is the one provider there is; what names others alone is not about its metrics. */
+const metricsProvider = "prometheus";
+
+const allMetrics: readonly IstioMetric[] = [
+  "REQUEST_COUNT",
+  "REQUEST_DURATION",
+  "REQUEST_SIZE",
+  "RESPONSE_SIZE",
+  "TCP_OPENED_CONNECTIONS",
+  "TCP_CLOSED_CONNECTIONS",
+  "TCP_SENT_BYTES",
+  "TCP_RECEIVED_BYTES",
+  "GRPC_REQUEST_MESSAGES",
+  "GRPC_RESPONSE_MESSAGES",
+];
+
+function mergedMetrics(levels: readonly Telemetry[], side: ExtensionSide): readonly IstioMetric[] {
+  const disabled = new Set<IstioMetric>();
+  const entries = levels.flatMap(({ spec }) => spec?.metrics ?? []);
+  for (const { providers = [], overrides = [] } of entries) {
+    if (providers.length > 0 && !providers.some(({ name }) => name === metricsProvider)) continue;
+    for (const { match, disabled: off } of overrides) {
+      const mode = match?.mode ?? "CLIENT_AND_SERVER";
+      if (off === undefined || match?.customMetric !== undefined) continue;
+      if (mode !== "CLIENT_AND_SERVER" && mode !== side) continue;
+      const metric = match?.metric ?? "ALL_METRICS";
+      for (const one of metric === "ALL_METRICS" ? allMetrics : [metric]) {
+        if (off) disabled.add(one);
+        else disabled.delete(one);
+      }
+    }
+  }
+  return allMetrics.filter((metric) => disabled.has(metric));
 }
 
 function namesOf({ providers }: TelemetryAccessLogging): readonly string[] {

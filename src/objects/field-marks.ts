@@ -92,6 +92,10 @@ Telemetry spec.selector works
 Telemetry spec.targetRef works
 Telemetry spec.targetRefs works
 Telemetry spec.accessLogging works
+Telemetry spec.metrics[].providers works
+Telemetry spec.metrics[].overrides[].disabled works
+Telemetry spec.metrics[].overrides[].match works
+Telemetry spec.metrics[].overrides[].match.customMetric warns
 
 TrafficExtension spec works
 TrafficExtension spec.wasm.imagePullPolicy warns

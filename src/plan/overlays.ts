@@ -1,13 +1,15 @@
-// What objects put over the listeners of the workloads that they choose, beside EnvoyFilters and before them: extensions, and the
-// access logs of Telemetry.
+// What objects put over the listeners of the workloads that they choose, beside EnvoyFilters and before them: extensions, the
+// access logs of Telemetry, and the metrics that it turns off.
 
 import type { Read } from "#engine";
 import {
   accessLogsOf,
+  disabledMetricsOf,
   extensionPorts,
   extensionRow,
   extensionsOf,
   workloadOf,
+  type DisabledMetrics,
   type ExtensionRef,
   type ExtensionSide,
   type WorkloadKey,
@@ -19,6 +21,7 @@ export interface Overlay {
   /** In the order in which they run. */
   readonly extensions?: readonly ExtensionRef[];
   readonly logs?: WorkloadLogs;
+  readonly uncounted?: DisabledMetrics;
 }
 
 /** Empty for a view that nothing is put over. */
@@ -35,9 +38,11 @@ export function overlayFor(read: Read, view: View): Overlay {
     return row !== undefined && extensionPorts(row, side)?.length !== 0;
   });
   const logs = read(accessLogsOf, { workload, side });
+  const uncounted = read(disabledMetricsOf, { workload, side });
   return {
     ...(extensions.length === 0 ? {} : { extensions }),
     ...(logs === undefined ? {} : { logs }),
+    ...(uncounted === undefined ? {} : { uncounted }),
   };
 }
 
@@ -45,6 +50,6 @@ export function sideOf(view: View): ExtensionSide {
   return view.kind === "inbound" ? "SERVER" : "CLIENT";
 }
 
-export function isEmptyOverlay({ extensions, logs }: Overlay): boolean {
-  return extensions === undefined && logs === undefined;
+export function isEmptyOverlay({ extensions, logs, uncounted }: Overlay): boolean {
+  return extensions === undefined && logs === undefined && uncounted === undefined;
 }
