@@ -2,40 +2,11 @@
 // An `Any` is a plain object with "@type"; protobufjs encodes and decodes what is inside by that name.
 
 import protobuf from "protobufjs";
+import { encodePlain, setAnyTypes } from "./encode.ts";
 import descriptor from "./generated/envoy-api.json" with { type: "json" };
 
 const root = protobuf.Root.fromJSON(descriptor as protobuf.INamespace);
 const types = new Map<string, protobuf.Type>();
-
-// Listeners of one mesh are made of the same filters over and over, and encoding these is most of what a listener costs.
-// What was encoded is looked up by its text, which is cheap to make. Two generations bound the memory.
-const encodedTextMax = 8_192;
-const encodedPerGenerationMax = 512;
-let encoded = new Map<string, protobuf.Message>();
-let encodedBefore = new Map<string, protobuf.Message>();
-
-const wrapper = protobuf.wrappers[".google.protobuf.Any"]!;
-const unwrapped = wrapper.fromObject!;
-wrapper.fromObject = function fromObject(this: protobuf.Type, object: Record<string, unknown>, ...rest) {
-  const text = typeof object["@type"] === "string" ? JSON.stringify(object) : undefined;
-  if (text === undefined || text.length > encodedTextMax) return unwrapped.call(this, object, ...rest);
-  let message = encoded.get(text);
-  if (message === undefined) {
-    message = encodedBefore.get(text) ?? ownBytes(unwrapped.call(this, object, ...rest));
-    if (encoded.size >= encodedPerGenerationMax) {
-      encodedBefore = encoded;
-      encoded = new Map();
-    }
-    encoded.set(text, message);
-  }
-  return message;
-};
-
-/** Encoders write into pools of many kilobytes: a part of one that is kept for long would keep all of it. */
-function ownBytes(any: protobuf.Message): protobuf.Message {
-  const { value } = any as unknown as { value?: Uint8Array };
-  return value === undefined ? any : Object.assign(any, { value: new Uint8Array(value) });
-}
 
 /** A message as a plain object: fields in camelCase, enums by name, 64-bit numbers as numbers, bytes as Uint8Array. */
 export type Message = Readonly<Record<string, unknown>>;
@@ -59,10 +30,11 @@ export function hasMessageType(name: string): boolean {
   return root.lookup(name, [protobuf.Type]) !== null;
 }
 
-/** Encodes a plain object as the named message. Unknown fields are our own mistake: they throw. */
+setAnyTypes((name) => (hasMessageType(name) ? messageType(name) : undefined));
+
+/** Encodes a plain object as the named message. Fields that it does not have are left out. */
 export function encodeMessage(name: string, message: Message): Uint8Array {
-  const type = messageType(name);
-  return type.encode(type.fromObject(message)).finish();
+  return encodePlain(messageType(name), message);
 }
 
 /** Decodes bytes of the named message; `Any`s inside come as typed plain objects. */
