@@ -109,6 +109,22 @@ describe("problems of an object as the mesh stands", () => {
     ]);
   });
 
+  test("a rule for another namespace's host is told that it holds for its own namespace alone, and takes nothing over", () => {
+    const rule =
+      "{ hosts: [reviews.default.svc.cluster.local], http: [{ directResponse: { status: 418 } }] }";
+    const foreign = virtualService("a", rule).replace("namespace: default", "namespace: other");
+    const objects = reviews + foreign + virtualService("bb", rule);
+    const engine = engineOf(objects);
+    assert.deepEqual(told(engine, "VirtualService other/a"), [
+      "MZ0614 spec.hosts[0]: Host reviews.default.svc.cluster.local belongs to namespace default: only calls from namespace other are routed.",
+    ]);
+    assert.deepEqual(
+      told(engine, "VirtualService default/bb"),
+      [],
+      "the older rule from elsewhere is no rival",
+    );
+  });
+
   test("delegates that are missing, go round in a circle or further are told", () => {
     const delegating = (name: string, to: string, hosts = ""): string =>
       virtualService(name, `{ ${hosts} http: [{ delegate: { name: ${to} } }] }`);

@@ -9,7 +9,7 @@ import { environmentOf } from "./mesh.ts";
 import type { Found } from "./object-problems.ts";
 import { isExportedTo, serviceOf, servicesOfHost, type MeshService } from "./services.ts";
 import { tables } from "./tables.ts";
-import { byPrecedence, routeFacts } from "./virtual-service.ts";
+import { byPrecedence, mayRoute, ownersOf, routeFacts } from "./virtual-service.ts";
 
 export function virtualServiceProblems(read: Read, key: string, row: VirtualService): readonly Found[] {
   const { http = [] } = row.spec ?? {};
@@ -30,7 +30,10 @@ function gatewayProblems(read: Read, row: VirtualService): Found[] {
   });
 }
 
-/** For sidecars one VirtualService has a host, the one that goes first: the others are tried only where it has no route. */
+/**
+ * For sidecars one VirtualService has a host, the one that goes first: the others are tried only where it has no route. Of a
+ * host that another namespace owns, only the calls of the object's own namespace are routed.
+ */
 function hostProblems(read: Read, key: string): Found[] {
   const own = read(routeFacts, key);
   if (own === undefined || !own.mesh) return [];
@@ -40,15 +43,29 @@ function hostProblems(read: Read, key: string): Found[] {
     const rivals = hostGroups(host, clusterDomain)
       .flatMap((group) => read(tables.VirtualService.by.host.members, group))
       .flatMap((other) => (other === key ? [] : (read(routeFacts, other) ?? [])))
-      .filter((other) => other.mesh && isExportedTo(other.exportTo, other.namespace, own.namespace));
+      .filter((other) => other.mesh && isExportedTo(other.exportTo, other.namespace, own.namespace))
+      .filter((other) => mayRoute(read, other.namespace, host, own.namespace));
     const first = rivals.find((other) => byPrecedence(other, own, own.namespace) < 0);
-    if (first !== undefined)
-      return [{ code: "MZ0606", path, text: `VirtualService ${first.key} goes first for host ${host}.` }];
+    const limited = limitProblems(read, own.namespace, host, path);
+    if (first !== undefined) {
+      const text = `VirtualService ${first.key} goes first for host ${host}.`;
+      return [...limited, { code: "MZ0606", path, text }];
+    }
+    if (limited.length > 0) return limited;
     const isOfCluster = host.endsWith(`.svc.${clusterDomain}`) && !isWildcard(host);
     if (isOfCluster && !isKnown(read, host))
       return [{ code: "MZ0607", path, text: `There is no service ${host}.` }];
     return [];
   });
+}
+
+function limitProblems(read: Read, namespace: string, host: string, path: string): Found[] {
+  const owners = read(ownersOf, host);
+  if (owners.length === 0 || owners.includes(namespace)) return [];
+  const { rootNamespace } = read(environmentOf, "");
+  const owner = owners.find((one) => one !== rootNamespace) ?? rootNamespace;
+  const text = `Host ${host} belongs to namespace ${owner}: only calls from namespace ${namespace} are routed.`;
+  return [{ code: "MZ0614", path, text }];
 }
 
 /** A root's delegate must be there, without hosts, exported to the root, and route by itself. */

@@ -188,6 +188,12 @@ export const problemTable = {
     title: "Module cannot be run",
     remedy: "Give a module that a proxy can get; until then the chain goes without it.",
   },
+  MZ0614: {
+    severity: "warning",
+    title: "Host belongs to another namespace",
+    remedy:
+      "Write the rule in the namespace of the service, or let the mesh take such rules for all clients (FOREIGN_ROUTES).",
+  },
   MZ0801: {
     severity: "error",
     title: "Annotation steers injection to what cannot work",

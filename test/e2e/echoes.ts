@@ -19,6 +19,7 @@ export interface EchoPortSpec {
     | "https"
     | "tcp"
     | "tcp-server-first"
+    | "udp"
     | "http-localhost"
     | "http-pod-ip"
     | "http-behind-proxy";
@@ -85,6 +86,7 @@ export function echoManifest(app: EchoApp): string {
           name: port.name,
           port: port.servicePort,
           targetPort: port.workloadPort,
+          ...(port.flag === "udp" ? { protocol: "UDP" } : {}),
         })),
       },
     },

@@ -3,6 +3,7 @@ import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { forward } from "./forward.ts";
 import { startEcho, type Echo } from "./server.ts";
+import { startUdpEcho } from "./udp.ts";
 
 const address = "127.0.0.1";
 const servers = await startEcho({
@@ -41,6 +42,30 @@ test("an asked-for status and delay are given", async () => {
 test("a gRPC call gets status 0", async () => {
   const [result] = await forward({ url: `grpc://${address}:${http}/echo.Echo/Say` });
   assert.equal(result?.grpcStatus, 0);
+});
+
+test("gRPC messages flow to the client, from it, and both ways in turn", async () => {
+  const streamed = async (kind: string, ...messages: string[]) => {
+    const [result] = await forward({ url: `grpc://${address}:${http}/echo.Echo/${kind}`, messages });
+    assert.equal(result?.grpcStatus, 0, JSON.stringify(result));
+    return result.body.split("\n");
+  };
+  assert.deepEqual(await streamed("ServerStream", "3"), ["1 of 3", "2 of 3", "3 of 3"]);
+  assert.deepEqual(await streamed("ClientStream", "a", "b", "c"), ["3 came"]);
+  assert.deepEqual(await streamed("BidiStream", "a", "b"), ["a", "b"]);
+});
+
+test("a datagram comes back", async () => {
+  const socket = await startUdpEcho(0, address, "service=echo");
+  const [result] = await forward({ url: `udp://${address}:${socket.address().port}`, message: "hi" });
+  socket.close();
+  assert.equal(result?.body, "service=echo from=127.0.0.1 echo=hi", JSON.stringify(result));
+});
+
+test("servers of one version can be asked to fail alone", async () => {
+  const statusOf = async (version: string) =>
+    (await forward({ url: `http://${address}:${http}/?status=503&version=${version}` }))[0]?.status;
+  assert.deepEqual([await statusOf("v1"), await statusOf("v2")], [200, 503]);
 });
 
 test("TCP is echoed, and a server that speaks first does", async () => {

@@ -5,11 +5,14 @@ import { connect as connectHttp2, type SecureClientSessionOptions } from "node:h
 import { request as httpsRequest } from "node:https";
 import { lookupDns } from "./forward-dns.ts";
 import { callTcp } from "./forward-tcp.ts";
+import { callGrpcStream, isGrpcStream } from "./grpc.ts";
+import { callUdp } from "./udp.ts";
 
 /** One order: `count` calls, one after another or `concurrency` at a time. */
 export interface Order {
   /**
-   * `http://host:port/path`, `https://...`, `ws://...`, `tcp://host:port`, `tls://host:port`, `grpc://host:port/service/method`,
+   * `http://host:port/path`, `https://...`, `ws://...`, `tcp://host:port`, `tls://host:port`, `udp://host:port`,
+   * `grpc://host:port/service/method` (of which `grpc.ts` knows those in which messages flow),
    * `dns://name?protocol=tcp&server=127.0.0.1` (the system's server, and UDP, unless said).
    */
   readonly url: string;
@@ -30,6 +33,8 @@ export interface Order {
   readonly serverFirst?: boolean;
   readonly proxyProtocol?: boolean;
   readonly body?: string;
+  /** What a gRPC call in which messages flow sends. */
+  readonly messages?: readonly string[];
 }
 
 export interface Result {
@@ -78,11 +83,14 @@ async function callOnce(order: Order): Promise<Result> {
 export type Answer = Omit<Result, "durationMs">;
 
 async function callFor(order: Order): Promise<Answer> {
-  const url = new URL(order.url.replace(/^(tcp|tls|grpc|ws|dns):/, "http:"));
+  const url = new URL(order.url.replace(/^(tcp|tls|grpc|ws|dns|udp):/, "http:"));
   const timeoutMs = order.timeoutMs ?? defaultTimeoutMs;
   if (order.url.startsWith("dns:")) return lookupDns(url, timeoutMs);
   if (order.url.startsWith("tcp:") || order.url.startsWith("tls:")) return callTcp(url, order, timeoutMs);
   if (order.url.startsWith("ws:")) return callWebSocket(url, order);
+  if (order.url.startsWith("udp:")) return callUdp(url, order, timeoutMs);
+  if (order.url.startsWith("grpc:") && isGrpcStream(url.pathname))
+    return callGrpcStream(url, order, timeoutMs);
   if (order.url.startsWith("grpc:")) return callHttp2(url, grpcOrder(order));
   if (order.http2 === true) return callHttp2(url, order);
   let at = url;

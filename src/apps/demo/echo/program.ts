@@ -5,9 +5,10 @@ import { parseArgs } from "node:util";
 import { forward, type Order } from "./forward.ts";
 import { lingerMs } from "../web.ts";
 import { startEcho, type Activity, type EchoPort } from "./server.ts";
+import { startUdpEcho } from "./udp.ts";
 
 export const echoHelp = `echo [--service NAME] [--version v1] [--http PORTS] [--http-localhost PORTS] [--tcp PORTS] [--tcp-server-first PORTS]
-     [--https PORTS (--key-file FILE --cert-file FILE | --own-certificate NAMES)] [--http-behind-proxy PORTS]
+     [--https PORTS (--key-file FILE --cert-file FILE | --own-certificate NAMES)] [--http-behind-proxy PORTS] [--udp PORTS]
      [--forward PORT] [--pod-ip IP --http-pod-ip PORTS]
   PORTS are comma-separated. Example: echo --service a --http 8080,8081 --tcp 9090 --forward 8999`;
 
@@ -28,6 +29,7 @@ export async function runEcho(args: readonly string[]): Promise<void> {
       "pod-ip": text,
       tcp: text,
       "tcp-server-first": text,
+      udp: text,
       https: text,
       "key-file": text,
       "cert-file": text,
@@ -64,6 +66,7 @@ export async function runEcho(args: readonly string[]): Promise<void> {
     activity,
     ...(certificate && { certificate }),
   });
+  for (const port of numbers(values.udp)) await startUdpEcho(port, any, `service=${values.service}`);
   for (const port of numbers(values.forward)) startForwarder(port);
   process.once("SIGTERM", () => setTimeout(() => endWhenIdle(activity), lingerMs));
 }

@@ -14,6 +14,7 @@ import { createServer as createTcpServer, type Server, type Socket } from "node:
 import { hostname } from "node:os";
 import type { Readable, Writable } from "node:stream";
 import type { TLSSocket } from "node:tls";
+import { answerGrpcStream, isGrpcStream } from "./grpc.ts";
 
 export type EchoPort =
   | { readonly kind: "http"; readonly port: number; readonly address: string; readonly behindProxy?: boolean }
@@ -158,6 +159,10 @@ function answer(options: EchoOptions, request: Request, response: Response): voi
     const stream: Writable = response;
     stream.once("close", () => activity.openRequests--);
   }
+  if ("stream" in response && "stream" in request && isGrpcStream(request.url)) {
+    answerGrpcStream(request as Http2ServerRequest, response);
+    return;
+  }
   let received = 0;
   const body: Readable = request;
   body.on("data", (chunk: Buffer) => {
@@ -170,7 +175,7 @@ function answer(options: EchoOptions, request: Request, response: Response): voi
       answerGrpc(response, seen);
       return;
     }
-    const { status, delayMs } = wishesOf(request.url ?? "/");
+    const { status, delayMs } = wishesOf(request.url ?? "/", options.version);
     setTimeout(() => {
       response.statusCode = status;
       response.setHeader("content-type", "application/json");
@@ -180,9 +185,10 @@ function answer(options: EchoOptions, request: Request, response: Response): voi
   });
 }
 
-/** `?status=503` and `?delay=200` (ms) ask for another answer. */
-function wishesOf(url: string): { readonly status: number; readonly delayMs: number } {
+/** `?status=503` and `?delay=200` (ms) ask for another answer; with `version=v1` of servers of that version alone. */
+function wishesOf(url: string, own: string): { readonly status: number; readonly delayMs: number } {
   const query = new URL(url, "http://echo").searchParams;
+  if ((query.get("version") ?? own) !== own) return { status: 200, delayMs: 0 };
   const status = Number(query.get("status") ?? 200);
   const delayMs = Number(query.get("delay") ?? 0);
   return {
