@@ -51,15 +51,15 @@ export function originatedTls(
   };
   return {
     sockets: { transportSocket: clientTransportSocket(context) },
-    upstreamOptions:
-      byRequest && (alpn.length > 0 || isWildcard(service.host))
-        ? {
-            upstreamHttpProtocolOptions: {
-              autoSni: true,
-              autoSanValidation: verifies && names.length === 0,
-            },
-          }
-        : {},
+    // Whatever the port's protocol: requests reach a port of TLS too, where a gateway routes them to it.
+    upstreamOptions: byRequest
+      ? {
+          upstreamHttpProtocolOptions: {
+            autoSni: true,
+            autoSanValidation: verifies && names.length === 0,
+          },
+        }
+      : {},
   };
 }
 
