@@ -25,13 +25,16 @@ type Served = readonly [string, EnvoyResource];
 /** With fewer resources than this there is nothing to gain. */
 const fillLengthMin = 2;
 
+/** After a restart a view's proxies come one by one while others are served: its first answer waits for the next. */
+const fillKeptMs = 10_000;
+
 /** What a view serves of one type; built when asked for, and kept until the view's log has moved on or nobody asks. */
 export class Fills {
   #versions: ReadonlyMap<string, string> | undefined;
   #versionsAt = -1;
   #fill: Fill | undefined;
   #fillAt = -1;
-  #isUsed = false;
+  #usedAtMs = 0;
 
   /** Name to version of what is served. @param head the log's head: what was built for another is outdated */
   versions(head: number, served: () => Iterable<Served>): ReadonlyMap<string, string> {
@@ -43,8 +46,8 @@ export class Fills {
   }
 
   /** Undefined where a first answer is small, or too large for one response. */
-  fill(head: number, served: () => Iterable<Served>): Fill | undefined {
-    this.#isUsed = true;
+  fill(head: number, served: () => Iterable<Served>, nowMs: number): Fill | undefined {
+    this.#usedAtMs = nowMs;
     if (this.#fillAt !== head) {
       this.#fillAt = head;
       this.#fill = this.#build(head, [...served()]);
@@ -52,13 +55,11 @@ export class Fills {
     return this.#fill;
   }
 
-  /** To be called now and then: gives up what nobody asked for since the last time. */
-  forget(): void {
-    if (!this.#isUsed) {
-      this.#fill = undefined;
-      this.#fillAt = -1;
-    }
-    this.#isUsed = false;
+  /** To be called now and then: gives up what nobody asked for in a while. */
+  forget(nowMs: number): void {
+    if (this.#fillAt === -1 || nowMs - this.#usedAtMs < fillKeptMs) return;
+    this.#fill = undefined;
+    this.#fillAt = -1;
   }
 
   #build(head: number, served: readonly Served[]): Fill | undefined {

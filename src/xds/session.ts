@@ -311,7 +311,7 @@ export class AdsSession {
     if (held.size > 0 || refused.size > 0 || trialGroups.length > 0) return undefined;
     if (!subscription.wildcard && names.size === 0) return undefined;
     if (type === "virtualHost") return this.#hostsFill(view, subscription);
-    const fill = view.fill(type);
+    const fill = view.fill(type, this.#options.nowMs());
     if (fill === undefined || subscription.wildcard) return fill;
     if (names.size < fill.versions.size) return undefined;
     for (const name of fill.versions.keys()) if (!names.has(name)) return undefined;
@@ -324,7 +324,7 @@ export class AdsSession {
     const ready = tableHosts.ready(subscriptions.get("route"));
     if (!wildcard || ready.size === 0) return undefined;
     if (views.some((other) => other !== view && other.hasAny("virtualHost"))) return undefined;
-    const fill = view.fill("virtualHost");
+    const fill = view.fill("virtualHost", this.#options.nowMs());
     return fill?.tables.values().every((table) => ready.has(table)) === true ? fill : undefined;
   }
 

@@ -159,9 +159,9 @@ export class LiveView {
   }
 
   /** What everyone gets who holds nothing; undefined if that is little, or while proxies differ. */
-  fill(type: ResourceType): Fill | undefined {
+  fill(type: ResourceType, nowMs: number): Fill | undefined {
     const { fills, log, onTrial } = this.#types[type];
-    return onTrial.size > 0 ? undefined : fills.fill(log.head, () => this.#served(type));
+    return onTrial.size > 0 ? undefined : fills.fill(log.head, () => this.#served(type), nowMs);
   }
 
   /** Whether proxies of the view are served different versions. */
@@ -352,7 +352,7 @@ export class LiveView {
    * Gives the limit of patience that was reached, if one was.
    */
   checkTrial(nowMs: number): "canaryWait" | "canaryTries" | undefined {
-    for (const type of resourceTypes) this.#types[type].fills.forget();
+    for (const type of resourceTypes) this.#types[type].fills.forget(nowMs);
     this.#tryRejectedAgain(nowMs);
     if (!this.onTrial || this.subscribers.size === 0) return undefined;
     if (nowMs - this.#trialSinceMs < canaryWaitMs) return undefined;
