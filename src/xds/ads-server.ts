@@ -10,7 +10,7 @@ import type { Mesh } from "./mesh.ts";
 import { AdsSession, type Closing, type SessionReports, type TypeStatus } from "./session.ts";
 import { StateOfTheWorld } from "./sotw.ts";
 import { leavesAtMs, Spreading, type Fleet } from "./spreading.ts";
-import { parseRequest, type DeltaRequest } from "./wire.ts";
+import { RequestReader, type DeltaRequest } from "./wire.ts";
 
 export const adsPath = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 export const stateAdsPath =
@@ -54,6 +54,9 @@ export interface ProxyStatus {
 /** The types whose names decide about the views of a client without a proxy; routes and endpoints come with them. */
 const viewTypes: readonly ResourceType[] = ["listener", "cluster"];
 
+/** So long at least, and twice that at most, is kept what proxies said that come back one by one. */
+const readKeptMs = 10_000;
+
 interface Connection<C> {
   readonly stream: GrpcStream;
   /** Of a client of the state of the world: what is translated from and to that. */
@@ -74,6 +77,8 @@ export class AdsServer<C, V> {
   /** By `name.namespace`. */
   readonly #byPod = new Map<string, Set<Connection<C>>>();
   readonly #spreading = new Spreading();
+  readonly #reader = new RequestReader();
+  #readerForgetsAtMs = 0;
   #admissions = 0;
 
   constructor(options: AdsServerOptions<C, V>) {
@@ -116,7 +121,15 @@ export class AdsServer<C, V> {
   tick(): void {
     for (const { session } of this.#connections) session?.tick();
     this.#options.mesh.tick();
+    this.#forgetRead();
     this.#spread();
+  }
+
+  #forgetRead(): void {
+    const nowMs = this.#options.nowMs();
+    if (nowMs < this.#readerForgetsAtMs) return;
+    this.#readerForgetsAtMs = nowMs + readKeptMs;
+    this.#reader.forget();
   }
 
   #spread(): void {
@@ -186,7 +199,7 @@ export class AdsServer<C, V> {
   #receive(connection: Connection<C>, bytes: Uint8Array): void {
     let request: DeltaRequest | undefined;
     try {
-      request = connection.state === undefined ? parseRequest(bytes) : connection.state.parse(bytes);
+      request = connection.state === undefined ? this.#reader.read(bytes) : connection.state.parse(bytes);
     } catch (error) {
       const name = connection.state === undefined ? "DeltaDiscoveryRequest" : "DiscoveryRequest";
       const message = `not a ${name}: ${String(error)}`;

@@ -62,7 +62,8 @@ export class Claims {
       subscriptions.set(type, subscription);
       this.#firstRequest(request, type, subscription);
     }
-    for (const name of request.subscribe) {
+    const adopts = isFirst && this.#adoptsNames(request, type, subscription);
+    for (const name of adopts ? [] : request.subscribe) {
       if (name === "*") {
         askForAll(subscription);
         continue;
@@ -88,6 +89,19 @@ export class Claims {
       if (!subscription.wildcard) subscription.held.delete(name);
     }
     return subscription;
+  }
+
+  /**
+   * Asks for exactly what a proxy that comes back says it holds, if it asks for that: name by name that would come to the same,
+   * where nothing is to be sent again and no name means more than itself.
+   */
+  #adoptsNames(request: DeltaRequest, type: ResourceType, subscription: Subscription): boolean {
+    if (type !== "endpoint" || this.#endpointsDue.length > 0) return false;
+    const { subscribe, initialVersions } = request;
+    if (subscription.wildcard || subscription.names.size > 0 || !areNamesOf(subscribe, initialVersions))
+      return false;
+    subscription.names.adopt(initialVersions);
+    return true;
   }
 
   #tableAsked(name: string, claimed: string | undefined): void {
@@ -143,9 +157,9 @@ export class Claims {
   #claimed(type: ResourceType, subscription: Subscription, versions: ReadonlyMap<string, string>): void {
     const { views, nowMs } = this.#state;
     for (const view of views) {
-      if (!view.awaitsVerdict(type)) continue;
-      for (const [name, version] of versions) {
-        view.accept(type, name, contentVersion(version), undefined, nowMs());
+      for (const name of view.awaitedVerdicts(type)) {
+        const version = versions.get(name);
+        if (version !== undefined) view.accept(type, name, contentVersion(version), undefined, nowMs());
       }
     }
     const [view, ...others] = views;
@@ -173,4 +187,21 @@ function askForAll(subscription: Subscription): void {
   if (subscription.wildcard) return;
   subscription.wildcard = true;
   subscription.recheckAll = true;
+}
+
+/** By the names asked for: what they were last compared with. Both are shared by the proxies that say the same. */
+const comparedNames = new WeakMap<
+  readonly string[],
+  { readonly versions: ReadonlyMap<string, string>; readonly areSame: boolean }
+>();
+
+function areNamesOf(names: readonly string[], versions: ReadonlyMap<string, string>): boolean {
+  const known = comparedNames.get(names);
+  if (known?.versions === versions) return known.areSame;
+  const areSame =
+    names.length === versions.size &&
+    new Set(names).size === names.length &&
+    names.every((name) => versions.has(name));
+  comparedNames.set(names, { versions, areSame });
+  return areSame;
 }

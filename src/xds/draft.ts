@@ -7,7 +7,7 @@ import { LayeredMap } from "./layered-map.ts";
 import { newcomerWaitMs, responseBytesMax } from "./limits.ts";
 import type { ProxyState } from "./proxy-state.ts";
 import { stale, toldAbsent, type SentResource, type Subscription } from "./subscription.ts";
-import { noHostsOf } from "./table-hosts.ts";
+import { noHostsOf, tablesOf } from "./table-hosts.ts";
 
 export class Draft {
   /** What all newcomers of the view get, besides `resources`. */
@@ -63,6 +63,10 @@ export class Draft {
       tableHosts.settled(table);
       ready.delete(table);
     }
+    for (const table of this.#tablesHeld(ready.keys())) {
+      tableHosts.settled(table);
+      ready.delete(table);
+    }
     if (ready.size === 0) return;
     const names = new Map([...ready.keys()].map((table) => [table, new Set<string>()]));
     for (const view of views) {
@@ -70,6 +74,17 @@ export class Draft {
     }
     for (const name of held.keys()) names.get(partsOfDiscovered(name).table)?.add(name);
     for (const [table, sinceMs] of ready) this.#compareDueTable(table, sinceMs, names.get(table)!);
+  }
+
+  /** Tables of which the proxy holds just what it is served: of a proxy that comes back, all of them. */
+  #tablesHeld(tables: Iterable<string>): string[] {
+    const { views } = this.#state;
+    const [view, ...others] = views.filter((one) => one.hasAny("virtualHost"));
+    if (view === undefined || others.length > 0 || view.isOnTrial("virtualHost")) return [];
+    const served = view.versions("virtualHost");
+    if (!this.#subscription.held.isAs(served)) return [];
+    const held = tablesOf(served);
+    return [...tables].filter((table) => held.has(table));
   }
 
   /** Says that a table has no virtual hosts, if so: its listener may still wait for word of any. */

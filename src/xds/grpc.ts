@@ -254,6 +254,8 @@ class Call implements GrpcStream {
   #responded = false;
   #pending: Buffer[] = [];
   #pendingBytes = 0;
+  /** Of the head or, once that is known, of the whole message. */
+  #neededBytes = headBytes;
 
   constructor(stream: http2.ServerHttp2Stream, peer: GrpcPeer, reached: ReachXdsLimit) {
     this.#stream = stream;
@@ -360,7 +362,8 @@ class Call implements GrpcStream {
   #receive(chunk: Buffer, each: (message: Uint8Array) => void): void {
     this.#pending.push(chunk);
     this.#pendingBytes += chunk.length;
-    while (this.#pendingBytes >= 5 && !this.#ended) {
+    // Put together only once a message is whole: thousands of names come in dozens of chunks.
+    while (this.#pendingBytes >= this.#neededBytes && !this.#ended) {
       const bytes = this.#pending.length === 1 ? this.#pending[0]! : Buffer.concat(this.#pending);
       this.#pending = [bytes];
       const length = bytes.readUInt32BE(1);
@@ -376,10 +379,13 @@ class Call implements GrpcStream {
         );
         return;
       }
-      if (bytes.length < 5 + length) return;
-      this.#pending = [bytes.subarray(5 + length)];
-      this.#pendingBytes -= 5 + length;
-      each(bytes.subarray(5, 5 + length));
+      this.#neededBytes = headBytes + length;
+      if (bytes.length < this.#neededBytes) return;
+      const isAll = bytes.length === this.#neededBytes;
+      this.#pending = isAll ? [] : [bytes.subarray(this.#neededBytes)];
+      this.#pendingBytes -= this.#neededBytes;
+      this.#neededBytes = headBytes;
+      each(bytes.subarray(headBytes, headBytes + length));
     }
   }
 }

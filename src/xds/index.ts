@@ -11,7 +11,7 @@ export type { Closing, SessionOptions, SessionReports, TypeStatus } from "./sess
 export { AdsSession } from "./session.ts";
 export type { Entry, LiveView, Rejection, Subscriber, Target } from "./view.ts";
 export type { DeltaRequest, DeltaResponse } from "./wire.ts";
-export { parseRequest, renderResponse } from "./wire.ts";
+export { renderResponse, RequestReader } from "./wire.ts";
 export type {
   GrpcPeer,
   GrpcServerOptions,

@@ -59,9 +59,22 @@ export class LayeredMap<V> implements ReadonlyMap<string, V> {
 
   /** Stands on another layer from now on; the content stays. Gives the names in which it differs from that layer. */
   moveTo(base: ReadonlyMap<string, V>): Iterable<string> {
+    if (this.#own.size === 0) {
+      const own = differences(this.#base, base) as ReadonlyMap<string, V | typeof gone>;
+      const size = this.#size;
+      this.adopt(base);
+      for (const [name, value] of own) this.#own.set(name, value);
+      this.#size = size;
+      return this.#own.keys();
+    }
     const other = this.#othersThan(base);
     this.#moveTo(base, other, this.#missingOf(base, other));
     return this.#own.keys();
+  }
+
+  /** Whether it is as the layer below, nothing added and nothing hidden. */
+  isAs(base: ReadonlyMap<string, V>): boolean {
+    return this.#base === base && this.#own.size === 0;
   }
 
   /** Whether an entry is the base's. */
@@ -115,6 +128,26 @@ export class LayeredMap<V> implements ReadonlyMap<string, V> {
 
 const gone = Symbol("gone");
 
+/** What was compared last with each layer: after a restart, what proxies hold and what a view serves, for each of its proxies. */
+const compared = new WeakMap<
+  ReadonlyMap<string, unknown>,
+  { readonly base: ReadonlyMap<string, unknown>; readonly own: ReadonlyMap<string, unknown> }
+>();
+
+/** What a map on `base` needs of its own to be as `content`. */
+function differences(
+  content: ReadonlyMap<string, unknown>,
+  base: ReadonlyMap<string, unknown>,
+): ReadonlyMap<string, unknown> {
+  const known = compared.get(content);
+  if (known?.base === base) return known.own;
+  const own = new Map<string, unknown>();
+  for (const [name, value] of content) if (base.get(name) !== value) own.set(name, value);
+  for (const name of base.keys()) if (!content.has(name)) own.set(name, gone);
+  compared.set(content, { base, own });
+  return own;
+}
+
 /** A set of names over the names of a map that others share. */
 export class LayeredNames {
   #base: ReadonlyMap<string, unknown> = new Map();
@@ -146,6 +179,13 @@ export class LayeredNames {
     this.#size--;
     if (this.#base.has(name)) this.#own.set(name, false);
     else this.#own.delete(name);
+  }
+
+  /** Forgets what it has and is as the names of the base. */
+  adopt(base: ReadonlyMap<string, unknown>): void {
+    this.#own.clear();
+    this.#base = base;
+    this.#size = base.size;
   }
 
   /** Stands on other names from now on if that saves entries of its own; the content stays. */

@@ -66,11 +66,12 @@ export class TableHosts {
     versions: ReadonlyMap<string, string>,
     tables: Subscription | undefined,
   ): ReadonlyMap<string, string> {
+    const isStaleTable = (table: string): boolean =>
+      this.#anew.has(table) || (tables !== undefined && isOfUnaskedTable(noHostsOf(table), tables));
+    if (!tablesOf(versions).values().some(isStaleTable)) return versions;
     const believed = new Map<string, string>();
     for (const [name, version] of versions) {
-      const { table } = partsOfDiscovered(name);
-      const isStale = this.#anew.has(table) || (tables !== undefined && isOfUnaskedTable(name, tables));
-      believed.set(name, isStale ? stale : version);
+      believed.set(name, isStaleTable(partsOfDiscovered(name).table) ? stale : version);
     }
     return believed;
   }
@@ -145,6 +146,18 @@ export class TableHosts {
   settled(table: string): void {
     this.#due.delete(table);
   }
+}
+
+const tablesKnown = new WeakMap<ReadonlyMap<string, unknown>, ReadonlySet<string>>();
+
+/** The tables of virtual hosts in a map that many proxies share. */
+export function tablesOf(hosts: ReadonlyMap<string, unknown>): ReadonlySet<string> {
+  let tables = tablesKnown.get(hosts);
+  if (tables === undefined) {
+    tables = new Set([...hosts.keys()].map((name) => partsOfDiscovered(name).table));
+    tablesKnown.set(hosts, tables);
+  }
+  return tables;
 }
 
 /** The name whose removal tells Envoy that a table has no virtual hosts: any of the table that does not exist. */

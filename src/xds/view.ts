@@ -175,6 +175,12 @@ export class LiveView {
     return onTrial.size > 0 || unconfirmed.size > 0;
   }
 
+  /** The names of which it makes a difference what proxies take. */
+  awaitedVerdicts(type: ResourceType): readonly string[] {
+    const { onTrial, unconfirmed } = this.#types[type];
+    return [...onTrial, ...unconfirmed];
+  }
+
   /** Whether a newcomer is to wait for another's verdict. */
   holdsBack(type: ResourceType, subscriber: Subscriber): boolean {
     if (this.#canary === subscriber) return false;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decodeMessage, encodeMessage, resource } from "#envoy";
-import { parseRequest, renderResponse } from "./wire.ts";
+import { renderResponse, RequestReader } from "./wire.ts";
 
 test("a response put together from frames is the message that Envoy's API describes", () => {
   const cluster = resource("cluster", "a", { name: "a", altStatName: "b" });
@@ -37,7 +37,7 @@ test("a request is read as Envoy's API describes it", () => {
     responseNonce: "n",
     errorDetail: { code: 13, message: "no" },
   });
-  const request = parseRequest(bytes);
+  const request = new RequestReader().read(bytes);
   assert.equal(request.node?.["id"], "sidecar~1~a.b~c");
   assert.deepEqual(
     { ...request, node: undefined, initialVersions: [...request.initialVersions] },
@@ -54,5 +54,36 @@ test("a request is read as Envoy's API describes it", () => {
       rejection: "no",
     },
   );
-  assert.throws(() => parseRequest(Buffer.from([0xff, 0xff])));
+  assert.throws(() => new RequestReader().read(Buffer.from([0xff, 0xff])));
+});
+
+test("proxies that say the same in another order are given one map, and others their own", () => {
+  const reader = new RequestReader();
+  const versionsOf = (versions: Record<string, string>) =>
+    reader.read(
+      encodeMessage("envoy.service.discovery.v3.DeltaDiscoveryRequest", {
+        initialResourceVersions: versions,
+      }),
+    ).initialVersions;
+  const names = Array.from({ length: 100 }, (_, at) => `outbound|${at}||a.b`);
+  const held = (version: (at: number) => string, order = names) =>
+    Object.fromEntries(order.map((name) => [name, version(names.indexOf(name))]));
+  const first = versionsOf(held((at) => `v${at}`));
+  assert.deepEqual(
+    Object.fromEntries(first),
+    held((at) => `v${at}`),
+  );
+  assert.equal(versionsOf(held((at) => `v${at}`, names.toReversed())), first);
+  const other = versionsOf(held((at) => (at === 57 ? "v58" : `v${at}`)));
+  assert.equal(other.get("outbound|57||a.b"), "v58");
+  // The same parts, put together otherwise.
+  const swapped = versionsOf(held((at) => (at < 2 ? `v${1 - at}` : `v${at}`)));
+  assert.equal(swapped.get("outbound|0||a.b"), "v1");
+  reader.forget();
+  assert.equal(versionsOf(held((at) => `v${at}`)), first);
+  reader.forget();
+  reader.forget();
+  const again = versionsOf(held((at) => `v${at}`));
+  assert.notEqual(again, first);
+  assert.deepEqual(again, first);
 });

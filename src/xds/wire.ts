@@ -4,6 +4,8 @@
 
 import protobuf from "protobufjs/minimal.js";
 import { decodeMessage, type EnvoyResource, type Message } from "#envoy";
+import { Known } from "./known.ts";
+import { SetDigest } from "./set-digest.ts";
 
 /** envoy.service.discovery.v3.DeltaDiscoveryRequest, as far as the server reads it. */
 export interface DeltaRequest {
@@ -85,48 +87,118 @@ export function renderResponse(response: DeltaResponse): Uint8Array[] {
   return [...(response.body ?? []), ...pieces, tail.finish()];
 }
 
-/** Parses a DeltaDiscoveryRequest. Throws on bytes that are none. */
-export function parseRequest(bytes: Uint8Array): DeltaRequest {
-  const reader = protobuf.Reader.create(bytes);
-  const subscribe: string[] = [];
-  const unsubscribe: string[] = [];
-  const initialVersions = new Map<string, string>();
-  let node: Message | undefined;
-  let typeUrl = "";
-  let responseNonce = "";
-  let rejection: string | undefined;
-  while (reader.pos < reader.len) {
-    const tag = reader.uint32();
-    switch (tag >>> 3) {
-      case 1:
-        node = decodeMessage("envoy.config.core.v3.Node", reader.bytes());
-        break;
-      case 2:
-        typeUrl = reader.string();
-        break;
-      case 3:
-        subscribe.push(reader.string());
-        break;
-      case 4:
-        unsubscribe.push(reader.string());
-        break;
-      case 5:
-        parseEntry(reader, initialVersions);
-        break;
-      case 6:
-        responseNonce = reader.string();
-        break;
-      case 7:
-        rejection = parseStatus(reader.bytes());
-        break;
-      default:
-        reader.skipType(tag & 7);
+/** With fewer names than this it costs less to read them than to look whether they were read. */
+const knownNamesMin = 32;
+
+const noNames: readonly string[] = [];
+const noVersions: ReadonlyMap<string, string> = new Map();
+
+/**
+ * Parses DeltaDiscoveryRequests. What many proxies say alike, of what they hold and ask for when they come back, is read once,
+ * and they get the same array and the same map.
+ */
+export class RequestReader {
+  readonly #knownNames = new Known<readonly string[]>();
+  readonly #knownVersions = new Known<ReadonlyMap<string, string>>();
+
+  /** Throws on bytes that are no DeltaDiscoveryRequest. */
+  read(bytes: Uint8Array): DeltaRequest {
+    const reader = protobuf.Reader.create(bytes);
+    let names = 0;
+    let versions = 0;
+    const unsubscribe: string[] = [];
+    let node: Message | undefined;
+    let typeUrl = "";
+    let responseNonce = "";
+    let rejection: string | undefined;
+    while (reader.pos < reader.len) {
+      const tag = reader.uint32();
+      switch (tag >>> 3) {
+        case 1:
+          node = decodeMessage("envoy.config.core.v3.Node", reader.bytes());
+          break;
+        case 2:
+          typeUrl = reader.string();
+          break;
+        case subscribeField:
+          names++;
+          reader.skip(reader.uint32());
+          break;
+        case 4:
+          unsubscribe.push(reader.string());
+          break;
+        case versionsField:
+          versions++;
+          reader.skip(reader.uint32());
+          break;
+        case 6:
+          responseNonce = reader.string();
+          break;
+        case 7:
+          rejection = parseStatus(reader.bytes());
+          break;
+        default:
+          reader.skipType(tag & 7);
+      }
     }
+    const subscribe = names === 0 ? noNames : this.#names(bytes, names);
+    const initialVersions = versions === 0 ? noVersions : this.#versions(bytes, versions);
+    return { node, typeUrl, subscribe, unsubscribe, initialVersions, responseNonce, rejection };
   }
-  return { node, typeUrl, subscribe, unsubscribe, initialVersions, responseNonce, rejection };
+
+  /** To be called now and then: gives up what nobody sent in a while. */
+  forget(): void {
+    this.#knownNames.forget();
+    this.#knownVersions.forget();
+  }
+
+  #names(bytes: Uint8Array, count: number): readonly string[] {
+    if (count < knownNamesMin) return readNames(bytes);
+    return this.#knownNames.get(digestOf(bytes, subscribeField), bytes.length, () => readNames(bytes));
+  }
+
+  #versions(bytes: Uint8Array, count: number): ReadonlyMap<string, string> {
+    if (count < knownNamesMin) return readVersions(bytes);
+    return this.#knownVersions.get(digestOf(bytes, versionsField), bytes.length, () => readVersions(bytes));
+  }
 }
 
-/** A map entry, key = 1 and value = 2. A proxy that comes back sends thousands: nothing is made for each but its texts. */
+const subscribeField = 3;
+const versionsField = 5;
+
+function digestOf(bytes: Uint8Array, number: number): string {
+  const digest = new SetDigest();
+  eachOfField(bytes, number, (reader) => {
+    const length = reader.uint32();
+    digest.add(bytes, reader.pos, reader.pos + length);
+    reader.pos += length;
+  });
+  return digest.text;
+}
+
+function readNames(bytes: Uint8Array): readonly string[] {
+  const names: string[] = [];
+  eachOfField(bytes, subscribeField, (reader) => names.push(reader.string()));
+  return names;
+}
+
+function readVersions(bytes: Uint8Array): ReadonlyMap<string, string> {
+  const versions = new Map<string, string>();
+  eachOfField(bytes, versionsField, (reader) => parseEntry(reader, versions));
+  return versions;
+}
+
+/** @param read takes the field's value from the reader */
+function eachOfField(bytes: Uint8Array, number: number, read: (reader: protobuf.Reader) => void): void {
+  const reader = protobuf.Reader.create(bytes);
+  while (reader.pos < reader.len) {
+    const tag = reader.uint32();
+    if (tag >>> 3 === number) read(reader);
+    else reader.skipType(tag & 7);
+  }
+}
+
+/** A map entry, key = 1 and value = 2. */
 function parseEntry(reader: protobuf.Reader, into: Map<string, string>): void {
   let name = "";
   let version = "";
