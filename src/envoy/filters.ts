@@ -28,6 +28,8 @@ export interface HttpConnectionManager {
     | { readonly kind: "inline"; readonly table: Message };
   /** Filters that decide before routing: authentication and authorization, in their order. */
   readonly policyFilters?: readonly Message[];
+  /** Filters that routes ask for, right before the router: preflights of CORS are answered by then. */
+  readonly routeFilters?: readonly Message[];
 }
 
 /** Streams that one peer may have open on one connection; beyond it the peer waits. */
@@ -48,7 +50,7 @@ export function httpConnectionManager(settings: FilterSettings, manager: HttpCon
       codecType: "AUTO",
       statPrefix: manager.statPrefix,
       ...(routes.kind === "named" ? { rds: routeSource(routes.name) } : { routeConfig: routes.table }),
-      httpFilters: httpFilters(manager.policyFilters ?? [], settings.discoversClusters === true),
+      httpFilters: httpFilters(manager, settings.discoversClusters === true),
       ...serverName(side),
       ...pathNormalization(settings.pathNormalization?.normalization),
       ...clientCertificate(settings, side),
@@ -248,7 +250,10 @@ export const unknownHostOn: Message = {
   [unknownHostMark.filter]: typed("envoy.config.route.v3.FilterConfig", { config: {} }),
 };
 
-function httpFilters(policyFilters: readonly Message[], discoversClusters: boolean): Message[] {
+function httpFilters(
+  { policyFilters = [], routeFilters = [] }: HttpConnectionManager,
+  discoversClusters: boolean,
+): Message[] {
   return [
     ...policyFilters,
     {
@@ -263,6 +268,7 @@ function httpFilters(policyFilters: readonly Message[], discoversClusters: boole
       typedConfig: typed("envoy.extensions.filters.http.fault.v3.HTTPFault"),
     },
     { name: "envoy.filters.http.cors", typedConfig: typed("envoy.extensions.filters.http.cors.v3.Cors") },
+    ...routeFilters,
     // By now nothing changes the route any more, so what is asked for is what the router will want.
     ...(discoversClusters ? [onDemandFilter] : []),
     {

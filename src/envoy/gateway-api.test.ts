@@ -272,6 +272,69 @@ describe("Gateway API at a router", () => {
     assert.doesNotMatch(filters(snapshot(gateway(http), route("r", [to("a")]))), /stateful_session/);
   });
 
+  test("a route asks another service whether a request may go on, over HTTP or gRPC, and only where one does", () => {
+    const listenersOf = ({ listener }: Snapshot): string =>
+      JSON.stringify(decodeMessage("envoy.config.listener.v3.Listener", listener[0]!.bytes));
+    const asks = (externalAuth: Spec): Spec => ({ filters: [{ type: "ExternalAuth", externalAuth }] });
+    const at = (value: string, externalAuth: Spec): Spec =>
+      to("a", { matches: [{ path: { value } }], ...asks(externalAuth) });
+    const http1 = {
+      protocol: "HTTP",
+      backendRef: { name: "b", port: 80 },
+      http: { path: "/check", allowedHeaders: ["x-team"] },
+      forwardBody: { maxSize: 100 },
+    };
+    const plainPort = { protocol: "GRPC", backendRef: { name: "b", port: 80 }, grpc: {} };
+    const grpcPort = { protocol: "GRPC", backendRef: { name: "decider", port: 90 }, grpc: {} };
+    const gone = { protocol: "HTTP", backendRef: { name: "gone", port: 80 }, http: {} };
+    const decider: KubeObject = {
+      apiVersion: "v1",
+      kind: "Service",
+      metadata: { name: "decider", namespace: "default" },
+      spec: { clusterIP: "10.0.0.3", ports: [{ name: "grpc", port: 90 }] } as object,
+    };
+    const built = snapshot(
+      gateway(http),
+      decider,
+      route("r", [at("/http", http1), at("/grpc", grpcPort), at("/plain", plainPort), at("/gone", gone)]),
+    );
+    assert.match(listenersOf(built), /composite/);
+    const text = Object.fromEntries(routesOf(built, "*").map((one) => [pathOf(one), JSON.stringify(one)]));
+    assert.match(text["/http"]!, /"cluster":"outbound\|80\|\|b\.default.*"pathPrefix":"\/check".*"x-team"/);
+    assert.match(text["/http"]!, /"maxRequestBytes":100,"allowPartialMessage":true/);
+    assert.match(text["/grpc"]!, /"clusterName":"outbound\|90\|\|decider\.default/);
+    for (const closed of ["/plain", "/gone"]) assert.match(text[closed]!, /"directResponse":\{"status":500/);
+    const clusters = built.cluster.map(({ name }) => name).filter((name) => name.startsWith("outbound|"));
+    assert.deepEqual(
+      clusters.map((name) => name.slice(0, name.indexOf(".svc"))),
+      ["outbound|80||a.default", "outbound|80||b.default", "outbound|90||decider.default"],
+    );
+    assert.equal(envoyComplaint(Object.values(built).flat()), "");
+    assert.doesNotMatch(listenersOf(snapshot(gateway(http), route("r", [to("a")]))), /composite/);
+  });
+
+  test("a rule with a filter that cannot be applied answers 500, and the others stand", () => {
+    const unknown = {
+      type: "ExtensionRef",
+      extensionRef: { group: "example.com", kind: "Thing", name: "t" },
+    };
+    const rewrite = { type: "URLRewrite", urlRewrite: { hostname: "other" } };
+    const at = (value: string, more: Spec): Spec => ({ matches: [{ path: { value } }], ...more });
+    const built = routesOf(
+      snapshot(
+        gateway(http),
+        route("r", [
+          to("a", at("/unknown", { filters: [unknown] })),
+          at("/backend", { backendRefs: [{ name: "a", port: 80, filters: [rewrite] }] }),
+          to("a", at("/good", {})),
+        ]),
+      ),
+      "*",
+    );
+    const answers = built.map((one) => `${pathOf(one)} ${one.directResponse?.["status"] ?? "goes on"}`);
+    assert.deepEqual(answers.toSorted(), ["/backend 500", "/good goes on", "/unknown 500"]);
+  });
+
   test("rules of several routes stand in the order of their matches", () => {
     const rule = (value: string, type = "PathPrefix"): Spec =>
       to("a", { matches: [{ path: { type, value } }] });

@@ -33,6 +33,7 @@ import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
 import { readRbac } from "./rbac-input.ts";
 import { jwtFilters, readJwt } from "./request-authentication.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
+import { externalAuthFilter } from "./external-auth.ts";
 import { statefulSession } from "./route-filters.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { meshAlpn, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
@@ -134,6 +135,8 @@ function distinct(chains: readonly Chain[]): Chain[] {
 function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedServer[]): Chain {
   const { settings, rbac, jwt, listenerName } = edge;
   const statPrefix = server.name !== "" && server.kind === "https" ? server.name : `outbound_${listenerName}`;
+  const anyRoute = (query: typeof persistsSessions): boolean =>
+    servers.some((one) => boundTo(edge, one).some(({ key }) => edge.read(query, key)));
   const filter = httpConnectionManager(settings, {
     side: "gateway",
     statPrefix: `${statPrefix};`,
@@ -142,11 +145,10 @@ function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedSer
       ...jwtFilters(jwt, true),
       ...httpRbacFilters(rbac),
       meshHttpAlpnFilter,
-      ...(servers.some((one) => boundTo(edge, one).some(({ key }) => edge.read(persistsSessions, key)))
-        ? [statefulSession]
-        : []),
+      ...(anyRoute(persistsSessions) ? [statefulSession] : []),
       ...(edge.read(routesDynamically, edge.scope) ? [dynamicHttpFilter] : []),
     ],
+    routeFilters: anyRoute(asksOutside) ? [externalAuthFilter] : [],
   });
   return chain(edge, server, [filter], server.kind === "https" ? serverNamesOf(server) : [], [
     ...servers.map(({ object }) => object),
@@ -156,6 +158,11 @@ function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedSer
 /** Whether some route of a VirtualService, by row key, has sessions: only then the filter for them is there. */
 const persistsSessions = defineQuery<boolean>("persistsSessions", (read, key) =>
   read(httpRoutesOf, key).some(({ sessionPersistence }) => sessionPersistence !== undefined),
+);
+
+/** The same for routes that ask a service whether requests may go on. */
+const asksOutside = defineQuery<boolean>("asksOutside", (read, key) =>
+  read(httpRoutesOf, key).some((route) => route.externalAuth !== undefined),
 );
 
 /** TCP, plain or with its TLS ended here: the first TCP route that is for this server. */

@@ -12,6 +12,7 @@ import type {
 import { isGenerated } from "#model";
 import { corsPolicy, faultFilter, stickySession } from "./route-filters.ts";
 import { durationMsOf } from "./duration.ts";
+import { externalAuth } from "./external-auth.ts";
 import { objectPath } from "./object-path.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
 import { retryPolicy, type RetrySettings } from "./retry.ts";
@@ -71,6 +72,9 @@ function httpRoute(
     ...(route.fault === undefined ? {} : faultFilter(route.fault)),
     ...(route.corsPolicy === undefined ? {} : corsPolicy(route.corsPolicy)),
     ...(route.sessionPersistence === undefined ? {} : stickySession(route.sessionPersistence, condition)),
+    ...(route.externalAuth === undefined
+      ? {}
+      : externalAuth(route.externalAuth, context.clusterOf(route.externalAuth.destination))),
   };
   const statPrefix = condition?.statPrefix ?? "";
   return {

@@ -266,6 +266,7 @@ export const destinationsOf = defineQuery<readonly string[]>(
       ...(route.route ?? []).map(({ destination }) => destination.host),
       ...(route.mirror === undefined ? [] : [route.mirror.host]),
       ...(route.mirrors ?? []).map(({ destination }) => destination.host),
+      ...(route.externalAuth === undefined ? [] : [route.externalAuth.destination.host]),
     ]);
     const { tcp, tls } = read(streamRoutesOf, key);
     const streams = [...tcp, ...tls].flatMap(({ route }) =>
@@ -350,6 +351,17 @@ function withFullHosts(
       ...one,
       destination: { ...one.destination, host: full(one.destination.host) },
     })),
+    ...(route.externalAuth === undefined
+      ? {}
+      : {
+          externalAuth: {
+            ...route.externalAuth,
+            destination: {
+              ...route.externalAuth.destination,
+              host: full(route.externalAuth.destination.host),
+            },
+          },
+        }),
   };
 }
 

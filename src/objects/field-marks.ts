@@ -64,7 +64,6 @@ gateway-api/GatewayClass spec.parametersRef warns
 gateway-api/Gateway spec works
 gateway-api/Gateway spec.defaultScope warns
 gateway-api/HTTPRoute spec works
-gateway-api/HTTPRoute spec.rules[].filters[].externalAuth warns
 gateway-api/HTTPRoute spec.rules[].filters[].extensionRef warns
 gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].externalAuth warns
 gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].extensionRef warns

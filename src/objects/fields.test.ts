@@ -89,9 +89,9 @@ describe("field table", () => {
     );
     assert.deepEqual(
       unsupportedFieldWarnings(
-        route({ filters: [{ type: "ExternalAuth", externalAuth: { protocol: "GRPC" } }] }),
+        route({ filters: [{ type: "ExtensionRef", extensionRef: { group: "", kind: "K", name: "n" } }] }),
       ).map(({ code, at }) => [code, at.path]),
-      [["MZ0301", "spec.rules[0].filters[0].externalAuth"]],
+      [["MZ0301", "spec.rules[0].filters[0].extensionRef"]],
     );
   });
 

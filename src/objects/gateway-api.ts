@@ -181,7 +181,21 @@ export interface HTTPRouteFilter {
     readonly exposeHeaders?: readonly string[];
     readonly maxAge?: number;
   };
+  readonly externalAuth?: HTTPExternalAuthFilter;
   readonly extensionRef?: { readonly group: string; readonly kind: string; readonly name: string };
+}
+
+/** A service is asked whether a request may go on (experimental). */
+export interface HTTPExternalAuthFilter {
+  readonly protocol: "HTTP" | "GRPC";
+  readonly backendRef: BackendObjectReference;
+  readonly grpc?: { readonly allowedHeaders?: readonly string[] };
+  readonly http?: {
+    readonly path?: string;
+    readonly allowedHeaders?: readonly string[];
+    readonly allowedResponseHeaders?: readonly string[];
+  };
+  readonly forwardBody?: { readonly maxSize?: number };
 }
 
 export interface HTTPBackendRef extends BackendRef {

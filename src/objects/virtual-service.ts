@@ -1,6 +1,6 @@
 // VirtualService: the shape of its spec, as its YAML says it.
 
-import type { SessionPersistence } from "./gateway-api.ts";
+import type { HTTPExternalAuthFilter, SessionPersistence } from "./gateway-api.ts";
 import type { KubeObject } from "./object.ts";
 
 export type VirtualService = KubeObject<VirtualServiceSpec>;
@@ -39,6 +39,13 @@ export interface VirtualServiceHttpRoute {
   readonly headers?: Headers;
   /** Of routes of the Gateway API alone: no VirtualService that a user writes has it. */
   readonly sessionPersistence?: SessionPersistence;
+  /** The same holds for it. */
+  readonly externalAuth?: ExternalAuth;
+}
+
+/** Whom a route asks whether a request may go on, and what is told to whom. */
+export interface ExternalAuth extends Omit<HTTPExternalAuthFilter, "backendRef"> {
+  readonly destination: Destination;
 }
 
 export interface Delegate {

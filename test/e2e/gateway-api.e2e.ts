@@ -3,10 +3,13 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { deployEchoes, type Echo } from "./echoes.ts";
+import { deciderManifest, password } from "./decider.ts";
 import { leftovers } from "./leftovers.ts";
 import { curl, eventually, startMesh, type Mesh } from "./mesh.ts";
 
 const name = "gateway-api-e2e";
+const webPort = { name: "http", servicePort: 80, workloadPort: 8080, flag: "http" } as const;
 let mesh: Mesh;
 let address: string;
 
@@ -53,9 +56,10 @@ interface Answer {
 }
 
 /** Asks the Gateway from inside the node's network. */
-async function ask(path: string, host = "shop.example.com"): Promise<Answer> {
+async function ask(path: string, host = "shop.example.com", more: readonly string[] = []): Promise<Answer> {
   const format = "\n%{http_code} %{redirect_url}";
-  const words = ["curl", "-s", "-m", "5", "-w", format, "-H", `Host: ${host}`, `http://${address}${path}`];
+  const url = `http://${address}${path}`;
+  const words = ["curl", "-s", "-m", "5", "-w", format, "-H", `Host: ${host}`, ...more, url];
   const { stdout } = await mesh.inNode(words);
   const end = stdout.lastIndexOf("\n");
   const [status = "0", location = ""] = stdout.slice(end + 1).split(" ");
@@ -122,6 +126,65 @@ spec:
     }
     return [...seen].toSorted().join() === "v1,v3" ? true : undefined;
   });
+});
+
+const guarded = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: guarded }
+spec:
+  parentRefs: [{ name: front }]
+  hostnames: [guarded.example.com]
+  rules:
+    - matches: [{ path: { value: /http } }]
+      filters:
+        - type: ExternalAuth
+          externalAuth:
+            protocol: HTTP
+            backendRef: { name: decider, port: 80 }
+            http: { path: /check }
+            forwardBody: { maxSize: 4 }
+      backendRefs: [{ name: seen, port: 80 }]
+    - matches: [{ path: { value: /grpc } }]
+      filters:
+        - type: ExternalAuth
+          externalAuth: { protocol: GRPC, backendRef: { name: decider, port: 90 }, grpc: {} }
+      backendRefs: [{ name: seen, port: 80 }]
+    - matches: [{ path: { value: /unsaid } }]
+      filters:
+        - type: ExternalAuth
+          externalAuth: { protocol: GRPC, backendRef: { name: decider, port: 91 }, grpc: {} }
+      backendRefs: [{ name: seen, port: 80 }]
+    - matches: [{ path: { value: /open } }]
+      backendRefs: [{ name: seen, port: 80 }]
+`;
+
+test("a route asks another service, over HTTP and gRPC, and lets nobody by where it cannot", async () => {
+  const seen = { name: "seen", namespace: "default", ports: [webPort] };
+  await mesh.kubectl(["apply", "-f", "-"], `${deciderManifest("default")}---\n${guarded}`);
+  await deployEchoes(mesh, [seen]);
+  const host = "guarded.example.com";
+  const word = ["-H", `Authorization: Bearer ${password}`];
+  const may = await eventually("a request that may", async () => {
+    const answer = await ask("/http/a", host, [...word, "-d", "body"]);
+    return answer.status === 200 ? (JSON.parse(answer.body) as Echo) : undefined;
+  });
+  assert.equal(may.url, "/http/a");
+  assert.equal(may.headers["x-decided"], "POST /check/http/a body");
+  assert.equal(may.headers["content-length"], "4", "the answer's own headers stay away from the request");
+  assert.equal((await ask("/http/a", host)).status, 401);
+  await eventually("the same over gRPC", async () =>
+    (await ask("/grpc", host, word)).status === 200 ? true : undefined,
+  );
+  assert.equal((await ask("/grpc", host)).status, 403);
+  assert.equal((await ask("/open", host)).status, 200);
+  assert.equal((await ask("/unsaid", host, word)).status, 500);
+  const conditions = ".status.parents[0].conditions[*].reason";
+  assert.equal(await reasonsOf("httproute", "guarded", conditions), "Accepted UnsupportedProtocol");
+  await mesh.kubectl(["delete", "pod", "decider"]);
+  await eventually("nobody to ask", async () =>
+    (await ask("/http/a", host, word)).status === 403 ? true : undefined,
+  );
 });
 
 const ingress = `

@@ -68,6 +68,15 @@ function bootstrapOf(given: readonly EnvoyResource[]): Message {
       },
     },
     statsFlushInterval: { seconds: 10 },
+    // As every agent's bootstrap has it.
+    layeredRuntime: {
+      layers: [
+        {
+          name: "static",
+          staticLayer: { fields: { "re2.max_program_size.error_level": { numberValue: 32_768 } } },
+        },
+      ],
+    },
   };
 }
 

@@ -3,6 +3,7 @@
 import type { Read } from "#engine";
 import type {
   CorsPolicy,
+  HTTPExternalAuthFilter,
   HeaderFilter,
   HeaderOperations,
   HTTPMirrorPolicy,
@@ -13,6 +14,7 @@ import type {
   VirtualServiceHttpRoute,
 } from "#objects";
 import { findBackend, type BackendUser } from "./backends.ts";
+import { findExternalAuth } from "./external-auth.ts";
 import type { Mistake } from "./findings.ts";
 
 /** A route while it is put together. */
@@ -26,6 +28,9 @@ export type Applied =
   | { readonly kind: "applied" }
   /** The rest of the rule holds. */
   | { readonly kind: "left-out"; readonly mistake: Mistake }
+  /** The rule answers nobody: Gateway API wants an error where a filter cannot be applied, and never that it is skipped. */
+  | { readonly kind: "closed"; readonly mistake: Mistake }
+  /** Nothing can be made of the route as a whole. */
   | { readonly kind: "refused"; readonly mistake: Mistake };
 
 const applied: Applied = { kind: "applied" };
@@ -54,11 +59,31 @@ export function applyFilter(
       return applied;
     case "RequestMirror":
       return requestMirror === undefined ? applied : applyMirror(read, user, draft, requestMirror);
-    default: {
-      const message = `a filter of type ${filter.type} has no effect here`;
-      return { kind: "refused", mistake: { reason: "InvalidFilter", message } };
-    }
+    case "ExternalAuth":
+      return filter.externalAuth === undefined
+        ? applied
+        : applyExternalAuth(read, user, draft, filter.externalAuth);
+    default:
+      return { kind: "closed", mistake: unsupportedFilter(filter) };
   }
+}
+
+/** No kind that an `extensionRef` might name is known here, as none is to Istio. */
+export function unsupportedFilter({ type, extensionRef }: HTTPRouteFilter): Mistake {
+  const what = extensionRef === undefined ? type : `${type} (${extensionRef.kind} ${extensionRef.name})`;
+  return { reason: "InvalidFilter", message: `a filter of type ${what} cannot be applied here` };
+}
+
+function applyExternalAuth(
+  read: Read,
+  user: BackendUser,
+  draft: RouteDraft,
+  filter: HTTPExternalAuthFilter,
+): Applied {
+  const found = findExternalAuth(read, user, filter);
+  if (found.kind === "closed") return found;
+  draft.externalAuth = found.auth;
+  return applied;
 }
 
 /** Of several entries for one name the first counts; Envoy refuses control characters in values. */

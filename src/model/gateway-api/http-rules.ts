@@ -15,7 +15,13 @@ import type {
 } from "#objects";
 import { findBackend, weightOf, type BackendUser } from "./backends.ts";
 import type { Mistake } from "./findings.ts";
-import { applyFilter, headerOperations, type RouteDraft } from "./http-filters.ts";
+import {
+  applyFilter,
+  headerOperations,
+  unsupportedFilter,
+  type Applied,
+  type RouteDraft,
+} from "./http-filters.ts";
 
 export interface ConvertedRoutes<Route> {
   readonly routes: readonly Route[];
@@ -94,8 +100,11 @@ function convertRule(read: Read, user: BackendUser, rule: HttpRule): ConvertedRu
   };
   let mirrorMistake: Mistake | undefined;
   for (const filter of rule.filters) {
-    if (user.kind === "GRPCRoute" && !grpcFilters.has(filter.type)) return { mistake: unsupported(filter) };
-    const applied = applyFilter(read, user, draft, filter);
+    const applied: Applied =
+      user.kind === "GRPCRoute" && !grpcFilters.has(filter.type)
+        ? { kind: "closed", mistake: unsupportedFilter(filter) }
+        : applyFilter(read, user, draft, filter);
+    if (applied.kind === "closed") return closed(draft, applied.mistake);
     if (applied.kind === "refused") return { mistake: applied.mistake };
     if (applied.kind === "left-out") mirrorMistake = applied.mistake;
   }
@@ -109,6 +118,7 @@ function convertRule(read: Read, user: BackendUser, rule: HttpRule): ConvertedRu
   const total = rule.backendRefs.reduce((sum, reference) => sum + weightOf(reference), 0);
   if (total === 0) return withMistake({ ...route, directResponse: { status: 500 } }, mirrorMistake);
   const found = destinationsOf(read, user, rule.backendRefs);
+  if (found.kind === "closed") return closed(draft, found.mistake);
   if (found.kind === "refused") return { mistake: found.mistake };
   return withMistake({ ...route, route: found.destinations }, found.mistake ?? mirrorMistake);
 }
@@ -117,18 +127,26 @@ function withMistake(route: VirtualServiceHttpRoute, mistake: Mistake | undefine
   return mistake === undefined ? { route } : { route, mistake };
 }
 
+function closed({ name, match }: RouteDraft, mistake: Mistake): ConvertedRule {
+  return {
+    route: {
+      ...(name === undefined ? {} : { name }),
+      ...(match === undefined ? {} : { match }),
+      directResponse: { status: 500 },
+    },
+    mistake,
+  };
+}
+
 const grpcFilters: ReadonlySet<string> = new Set([
   "RequestHeaderModifier",
   "ResponseHeaderModifier",
   "RequestMirror",
 ]);
 
-function unsupported({ type }: HTTPRouteFilter): Mistake {
-  return { reason: "InvalidFilter", message: `a filter of type ${type} has no effect here` };
-}
-
 type FoundDestinations =
   | { readonly kind: "found"; readonly destinations: HTTPRouteDestination[]; readonly mistake?: Mistake }
+  | { readonly kind: "closed"; readonly mistake: Mistake }
   | { readonly kind: "refused"; readonly mistake: Mistake };
 
 function destinationsOf(
@@ -152,7 +170,8 @@ function destinationsOf(
         headers.request = headerOperations(filter.requestHeaderModifier);
       else if (filter.type === "ResponseHeaderModifier" && filter.responseHeaderModifier !== undefined)
         headers.response = headerOperations(filter.responseHeaderModifier);
-      else return { kind: "refused", mistake: unsupported(filter) };
+      // Nothing else can be done for one backend of several: Istio refuses it as well.
+      else return { kind: "closed", mistake: unsupportedFilter(filter) };
     }
     destinations.push({
       destination: found.destination,
