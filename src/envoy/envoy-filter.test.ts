@@ -355,18 +355,22 @@ describe("an EnvoyFilter", () => {
   });
 
   test("is for the versions and the facts of a proxy that it names", () => {
+    const blue: ProxyClass = { ...reviews, metadata: { TEAM: "blue" } };
     const names = (proxy: object): string[] => {
       const patch = {
         applyTo: "CLUSTER",
         match: { context: "SIDECAR_OUTBOUND", proxy },
         patch: { operation: "ADD", value: { name: "extra", type: "STATIC" } },
       };
-      return resourcesOf(reviews, envoyFilter(patch)).flatMap(({ name }) => (name === "extra" ? [name] : []));
+      return resourcesOf(blue, envoyFilter(patch)).flatMap(({ name }) => (name === "extra" ? [name] : []));
     };
     assert.deepEqual(names({ proxyVersion: "^1\\.[23]" }), ["extra"]);
     assert.deepEqual(names({ proxyVersion: "^1\\.9\\." }), []);
     assert.deepEqual(names({ metadata: { CLUSTER_ID: "Kubernetes" } }), ["extra"]);
     assert.deepEqual(names({ metadata: { WHATEVER: "x" } }), [], "what is not known is not so");
+    const { serviceAccount } = reviews;
+    assert.deepEqual(names({ metadata: { SERVICE_ACCOUNT: serviceAccount, TEAM: "blue" } }), ["extra"]);
+    assert.deepEqual(names({ metadata: { SERVICE_ACCOUNT: serviceAccount, TEAM: "red" } }), []);
   });
 
   test("leaves the bytes of everyone else alone", () => {

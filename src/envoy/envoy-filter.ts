@@ -44,6 +44,7 @@ const messages: Readonly<Record<string, string>> = {
   VIRTUAL_HOST: "envoy.config.route.v3.VirtualHost",
   HTTP_ROUTE: "envoy.config.route.v3.Route",
   EXTENSION_CONFIG: "envoy.config.core.v3.TypedExtensionConfig",
+  BOOTSTRAP: "envoy.config.bootstrap.v3.Bootstrap",
 };
 
 /** The resource of a key with its patches over it. */

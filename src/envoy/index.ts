@@ -8,5 +8,6 @@ export { resourceOf } from "./resources.ts";
 export type { Snapshot } from "./snapshot.ts";
 export { withHostsInTables } from "./inline-hosts.ts";
 export { snapshotOf } from "./snapshot.ts";
+export { bootstrapOverlay } from "./bootstrap-patch.ts";
 export type { PatchMismatch } from "./envoy-filter.ts";
 export { envoyFilterMismatches } from "./envoy-filter.ts";

@@ -1,5 +1,7 @@
 export type { InjectionResult, InjectionSettings } from "./inject.ts";
 export { injectPod } from "./inject.ts";
+export type { InjectedProxy } from "./bootstrap-overlay.ts";
+export { withBootstrapOverlay } from "./bootstrap-overlay.ts";
 export type { InjectionMesh } from "./context.ts";
 export type { InjectionDecision } from "./policy.ts";
 export { decideInjection } from "./policy.ts";

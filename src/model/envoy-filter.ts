@@ -7,9 +7,6 @@ import { oldestFirst, selects, targets, type Labels } from "./selectors.ts";
 import { tables } from "./tables.ts";
 import { workloadText, type WorkloadKey } from "./workload.ts";
 
-/** The version of Istio that the mesh's proxies stand for where an object asks for one. */
-export const istioVersion = "1.30.0";
-
 /** Filters that name Gateways by reference are for proxies that are made from those, the others for whom they select. */
 function isFor(filter: EnvoyFilter, namespace: string, labels: Labels): boolean {
   const { targetRefs = [], workloadSelector } = filter.spec ?? {};

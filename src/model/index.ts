@@ -1,5 +1,5 @@
 export type { Proxy, ProxyClass } from "./proxy.ts";
-export { dnsCaptureField, proxyClassText } from "./proxy.ts";
+export { dnsCaptureField, istioVersion, proxyClassText, proxyFacts } from "./proxy.ts";
 export type { ExtAuthzService } from "./authorization-policy.ts";
 export { authorizationPoliciesOf, extAuthzServicesOf, policiesFor } from "./authorization-policy.ts";
 export type { DecidingPolicies, MtlsMode, MtlsModes, WorkloadPort } from "./peer-authentication.ts";
@@ -168,7 +168,7 @@ export type { ModuleSource } from "./wasm-module.ts";
 export { moduleSourceOf } from "./wasm-module.ts";
 export type { DisabledMetrics, IstioMetric, LogSpec, WorkloadLogs } from "./telemetry.ts";
 export { accessLogsOf, builtInLogProvider, disabledMetricsOf } from "./telemetry.ts";
-export { envoyFiltersOf, istioVersion } from "./envoy-filter.ts";
+export { envoyFiltersOf } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
 export { objectProblemsOf, problemsKey } from "./object-problems.ts";
 export * from "./gateway-api/index.ts";

@@ -47,6 +47,26 @@ export interface Proxy {
   readonly class: ProxyClass;
 }
 
+/**
+ * What EnvoyFilters may ask of a proxy, under the names of its metadata: what the control plane knows itself, and what the
+ * proxy says beside that.
+ */
+export function proxyFacts(proxy: ProxyClass): Readonly<Record<string, string>> {
+  const { namespace, clusterId, serviceAccount, network, interception, metadata } = proxy;
+  return {
+    ...metadata,
+    NAMESPACE: namespace,
+    CLUSTER_ID: clusterId,
+    ISTIO_VERSION: istioVersion,
+    SERVICE_ACCOUNT: serviceAccount,
+    INTERCEPTION_MODE: interception,
+    ...(network === "" ? {} : { NETWORK: network }),
+  };
+}
+
+/** The version of Istio that the mesh's proxies stand for where an object asks for one. */
+export const istioVersion = "1.30.0";
+
 /** A stable text for a class: equal classes have equal texts whatever the order of their labels. */
 export function proxyClassText(proxy: ProxyClass): string {
   return JSON.stringify(proxy, (_key, value: unknown) =>

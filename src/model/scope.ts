@@ -7,7 +7,7 @@ import { fullHost, hostCovers, hostsMeet } from "./hosts.ts";
 import { failoverLabels } from "./destination-rule.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { networkOfAddress, networksMatter } from "./networks.ts";
-import { dnsCaptureField, proxyClassText, type ProxyClass } from "./proxy.ts";
+import { dnsCaptureField, proxyClassText, proxyFacts, type ProxyClass } from "./proxy.ts";
 import { oldestFirst, selects } from "./selectors.ts";
 import {
   isExportedTo,
@@ -32,6 +32,8 @@ export interface OutboundScope {
   readonly unintercepted: boolean;
   /** Which names the proxy answers its workload for: none, or what the cluster's DNS does not know, or all. */
   readonly dns: DnsScope;
+  /** Only what patches of EnvoyFilters ask for, by metadata name; absent where none asks. */
+  readonly facts?: Readonly<Record<string, string>>;
 }
 
 /** A machine outside of the cluster may not reach the cluster's DNS: its proxy knows Kubernetes' Services as well. */
@@ -44,8 +46,9 @@ export function scopeText(scope: OutboundScope): string {
   let text = scopeTexts.get(scope);
   if (text === undefined) {
     const labels = Object.entries(scope.labels).toSorted(([a], [b]) => (a < b ? -1 : 1));
-    const { namespace, sidecar, locality, network, unintercepted, dns } = scope;
-    text = JSON.stringify([namespace, sidecar, labels, locality, network, unintercepted, dns]);
+    const { namespace, sidecar, locality, network, unintercepted, dns, facts } = scope;
+    const parts = [namespace, sidecar, labels, locality, network, unintercepted, dns];
+    text = JSON.stringify(facts === undefined ? parts : [...parts, Object.entries(facts)]);
     scopeTexts.set(scope, text);
   }
   return text;
@@ -106,6 +109,18 @@ const labelsAskedFor = defineQuery<readonly string[]>(
   sameData,
 );
 
+/** The names of metadata that patches of EnvoyFilters match, in order. */
+const factsAskedFor = defineQuery<readonly string[]>(
+  "factsAskedFor",
+  (read) => {
+    const patches = read(tables.EnvoyFilter.by.facts, everything).flatMap(
+      ({ spec }) => spec?.configPatches ?? [],
+    );
+    return [...new Set(patches.flatMap(({ match }) => Object.keys(match?.proxy?.metadata ?? {})))].toSorted();
+  },
+  sameData,
+);
+
 export const outboundScopeOf = defineKeyedQuery<ProxyClass, OutboundScope>(
   "outboundScope",
   proxyClassText,
@@ -124,10 +139,18 @@ export const outboundScopeOf = defineKeyedQuery<ProxyClass, OutboundScope>(
       network: networkFor(read, proxy),
       unintercepted: proxy.interception === "NONE",
       dns: dnsScopeOf(proxy),
+      ...factsFor(read(factsAskedFor, ""), proxy),
     };
   },
   sameData,
 );
+
+function factsFor(asked: readonly string[], proxy: ProxyClass): Pick<OutboundScope, "facts"> {
+  if (asked.length === 0) return {};
+  const facts = proxyFacts(proxy);
+  const known = asked.flatMap((name) => (facts[name] === undefined ? [] : [[name, facts[name]] as const]));
+  return known.length === 0 ? {} : { facts: Object.fromEntries(known) };
+}
 
 /** "" where networks make no difference, so that clients of all share a view. */
 function networkFor(read: Read, proxy: ProxyClass): string {

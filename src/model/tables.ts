@@ -61,6 +61,10 @@ const selecting = (
   row: KubeObject<{ readonly selector?: { readonly matchLabels?: Readonly<Record<string, string>> } }>,
 ): readonly string[] => (Object.keys(row.spec?.selector?.matchLabels ?? {}).length > 0 ? [everything] : []);
 
+/** Whether it has patches for some proxies by what is known of them. */
+const asksForFacts = (row: EnvoyFilter): boolean =>
+  (row.spec?.configPatches ?? []).some(({ match }) => Object.keys(match?.proxy?.metadata ?? {}).length > 0);
+
 /** The one group of an index that holds a whole (small) subset of a table. */
 export const everything = "all";
 
@@ -132,7 +136,8 @@ export const tables = {
     namespace,
     remote: (row) => (fetchesKeys(row) ? [everything] : []),
   }),
-  EnvoyFilter: defineTable<EnvoyFilter, "namespace" | "selecting">("EnvoyFilter", {
+  EnvoyFilter: defineTable<EnvoyFilter, "namespace" | "selecting" | "facts">("EnvoyFilter", {
+    facts: (row) => (asksForFacts(row) ? [everything] : []),
     namespace,
     selecting: (row) =>
       Object.keys(row.spec?.workloadSelector?.labels ?? {}).length > 0 ? [everything] : [],

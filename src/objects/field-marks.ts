@@ -47,7 +47,6 @@ ProxyConfig spec works
 
 EnvoyFilter spec works
 EnvoyFilter spec.configPatches[].match.listener.portName warns
-EnvoyFilter spec.configPatches[].match.proxy.metadata warns
 EnvoyFilter spec.configPatches[].match.waypoint warns
 
 PeerAuthentication spec works

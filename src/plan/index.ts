@@ -37,3 +37,4 @@ export type { ProxylessClusterKey, ProxylessListenerKey, ProxylessRouteKey } fro
 export { nowhereCluster } from "./proxyless-keys.ts";
 export type { Overlay } from "./overlays.ts";
 export type { AddedKey, PatchContext, PatchedKey, PatchRef } from "./patches.ts";
+export { isForProxy } from "./patches.ts";

@@ -8,7 +8,7 @@ import type {
   EnvoyFilterEnvoyConfigObjectPatch,
   EnvoyFilterProxyMatch,
 } from "#objects";
-import { envoyFiltersOf, environmentOf, istioVersion, tables, workloadOf } from "#model";
+import { envoyFiltersOf, istioVersion, proxyFacts, tables, workloadOf } from "#model";
 import { partsOfDiscovered } from "./discovered-tables.ts";
 import { stableText } from "./keys.ts";
 import { isEmptyOverlay, overlayFor, type Overlay } from "./overlays.ts";
@@ -73,7 +73,7 @@ const ofRoutes = new Set(["ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE"]);
 export function withPatches(read: Read, view: PatchedView, plan: Plan): Plan {
   const context = contextOf(view);
   const patches = patchesFor(read, view).filter(
-    ({ patch }) => inContext(patch.match, context) && isForProxy(read, view, patch.match?.proxy),
+    ({ patch }) => inContext(patch.match, context) && isForProxy(patch.match?.proxy, factsOf(view)),
   );
   const overlay = overlayFor(read, view);
   if (patches.length === 0 && isEmptyOverlay(overlay)) return plan;
@@ -107,21 +107,20 @@ function inContext(match: EnvoyFilterEnvoyConfigObjectMatch | undefined, context
 /** Longer expressions are not compared, as in Istio. */
 const versionLengthMax = 1_024;
 
+/** What is known of the proxies of a view. */
+function factsOf(view: PatchedView): Readonly<Record<string, string>> {
+  return view.kind === "outbound" ? (view.scope.facts ?? {}) : proxyFacts(view.proxy);
+}
+
 /** Whether a patch is for proxies like this: by the version of Istio that they stand for, and by what is known of them. */
-function isForProxy(read: Read, view: PatchedView, match: EnvoyFilterProxyMatch | undefined): boolean {
+export function isForProxy(
+  match: EnvoyFilterProxyMatch | undefined,
+  facts: Readonly<Record<string, string>>,
+): boolean {
   const version = match?.proxyVersion ?? "";
   if (version !== "" && version.length <= versionLengthMax && !versionMatches(version)) return false;
-  const metadata = Object.entries(match?.metadata ?? {});
-  if (metadata.length === 0) return true;
-  const { clusterId } = read(environmentOf, "");
-  const { namespace } = view.kind === "outbound" ? view.scope : view.proxy;
-  const known: Readonly<Record<string, string>> = {
-    CLUSTER_ID: clusterId,
-    NAMESPACE: namespace,
-    ISTIO_VERSION: istioVersion,
-  };
   // What is not known of a proxy is not what the filter asks for: a patch for some must not reach all.
-  return metadata.every(([name, value]) => known[name] === value);
+  return Object.entries(match?.metadata ?? {}).every(([name, value]) => facts[name] === value);
 }
 
 function versionMatches(expression: string): boolean {

@@ -141,6 +141,26 @@ spec:
   await mesh.kubectl(["delete", "envoyfilter", "idle"]);
 });
 
+test("a BOOTSTRAP patch is in the bootstrap of the pods that are made after it", async () => {
+  const filter = `apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: bootstrap, namespace: default}
+spec:
+  workloadSelector: {labels: {app: patched}}
+  configPatches:
+  - applyTo: BOOTSTRAP
+    patch: {operation: MERGE, value: {stats_config: {stats_tags: [{tag_name: own_tag, fixed_value: mine}]}}}
+`;
+  await mesh.kubectl(["apply", "-f", "-"], filter);
+  await deployEchoes(mesh, [{ name: "patched", namespace: "default", ports: scenarioPorts }]);
+  const shown = await mesh.mizzen(["pc", "bootstrap", "deployment/patched.default", "-o", "json"]);
+  assert.match(shown.stdout, /own_tag/, shown.stderr);
+  const other = await mesh.mizzen(["pc", "bootstrap", "deployment/ratings.default", "-o", "json"]);
+  assert.doesNotMatch(other.stdout, /own_tag/);
+  await mesh.kubectl(["delete", "envoyfilter", "bootstrap"]);
+  await mesh.kubectl(["delete", "deployment,service", "patched"]);
+});
+
 test("there are scenarios", () => assert.ok(all.length > 5));
 
 test("a twin holds the clusters that it has called, and no others", async () => {

@@ -2,7 +2,7 @@
 // and annotations of the Pod. Parsed once, into plain data; defaults are Istio's.
 
 import { resolve } from "node:path";
-import { ports, type WorkloadFacts } from "#base";
+import { bootstrapOverlayVariable, ports, type WorkloadFacts } from "#base";
 
 export type ProxyRole = "sidecar" | "router";
 
@@ -105,6 +105,8 @@ export interface AgentConfig {
   readonly logAsJson: boolean;
   /** A file whose contents Envoy merges into its bootstrap. */
   readonly bootstrapOverride: string | undefined;
+  /** JSON that EnvoyFilters lay over the bootstrap, before the override; "" for none. */
+  readonly bootstrapOverlay: string;
   /** The agent's own. */
   readonly agentLogLevel: "debug" | "info" | "warn" | "error";
   /** Ask the application on 127.0.0.1 instead of the pod's address, as old applications that bind there want it. */
@@ -179,6 +181,7 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
     componentLogLevel: flags.get("proxyComponentLogLevel") ?? "misc:error",
     logAsJson: flags.get("log_as_json") === "true",
     bootstrapOverride: env["ISTIO_BOOTSTRAP_OVERRIDE"],
+    bootstrapOverlay: env[bootstrapOverlayVariable] ?? "",
     agentLogLevel: agentLogLevel(flags.get("log_output_level")),
     probeLocalhost: env["REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION"] === "true",
     probes:

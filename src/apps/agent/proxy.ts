@@ -16,6 +16,7 @@ import { envoyArgs, EnvoySupervisor } from "./envoy.ts";
 import { createStreamServer } from "./grpc.ts";
 import { HealthReporter, sendHealth } from "./health.ts";
 import { IdentityFiles } from "./identity-files.ts";
+import { layered } from "./layers.ts";
 import { createLog } from "./log.ts";
 import { recordPaths, TelemetryRecords } from "./records.ts";
 import { Rotator } from "./rotator.ts";
@@ -101,7 +102,7 @@ class ProxyAgent {
       clock,
       log,
       command: paths.envoy,
-      args: envoyArgs(config, bootstrapPath, readIfThere(config.bootstrapOverride ?? "")),
+      args: envoyArgs(config, bootstrapPath, overrideOf(config)),
       onGiveUp: (code) => this.#exit(code),
     });
     mkdirSync(paths.configDir, { recursive: true });
@@ -268,6 +269,12 @@ class ProxyAgent {
 
 function readIfThere(path: string): string {
   return existsSync(path) ? readFileSync(path, "utf8") : "";
+}
+
+/** Envoy takes one text over its bootstrap. */
+function overrideOf({ bootstrapOverlay, bootstrapOverride = "" }: AgentConfig): string {
+  const own = readIfThere(bootstrapOverride);
+  return bootstrapOverlay === "" || own === "" ? own + bootstrapOverlay : layered(bootstrapOverlay, own);
 }
 
 function readDownward(path: string, dir: string | undefined, name: string): Record<string, string> {

@@ -201,12 +201,40 @@ function fieldsOf(node: Message): Readonly<Record<string, { readonly stringValue
   return fields ?? {};
 }
 
+/** What a proxy says of itself that is its own, or that the control plane knows better. */
+const leftOut: ReadonlySet<string> = new Set([
+  ...[
+    "NAME",
+    "NAMESPACE",
+    "INSTANCE_IPS",
+    "NODE_NAME",
+    "NODE_IP",
+    "HOST_IP",
+    "POD_PORTS",
+    "APP_CONTAINERS",
+    "GENERATOR",
+  ],
+  ...["CLUSTER_ID", "SERVICE_ACCOUNT", "NETWORK", "INTERCEPTION_MODE", "ISTIO_VERSION", dnsCaptureField],
+]);
+/** Of what EnvoyFilters may ask a proxy for: beyond it the rest, in order of name, is not known. */
+const factsMax = 32;
+const factLengthMax = 256;
+
+/** The texts among a proxy's metadata that its replicas share, for EnvoyFilters that ask for them. */
+function factsIn(fields: ReturnType<typeof fieldsOf>): Readonly<Record<string, string>> {
+  const said = Object.entries(fields).flatMap(([name, value]) => {
+    const text = value?.stringValue ?? "";
+    return leftOut.has(name) || text === "" || text.length > factLengthMax ? [] : [[name, text] as const];
+  });
+  return Object.fromEntries(said.toSorted(([a], [b]) => (a < b ? -1 : 1)).slice(0, factsMax));
+}
+
 function saidBy(node: Message, protocol: AdsProtocol): Said {
   const fields = fieldsOf(node);
   const captures = fields[dnsCaptureField]?.stringValue === "true";
   return {
     envoyVersion: envoyVersionOf(node),
-    metadata: captures ? { [dnsCaptureField]: "true" } : {},
+    metadata: { ...factsIn(fields), ...(captures ? { [dnsCaptureField]: "true" } : {}) },
     interception: interceptionOf(fields["INTERCEPTION_MODE"]?.stringValue),
     // Istio's word for a program that speaks xDS itself.
     kind: fields["GENERATOR"]?.stringValue === "grpc" ? "grpc" : "sidecar",

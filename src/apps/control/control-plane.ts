@@ -2,8 +2,8 @@
 // once it knows the whole picture, and takes itself down proxy by proxy.
 
 import { unpackWorkload, type Clock, type Logger, type Problem, type WorkloadFacts } from "#base";
-import { Engine, type Change } from "#engine";
-import { envoyFilterMismatches, resourceOf } from "#envoy";
+import { Engine, type Change, type Read } from "#engine";
+import { bootstrapOverlay, envoyFilterMismatches, resourceOf } from "#envoy";
 import {
   accessFromKubeconfig,
   accessInCluster,
@@ -543,6 +543,8 @@ export class ControlPlane {
         revision: settings.revision,
         nativeSidecars: false,
       }),
+      bootstrapOverlay: ({ namespace, labels, ...proxy }) =>
+        bootstrapOverlay(this.#engine.get.bind(this.#engine) as Read, { namespace, labels }, proxy),
       validateObject: (object) => this.#problemsOf(object),
       log,
       reached: this.#reached,

@@ -129,7 +129,8 @@ function durationFromJson(json: unknown, path: string): Message {
   return { seconds: Number(ns / 1_000_000_000n), nanos: Number(ns % 1_000_000_000n) };
 }
 
-function camelCase(name: string): string {
+/** The name of a field in camel case, whichever way it is written. */
+export function camelCase(name: string): string {
   return name.replace(/_([a-z0-9])/g, (_whole, letter: string) => letter.toUpperCase());
 }
 

@@ -68,6 +68,8 @@ function checkPatch(
     report.add("MZ0202", pathOf(at, "value"), `operation ${patch.operation} needs a value`);
     return;
   }
+  if (applyTo === "BOOTSTRAP" && patch.operation !== "MERGE")
+    report.add("MZ0250", pathOf(at, "operation"), "a bootstrap is only merged with: the patch has no effect");
   checkVersion(match, pathOf(path, "match.proxy.proxyVersion"), report);
   checkMatch(applyTo, match, pathOf(path, "match"), report);
 }

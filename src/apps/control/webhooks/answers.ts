@@ -1,7 +1,14 @@
 // The two questions that the webhooks answer, as functions of the request alone: does this pod get a sidecar, is this object sound.
 
 import { renderProblem, type Logger, type Problem } from "#base";
-import { decideInjection, injectPod, type InjectionSettings, type Pod } from "#inject";
+import {
+  decideInjection,
+  injectPod,
+  withBootstrapOverlay,
+  type InjectedProxy,
+  type InjectionSettings,
+  type Pod,
+} from "#inject";
 import type { KubeObject } from "#objects";
 import jsonPatch from "fast-json-patch";
 import { type AdmissionRequest, type AdmissionResponse, allow, fieldOf, refuse } from "./review.ts";
@@ -13,6 +20,8 @@ export interface Answers {
   /** The labels of a namespace; undefined when it is not known (yet): then its labels count as none. */
   readonly namespaceLabels: (name: string) => Readonly<Record<string, string>> | undefined;
   readonly injectionConfig: () => InjectionConfig;
+  /** What EnvoyFilters lay over the bootstrap of a proxy, when any do. */
+  readonly bootstrapOverlay?: (proxy: InjectedProxy) => object | undefined;
   /** Errors refuse the object, warnings are shown to whoever applies it. */
   readonly validateObject: (object: KubeObject) => readonly Problem[];
   readonly log: Logger;
@@ -47,7 +56,7 @@ export function answerInject(request: AdmissionRequest, answers: Answers): Admis
     log.debug({ ...fields, reason: decision.reason }, "no sidecar injected");
     return allow(request, warningsFor(request.object as KubeObject, answers));
   }
-  const { pod: injected, problems } = injectPod(pod, { ...config, namespace });
+  const { pod: made, problems } = injectPod(pod, { ...config, namespace });
   if (problems.length > 0) {
     count?.("sidecar_injection_failure_total", {});
     const text = problems.map(renderProblem).join("; ");
@@ -56,9 +65,15 @@ export function answerInject(request: AdmissionRequest, answers: Answers): Admis
   }
   count?.("sidecar_injection_success_total", {});
   log.info({ ...fields, reason: decision.reason }, "sidecar injected");
+  const { pod: injected, tooLong } = withBootstrapOverlay(made, namespace, (proxy) =>
+    answers.bootstrapOverlay?.(proxy),
+  );
+  const warning =
+    "the BOOTSTRAP patches of EnvoyFilters are too long together for a pod: it goes without them";
+  if (tooLong) log.warn(fields, warning);
   const patch = Buffer.from(JSON.stringify(jsonPatch.compare(pod, injected))).toString("base64");
   return {
-    ...allow(request, warningsFor(request.object as KubeObject, answers)),
+    ...allow(request, [...warningsFor(request.object as KubeObject, answers), ...(tooLong ? [warning] : [])]),
     patchType: "JSONPatch",
     patch,
   };

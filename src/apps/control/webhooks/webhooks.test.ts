@@ -107,6 +107,27 @@ test("a pod gets a patch that adds its sidecar", async (context) => {
   );
 });
 
+test("a pod gets what EnvoyFilters lay over its proxy's bootstrap, unless it is too long", async (context) => {
+  const pod: Pod = { metadata: { labels: { app: "a" } }, spec: { containers: [{ name: "a", image: "a" }] } };
+  for (const [length, isThere] of [
+    [10, true],
+    [100_000, false],
+  ] as const) {
+    const overlay = { node: { cluster: "x".repeat(length) } };
+    const ask = await start(context, {
+      bootstrapOverlay: ({ namespace, labels, isGateway }) =>
+        namespace === "default" && labels["app"] === "a" && !isGateway ? overlay : undefined,
+    });
+    const { response } = JSON.parse((await ask("/inject", review("Pod", pod))).body) as Answered;
+    const patch = Buffer.from(response.patch ?? "", "base64").toString();
+    assert.equal(patch.includes("MIZZEN_BOOTSTRAP_OVERLAY"), isThere);
+    assert.equal(
+      (response.warnings ?? []).some((text) => text.includes("too long")),
+      !isThere,
+    );
+  }
+});
+
 test("a pod whose annotations cannot work is refused with the reason", async (context) => {
   const ask = await start(context);
   const pod = {
