@@ -59,7 +59,6 @@ AuthorizationPolicy spec.provider works
 RequestAuthentication spec works
 
 gateway-api/GatewayClass spec works
-gateway-api/GatewayClass spec.parametersRef warns
 gateway-api/Gateway spec works
 gateway-api/Gateway spec.defaultScope warns
 gateway-api/HTTPRoute spec works

@@ -49,11 +49,11 @@ export function deploymentObjects(facts: DeploymentFacts, revision: string): App
 
 function deployed(facts: DeploymentFacts, revision: string): AppliedObject[] {
   const base = baseOf(facts);
-  const { parameters = {} } = facts;
+  const texts = (parameter: string): string[] => facts.parameters.flatMap((one) => one[parameter] ?? []);
   const overlaid = (object: AppliedObject, parameter: string): AppliedObject =>
-    parameters[parameter] === undefined ? object : overlay(object, parameters[parameter], parameter);
-  const scaled = parameters["horizontalPodAutoscaler"] === undefined ? [] : [autoscaler(facts, base)];
-  const guarded = parameters["podDisruptionBudget"] === undefined ? [] : [disruptionBudget(facts, base)];
+    texts(parameter).reduce((under, text) => overlay(under, text, parameter), object);
+  const scaled = texts("horizontalPodAutoscaler").length === 0 ? [] : [autoscaler(facts, base)];
+  const guarded = texts("podDisruptionBudget").length === 0 ? [] : [disruptionBudget(facts, base)];
   return [
     overlaid(
       {

@@ -1,7 +1,10 @@
 // GatewayClasses: which Gateways are ours, and what becomes of them. The names of classes and controllers are Istio's.
 
-import { defineQuery, sameData } from "#engine";
+import { defineQuery, sameData, type Read } from "#engine";
+import type { GatewayClassSpec } from "#objects";
+import { environmentOf } from "../mesh.ts";
 import { tables } from "../tables.ts";
+import type { Mistake } from "./findings.ts";
 
 export const gatewayController = "istio.io/gateway-controller";
 export const meshController = "istio.io/mesh-controller";
@@ -44,3 +47,41 @@ export const gatewayClassOf = defineQuery<GatewayClassFacts | undefined>(
   },
   sameData,
 );
+
+/** Names, in a ConfigMap of the mesh's root namespace, the class whose Gateways' parameters it has: Istio's way. */
+const defaultsLabel = "gateway.istio.io/defaults-for-class";
+
+/** Parameters that all Gateways of a class have, by its name, each over the one before it. */
+export const classParametersOf = defineQuery<readonly Readonly<Record<string, string>>[]>(
+  "gatewayClassParameters",
+  (read, name) => {
+    const { rootNamespace } = read(environmentOf, "");
+    const labelled = read(tables.ConfigMap.by.namespace, rootNamespace)
+      .filter(({ metadata }) => metadata.labels?.[defaultsLabel] === name)
+      .toSorted((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
+    const reference = read(tables.GatewayClass, name)?.spec?.parametersRef;
+    const named = isConfigMap(reference)
+      ? read(tables.ConfigMap, `${reference.namespace ?? ""}/${reference.name}`)
+      : undefined;
+    return [...labelled, ...(named === undefined ? [] : [named])].map(({ data = {} }) => data);
+  },
+  sameData,
+);
+
+function isConfigMap(
+  reference: GatewayClassSpec["parametersRef"],
+): reference is NonNullable<GatewayClassSpec["parametersRef"]> & { readonly kind: "ConfigMap" } {
+  return reference?.kind === "ConfigMap" && reference.group === "";
+}
+
+/** What is wrong with a class's own reference to parameters. */
+export function classParametersMistake(read: Read, name: string): Mistake | undefined {
+  const reference = read(tables.GatewayClass, name)?.spec?.parametersRef;
+  if (reference === undefined) return undefined;
+  const { kind, name: map, namespace = "" } = reference;
+  if (!isConfigMap(reference))
+    return { reason: "InvalidParameters", message: `parametersRef ${kind} ${map} is no ConfigMap` };
+  return namespace === "" || read(tables.ConfigMap, `${namespace}/${map}`) === undefined
+    ? { reason: "InvalidParameters", message: `ConfigMap ${namespace}/${map} does not exist` }
+    : undefined;
+}

@@ -6,7 +6,7 @@ import { isIP } from "node:net";
 import { tables } from "../tables.ts";
 import { instancesOf, type Instances } from "./addresses.ts";
 import { clientCertificateMistake } from "./certificates.ts";
-import { gatewayClassOf, type GatewayClassFacts } from "./classes.ts";
+import { classParametersMistake, gatewayClassOf, type GatewayClassFacts } from "./classes.ts";
 import { bad, good, judged, type Finding, type Findings, type Mistake } from "./findings.ts";
 import {
   attachedSetsOf,
@@ -42,7 +42,7 @@ export const classStatusOf = defineQuery<Findings | undefined>(
   (read, name) =>
     read(tables.GatewayClass, name) === undefined || read(gatewayClassOf, name) === undefined
       ? undefined
-      : { Accepted: good("Accepted", "this mesh takes care of it") },
+      : { Accepted: judged(classParametersMistake(read, name), "Accepted", "this mesh takes care of it") },
   sameData,
 );
 

@@ -6,9 +6,11 @@ import { environmentOf } from "../mesh.ts";
 import { everything, tables } from "../tables.ts";
 import { deployedName, isDeployed } from "./addresses.ts";
 import { ingressStatusOf, type IngressAddress } from "../ingress/ingress.ts";
+import { classParametersOf } from "./classes.ts";
 import type { Findings } from "./findings.ts";
 import { classStatusOf, gatewayStatusOf, listenerSetStatusOf, type GatewayStatus } from "./gateway-status.ts";
 import { attachedSetsOf, gatewayFactsOf } from "./listeners.ts";
+import { gatewayFeatures } from "./features.ts";
 import { backendStatusOf, backendTlsPolicyOf } from "./policies.ts";
 import { routeKinds, type RouteKind } from "./references.ts";
 import { routeStatusOf, type ParentStatus } from "./routes.ts";
@@ -45,7 +47,7 @@ export interface WantedStatus {
   readonly generation: number;
   readonly found:
     | { readonly kind: "load-balancer"; readonly addresses: readonly IngressAddress[] }
-    | { readonly kind: "class"; readonly findings: Findings }
+    | { readonly kind: "class"; readonly findings: Findings; readonly features: readonly string[] }
     | { readonly kind: "gateway"; readonly status: GatewayStatus }
     | { readonly kind: "listener-set"; readonly status: Omit<GatewayStatus, "attachedListenerSets"> }
     | { readonly kind: "parents" | "ancestors"; readonly entries: readonly ParentStatus[] };
@@ -80,7 +82,7 @@ function foundFor(read: Read, kind: StatusKind, key: string): WantedStatus["foun
   switch (kind) {
     case "GatewayClass": {
       const findings = read(classStatusOf, key);
-      return findings === undefined ? undefined : { kind: "class", findings };
+      return findings === undefined ? undefined : { kind: "class", findings, features: gatewayFeatures };
     }
     case "Ingress": {
       const addresses = read(ingressStatusOf, key);
@@ -115,7 +117,10 @@ export function renderStatus(
   const moment = { now, generation };
   switch (found.kind) {
     case "class":
-      return { conditions: renderConditions(standing.conditions, found.findings, moment) };
+      return {
+        conditions: renderConditions(standing.conditions, found.findings, moment),
+        supportedFeatures: found.features.map((name) => ({ name })),
+      };
     case "load-balancer":
       return { loadBalancer: found.addresses.length === 0 ? {} : { ingress: found.addresses } };
     case "gateway":
@@ -142,8 +147,8 @@ export interface DeploymentFacts {
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly ports: readonly { readonly name: string; readonly port: number; readonly protocol: string }[];
-  /** Data of the ConfigMap that `parametersRef` names; undefined without one. */
-  readonly parameters?: Readonly<Record<string, string>>;
+  /** Data of the ConfigMaps that the class and the Gateway's `parametersRef` name, each over the one before it. */
+  readonly parameters: readonly Readonly<Record<string, string>>[];
   /** The Service is there: when somebody deletes it, this changes. */
   readonly exists: boolean;
 }
@@ -167,7 +172,7 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
     const own = deployedName({ name: metadata.name }, facts.gatewayClass);
     const [namespace = ""] = key.split("/");
     const reference = spec.infrastructure?.parametersRef;
-    const parameters =
+    const ownParameters =
       reference?.kind === "ConfigMap" && reference.group === ""
         ? read(tables.ConfigMap, `${namespace}/${reference.name}`)?.data
         : undefined;
@@ -188,7 +193,10 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
         port: listener.port ?? (listener.protocol === "HTTPS" ? 443 : 80),
         protocol: listener.protocol,
       })),
-      ...(parameters === undefined ? {} : { parameters }),
+      parameters: [
+        ...read(classParametersOf, facts.gatewayClass.name),
+        ...(ownParameters === undefined ? [] : [ownParameters]),
+      ],
       exists: read(tables.Service, `${namespace}/${name}`) !== undefined,
     };
   },
