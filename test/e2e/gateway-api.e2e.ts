@@ -3,13 +3,23 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { deployEchoes, type Echo } from "./echoes.ts";
+import { deployEchoes, echoIn, order, podIp, type Echo, type EchoApp } from "./echoes.ts";
 import { deciderManifest, password } from "./decider.ts";
 import { leftovers } from "./leftovers.ts";
 import { curl, eventually, startMesh, type Mesh } from "./mesh.ts";
 
 const name = "gateway-api-e2e";
-const webPort = { name: "http", servicePort: 80, workloadPort: 8080, flag: "http" } as const;
+const seen: EchoApp = {
+  name: "seen",
+  namespace: "default",
+  replicas: 2,
+  certificateNames: ["seen.example.com"],
+  ports: [
+    { name: "http", servicePort: 80, workloadPort: 8080, flag: "http" },
+    { name: "https", servicePort: 443, workloadPort: 8443, flag: "https" },
+    { name: "tcp", servicePort: 9000, workloadPort: 9001, flag: "tcp" },
+  ],
+};
 let mesh: Mesh;
 let address: string;
 
@@ -28,7 +38,14 @@ kind: Gateway
 metadata: { name: front }
 spec:
   gatewayClassName: istio
-  listeners: [{ name: http, port: 80, protocol: HTTP, hostname: "*.example.com" }]
+  allowedListeners: { namespaces: { from: Same } }
+  listeners:
+    - { name: http, port: 80, protocol: HTTP, hostname: "*.example.com" }
+    - name: open
+      port: 80
+      protocol: HTTP
+      hostname: borrowed.example.com
+      allowedRoutes: { namespaces: { from: All } }
 `;
 
 const page = `
@@ -128,6 +145,172 @@ spec:
   });
 });
 
+const streams = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: { name: more }
+spec:
+  parentRef: { name: front }
+  listeners:
+    - { name: plain, port: 9000, protocol: TCP }
+    - { name: pass, port: 9443, protocol: TLS, hostname: seen.example.com, tls: { mode: Passthrough } }
+    - { name: web, port: 8081, protocol: HTTP }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: { name: plain }
+spec:
+  parentRefs: [{ kind: ListenerSet, name: more, sectionName: plain }]
+  rules: [{ backendRefs: [{ name: seen, port: 9000 }] }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: { name: pass }
+spec:
+  parentRefs: [{ kind: ListenerSet, name: more, sectionName: pass }]
+  hostnames: [seen.example.com]
+  rules: [{ backendRefs: [{ name: seen, port: 443 }] }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: web }
+spec:
+  parentRefs: [{ kind: ListenerSet, name: more, sectionName: web }]
+  rules:
+    - backendRefs: [{ name: seen, port: 80 }]
+      sessionPersistence: { sessionName: seat }
+`;
+
+test("a ListenerSet adds TCP, TLS and HTTP to the Gateway, each with routes of its own", async () => {
+  await deployEchoes(mesh, [seen]);
+  await mesh.kubectl(["apply", "-f", "-"], streams);
+  const said = await eventually("TCP through the Gateway", async () => {
+    const script = `exec 3<>/dev/tcp/${address}/9000 && echo hello >&3 && read -r line <&3 && echo "$line"`;
+    const { stdout } = await mesh.inNode(["timeout", "5", "bash", "-c", script]);
+    return stdout === "" ? undefined : stdout;
+  });
+  assert.match(said, /service=seen/);
+  const overTls = async (name: string): Promise<string> => {
+    const place = `${name}:9443:${address}`;
+    const words = ["curl", "-sk", "-m", "5", "--resolve", place, `https://${name}:9443/`];
+    return (await mesh.inNode(words)).stdout;
+  };
+  const passed = await eventually(
+    "TLS through the Gateway",
+    async () => (await overTls("seen.example.com")) || undefined,
+  );
+  assert.equal((JSON.parse(passed) as Echo).sni, "seen.example.com", "the server itself ended the TLS");
+  assert.equal(await overTls("other.example.com"), "", "no other name passes");
+  const attached = ".status.listeners[*].attachedRoutes";
+  await eventually("each listener's route in the status", async () =>
+    (await reasonsOf("listenerset", "more", attached)) === "1 1 1" ? true : undefined,
+  );
+});
+
+test("a session stays with its server, and calls without its cookie go to both", async () => {
+  const served = async (cookies: readonly string[]): Promise<Set<string>> => {
+    const one = ["curl", "-s", "-m", "5", ...cookies, `http://${address}:8081/`];
+    const names = new Set<string>();
+    for (let i = 0; i < 12; i++) {
+      const { stdout } = await mesh.inNode(one);
+      names.add((JSON.parse(stdout) as Echo).hostname);
+    }
+    return names;
+  };
+  await eventually("both servers", async () => ((await served([])).size === 2 ? true : undefined));
+  const { stdout } = await mesh.inNode([
+    "curl",
+    "-s",
+    "-D",
+    "-",
+    "-o",
+    "/dev/null",
+    `http://${address}:8081/`,
+  ]);
+  const cookie = /set-cookie: (seat=[^;\s]+)/i.exec(stdout)?.[1];
+  assert.ok(cookie, `a cookie in ${stdout}`);
+  assert.equal((await served(["-H", `Cookie: ${cookie}`])).size, 1);
+});
+
+const borrowed = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: borrower, namespace: borrower }
+spec:
+  parentRefs: [{ name: front, namespace: default, sectionName: open }]
+  hostnames: [borrowed.example.com]
+  rules: [{ backendRefs: [{ name: seen, namespace: default, port: 80 }] }]
+`;
+
+const grant = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: { name: lend }
+spec:
+  from: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: borrower }]
+  to: [{ group: "", kind: Service, name: seen }]
+`;
+
+test("with a ReferenceGrant a route reaches another namespace, and without it any more it does not", async () => {
+  await mesh.kubectl(["create", "namespace", "borrower"]);
+  await mesh.kubectl(["apply", "-f", "-"], `${borrowed}---\n${grant}`);
+  const status = async (): Promise<number> => (await ask("/", "borrowed.example.com")).status;
+  const reasons = () =>
+    mesh.kubectl([
+      "get",
+      "httproute",
+      "borrower",
+      "-n",
+      "borrower",
+      "-o",
+      "jsonpath={.status.parents[0].conditions[*].reason}",
+    ]);
+  await eventually("the other namespace's server", async () => ((await status()) === 200 ? true : undefined));
+  assert.equal(await reasons(), "Accepted ResolvedRefs");
+  await mesh.kubectl(["delete", "referencegrant", "lend"]);
+  await eventually("no way there", async () => ((await status()) === 500 ? true : undefined));
+  await eventually("the reason", async () =>
+    (await reasons()) === "Accepted RefNotPermitted" ? true : undefined,
+  );
+});
+
+const meshStreams = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: { name: aside }
+spec:
+  parentRefs: [{ group: "", kind: Service, name: seen, port: 9000 }]
+  rules: [{ backendRefs: [{ name: aside, port: 9000 }] }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: { name: aside }
+spec:
+  parentRefs: [{ group: "", kind: Service, name: seen, port: 443 }]
+  hostnames: [seen.default.svc.cluster.local]
+  rules: [{ backendRefs: [{ name: aside, port: 443 }] }]
+`;
+
+test("between services a TCPRoute and a TLSRoute send connections elsewhere", async () => {
+  await deployEchoes(mesh, [{ ...seen, name: "aside", replicas: 1 }]);
+  const caller = await podIp(mesh, "default", "app=seen");
+  const name = "seen.default.svc.cluster.local";
+  const serverOf = async (url: string): Promise<string | undefined> => {
+    const [result] = await order(mesh, caller, { url, message: "hello\n", serverName: name });
+    return echoIn(result)?.service ?? /service=(\w+)/.exec(result?.body ?? "")?.[1];
+  };
+  assert.equal(await serverOf("tcp://seen:9000"), "seen");
+  await mesh.kubectl(["apply", "-f", "-"], meshStreams);
+  for (const url of ["tcp://seen:9000", `https://${name}:443/`])
+    await eventually(`another server behind ${url}`, async () =>
+      (await serverOf(url)) === "aside" ? true : undefined,
+    );
+  await mesh.kubectl(["delete", "tcproute,tlsroute", "aside"]);
+  await eventually("the service's own server again", async () =>
+    (await serverOf("tcp://seen:9000")) === "seen" ? true : undefined,
+  );
+});
+
 const guarded = `
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -160,9 +343,7 @@ spec:
 `;
 
 test("a route asks another service, over HTTP and gRPC, and lets nobody by where it cannot", async () => {
-  const seen = { name: "seen", namespace: "default", ports: [webPort] };
   await mesh.kubectl(["apply", "-f", "-"], `${deciderManifest("default")}---\n${guarded}`);
-  await deployEchoes(mesh, [seen]);
   const host = "guarded.example.com";
   const word = ["-H", `Authorization: Bearer ${password}`];
   const may = await eventually("a request that may", async () => {
