@@ -24,7 +24,6 @@ import {
   GrpcServer,
   Mesh,
   type Fleet,
-  type MeshReports,
   type ProxyStatus,
 } from "#xds";
 import { AddressAllocator } from "./address-allocator.ts";
@@ -42,10 +41,11 @@ import { Inputs } from "./inputs.ts";
 import { KubeSource } from "./kube-source.ts";
 import type { ControlPlaneLimit } from "./limits.ts";
 import { healthPath, MachineRegistry } from "./machines.ts";
-import { createMetrics, serviceOf, type Metrics } from "./metrics.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
 import { JwksFetcher } from "./jwks-fetcher.ts";
-import { objectsAtFault, RejectionWriter } from "./rejection-writer.ts";
+import { RejectionWriter } from "./rejection-writer.ts";
+import { meshReports, sessionReports } from "./reports.ts";
 import { mayRead, reviewToken } from "./reviews.ts";
 import { RootPublisher } from "./root-publisher.ts";
 import type { ObjectSource, Settings } from "./settings.ts";
@@ -158,7 +158,12 @@ export class ControlPlane {
       translation: { viewsOf, planOf, resourceOf },
       nowMs: clock.monotonicMs,
       after: clock.after,
-      reports: this.#meshReports(),
+      reports: meshReports({
+        metrics: this.#metrics,
+        log,
+        reached: this.#reached,
+        rejections: this.#rejections,
+      }),
     });
     this.#inputs = new Inputs({
       engine: this.#engine,
@@ -263,41 +268,6 @@ export class ControlPlane {
     }
   }
 
-  #meshReports(): MeshReports {
-    const { log } = this.#options;
-    const standing = new Map<string, number>();
-    const count = (service: string, by: number): void => {
-      standing.set(service, (standing.get(service) ?? 0) + by);
-      this.#metrics.rejects[service]?.set(standing.get(service) ?? 0);
-    };
-    return {
-      failed: ({ query, keyText, error }) => {
-        this.#metrics.pushErrors.inc();
-        log.error(
-          { query, key: keyText, error: String(error) },
-          "cannot be computed; the last good value stays",
-        );
-      },
-      rejected: (rejection, news) => {
-        const { type, name, proxy, reason } = rejection;
-        if (!news) return;
-        log.warn({ type, name, proxy, reason }, "resource rejected; the last good version stays in use");
-        count(serviceOf[type], 1);
-        for (const object of objectsAtFault(rejection)) this.#metrics.rejectedObjects.set({ ...object }, 1);
-        this.#rejections?.rejected(rejection);
-      },
-      cleared: (rejection) => {
-        const { type, name } = rejection;
-        log.info({ type, name }, "rejected resource replaced");
-        count(serviceOf[type], -1);
-        for (const object of objectsAtFault(rejection)) this.#metrics.rejectedObjects.remove({ ...object });
-        this.#rejections?.cleared(rejection);
-      },
-      published: () => {},
-      reached: this.#reached,
-    };
-  }
-
   #newAds(
     admit: ConstructorParameters<typeof AdsServer<ProxyClass, View>>[0]["admit"],
     fleet?: (nowMs: number) => Fleet,
@@ -311,25 +281,13 @@ export class ControlPlane {
       nowMs: clock.monotonicMs,
       ...(fleet === undefined ? {} : { spread: { fleet, random } }),
       log,
-      reports: {
-        connected: (id) => {
-          metrics.connected.inc({ version });
-          this.#machines?.connected(id);
-        },
-        disconnected: (id) => {
-          metrics.connected.dec({ version });
-          this.#machines?.disconnected(id);
-        },
-        refused: () => metrics.refused.inc(),
-        sent: (type, resources, bytes) => {
-          metrics.pushes.inc({ type: serviceOf[type] });
-          metrics.resourcesSent.inc({ type: serviceOf[type] }, resources);
-          metrics.bytesSent.inc({ type: serviceOf[type] }, bytes);
-        },
-        acknowledged: (_type, sinceMs) => metrics.convergence.observe(sinceMs / 1000),
-        rejected: (type) => metrics.rejectsTotal.inc({ type: serviceOf[type] }),
+      reports: sessionReports({
+        metrics,
+        version,
         reached: this.#reached,
-      },
+        connected: (id) => this.#machines?.connected(id),
+        disconnected: (id) => this.#machines?.disconnected(id),
+      }),
     });
   }
 
