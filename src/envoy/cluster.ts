@@ -229,7 +229,7 @@ const rawBuffer: Message = {
 function readConfiguredCa(read: Read, { credentialName = "" }: ClientTLSSettings): string | undefined {
   if (!credentialName.startsWith(configuredCaScheme)) return undefined;
   const ca = read(configuredCaOf, credentialName.slice(configuredCaScheme.length));
-  return ca.kind === "found" ? ca.part.certificate : undefined;
+  return ca.kind === "found" && ca.part.unfit === undefined ? ca.part.certificate : undefined;
 }
 
 function explicitSecurity(read: Read, secured: Secured, tls: ClientTLSSettings): Security {

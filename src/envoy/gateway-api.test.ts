@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
-import { generateKeyPairSync } from "node:crypto";
 import { describe, test } from "node:test";
-import { rootCertificates } from "node:tls";
 import { Engine } from "#engine";
 import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject } from "#objects";
+import { TestAuthority } from "../../test/support/test-authority.ts";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
 import { decodeMessage } from "./proto/api.ts";
 import { snapshotOf, type Snapshot } from "./snapshot.ts";
@@ -23,12 +22,8 @@ const proxy: ProxyClass = {
   metadata: {},
 };
 
-/** Some real certificate, and a key: nobody looks whether they belong together. */
-const testCertificate = rootCertificates[0] ?? "";
-const testKey = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({
-  type: "pkcs8",
-  format: "pem",
-});
+const authority = await TestAuthority.create("test");
+const { certificate: testCertificate, key: testKey } = await authority.issue(["a.example.com"]);
 
 type Spec = Readonly<Record<string, unknown>>;
 
@@ -428,7 +423,7 @@ describe("Gateway API at a router", () => {
       apiVersion: "v1",
       kind: "ConfigMap",
       metadata: { name: "ca", namespace: "default" },
-      data: { "ca.crt": "-----BEGIN CERTIFICATE-----\nMAAB\n-----END CERTIFICATE-----\n" },
+      data: { "ca.crt": testCertificate },
     };
     const policy = object("BackendTLSPolicy", "p", {
       targetRefs: [{ group: "", kind: "Service", name: "a" }],

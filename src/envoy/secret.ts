@@ -13,7 +13,7 @@ export function credentialSecret(
 ): EnvoyResource | undefined {
   if (part === "pair") {
     const found = read(keyPairOf, secret);
-    if (found.kind === "unusable") return undefined;
+    if (found.kind === "unusable" || found.part.unfit !== undefined) return undefined;
     const { certificate, key, ocspStaple } = found.part;
     const tlsCertificate: Message = {
       certificateChain: inline(certificate),
@@ -24,7 +24,7 @@ export function credentialSecret(
   }
   const ofMap = part === "ca-of-config-map";
   const found = ofMap ? read(configuredCaOf, secret) : read(trustedCaOf, secret);
-  if (found.kind === "unusable") return undefined;
+  if (found.kind === "unusable" || found.part.unfit !== undefined) return undefined;
   const { certificate, revocations } = found.part;
   const validationContext: Message = {
     trustedCa: inline(certificate),

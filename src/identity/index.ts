@@ -22,3 +22,4 @@ export {
 } from "./authority.ts";
 export { mergeBundles, sameBundle } from "./bundle.ts";
 export { splitPem } from "./keys.ts";
+export { certificatesComplaint, keyPairComplaint, revocationsComplaint } from "./credential-pem.ts";

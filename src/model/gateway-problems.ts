@@ -1,10 +1,18 @@
 // What is wrong with the Gateways of a router: servers that had to give way, credentials that cannot be used.
 
 import type { Problem } from "#base";
-import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
+import { defineKeyedQuery, defineQuery, sameData, type Query, type Read } from "#engine";
 import { makeProblem, refOf, type Gateway } from "#objects";
 import { namespaceOf } from "./core-kinds.ts";
-import { keyPairOf, trustedCaOf } from "./credentials.ts";
+import {
+  keyPairOf,
+  namedSecret,
+  trustedCaOf,
+  uselessness,
+  type Credential,
+  type KeyPair,
+  type TrustedCa,
+} from "./credentials.ts";
 import { isGenerated } from "./gateway-api/names.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope, type MergedServer } from "./gateway.ts";
 import { anyClient } from "./scope.ts";
@@ -63,22 +71,33 @@ function credentialProblems(read: Read, server: MergedServer, namespace: string)
   // Listeners of Gateway API say what is wrong with their certificates in their status.
   if (tls === undefined || isGenerated(server.gateway)) return [];
   const several = tls.credentialNames ?? [];
-  const names = (several.length > 0 ? several : [tls.credentialName ?? ""]).filter(isSecretName);
+  const names = several.length > 0 ? several : [tls.credentialName ?? ""];
+  const ofNames = several.length > 0 ? "credentialNames" : "credentialName";
+  const apart = tls.caCertCredentialName ?? "";
   const validates = tls.mode === "MUTUAL" || tls.mode === "OPTIONAL_MUTUAL";
-  const where = { object, path: `spec.servers[${at}].tls.credentialName` };
-  return names.flatMap((name, position) => {
-    const row = name.includes("/") ? name : `${namespace}/${name}`;
-    const pair = read(keyPairOf, row);
-    const reasons = pair.kind === "unusable" ? [pair.reason] : [];
-    if (validates && position === 0) {
-      const ca = read(trustedCaOf, row);
-      if (ca.kind === "unusable") reasons.push(ca.reason);
-    }
-    return reasons.map((reason) => makeProblem("MZ0402", `${reason}.`, where));
-  });
+  const complaints = (field: string, reasons: readonly string[]): Problem[] =>
+    reasons.map((reason) =>
+      makeProblem("MZ0402", `${reason}.`, { object, path: `spec.servers[${at}].tls.${field}` }),
+    );
+  const pairs = names.flatMap((name) => credentialReasons(read, name, namespace, keyPairOf));
+  const authority =
+    apart === ""
+      ? complaints(ofNames, credentialReasons(read, names[0] ?? "", namespace, trustedCaOf))
+      : complaints("caCertCredentialName", credentialReasons(read, apart, namespace, trustedCaOf));
+  return [...complaints(ofNames, [...new Set(pairs)]), ...(validates ? authority : [])];
 }
 
-/** Built-in and external credentials are not Secrets of the cluster. */
-function isSecretName(name: string): boolean {
-  return name !== "" && !name.includes("://");
+/** Why a credential is of no use to proxies of a namespace. Built-in and external ones are not Secrets of the cluster. */
+function credentialReasons<Part extends KeyPair | TrustedCa>(
+  read: Read,
+  credential: string,
+  namespace: string,
+  query: Query<string, Credential<Part>>,
+): string[] {
+  const named = namedSecret(credential, namespace);
+  if (named === undefined) return [];
+  if (!named.isOwn)
+    return [`Secret ${named.row} is not in the namespace of the gateway's pods, ${namespace}`];
+  const reason = uselessness(read(query, named.row));
+  return reason === undefined ? [] : [reason];
 }

@@ -151,8 +151,8 @@ export type {
   ServerKind,
 } from "./gateway.ts";
 export { gatewayScopeOf, gatewayScopeText, hostsForNamespace, mergedGatewayOf } from "./gateway.ts";
-export type { Credential, KeyPair, TrustedCa } from "./credentials.ts";
-export { configuredCaOf, keyPairOf, trustedCaOf } from "./credentials.ts";
+export type { Credential, KeyPair, NamedSecret, TrustedCa } from "./credentials.ts";
+export { configuredCaOf, keyPairOf, namedSecret, trustedCaOf, uselessness } from "./credentials.ts";
 export type { GatewayBinding } from "./gateway-routes.ts";
 export { boundRoutes, destinationKey, gatewayServices, routesDynamically } from "./gateway-routes.ts";
 export type { ExtensionPhase, ExtensionRef, ExtensionSide } from "./traffic-extension.ts";

@@ -124,6 +124,7 @@ MeshConfig defaultConfig.image works
 MeshConfig defaultConfig.concurrency works
 MeshConfig defaultConfig.discoveryAddress works
 MeshConfig defaultConfig.drainDuration works
+MeshConfig defaultConfig.gatewayTopology works
 MeshConfig defaultConfig.holdApplicationUntilProxyStarts works
 MeshConfig defaultConfig.interceptionMode works
 MeshConfig defaultConfig.proxyMetadata works

@@ -13,6 +13,7 @@ import {
   isGenerated,
   isIngressGateway,
   mergedGatewayOf,
+  namedSecret,
   ownerGatewayOf,
   serviceOf,
   visibleNamespaces,
@@ -221,10 +222,7 @@ function credentialKey(
   part: CredentialKey["part"],
   suffix = "",
 ): CredentialKey[] {
-  const [, scheme = "kubernetes", path = ""] = /^(?:([a-z-]+):\/\/)?(.*)$/.exec(credential) ?? [];
-  if (path === "" || (scheme !== "kubernetes" && scheme !== "kubernetes-gateway")) return [];
-  const [before = "", after] = path.split("/");
-  const secret = after === undefined ? `${namespace}/${before}` : path;
-  if (!secret.startsWith(`${namespace}/`)) return [];
-  return [{ kind: "credential", name: `${scheme}://${path}${suffix}`, secret, part }];
+  const named = namedSecret(credential, namespace);
+  if (named === undefined || !named.isOwn) return [];
+  return [{ kind: "credential", name: `${named.resource}${suffix}`, secret: named.row, part }];
 }

@@ -1,0 +1,387 @@
+// TLS at the mesh's edge, as clients outside see it: every mode, credentials from Secrets in all their forms, rotation under open
+// connections, revocation, pins, versions, ciphers, and what a Gateway that names no usable Secret does to the others. One mesh;
+// all servers share one port and are told apart by server name.
+
+import assert from "node:assert/strict";
+import { X509Certificate } from "node:crypto";
+import { Agent } from "node:https";
+import { after, before, test } from "node:test";
+import { stringify } from "yaml";
+import { hashPin, spkiPin, TestAuthority, type Pair } from "../support/test-authority.ts";
+import { deployEchoes, podIp, type Echo } from "./echoes.ts";
+import type { Knock, Reply } from "./knock.ts";
+import { leftovers } from "./leftovers.ts";
+import { eventually, pause, root, startMesh, type Mesh } from "./mesh.ts";
+import { callTls, type TlsAnswer, type TlsCall } from "./tls-client.ts";
+
+const name = "gateway-tls-e2e";
+const apiPort = 18_690;
+const port = apiPort + 1;
+const gatewayNamespace = "sm-gateways";
+const ports = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
+
+let mesh: Mesh;
+let authority: TestAuthority;
+let stranger: TestAuthority;
+const pairs = new Map<string, Pair>();
+
+before(async () => {
+  authority = await TestAuthority.create("ours");
+  stranger = await TestAuthority.create("stranger");
+  for (const [pair, type] of [
+    ["first", "ecdsa"],
+    ["second", "ecdsa"],
+    ["server", "ecdsa"],
+    ["rsa", "rsa"],
+    ["client", "ecdsa"],
+    ["revoked", "ecdsa"],
+    ["other-client", "ecdsa"],
+  ] as const)
+    pairs.set(pair, await authority.issue([`${pair}.example.com`, "kinds.example.com"], type));
+  pairs.set("stranger", await stranger.issue(["client.example.com"]));
+  mesh = await startMesh({ name, port: apiPort });
+  await mesh.kubectl(["create", "namespace", "teams"]);
+  await mesh.kubectl(["label", "namespace", "default", "istio-injection=enabled", "--overwrite"]);
+  // Without a sidecar, so that it shows what the gateway sent.
+  await deployEchoes(mesh, [{ name: "web", namespace: "default", ports, naked: true }]);
+  await apply(...(await secrets()), ...gateways(), ...routes());
+  await eventually("the gateway serves", async () =>
+    (await call("simple.example.com")).status === 200 ? true : undefined,
+  );
+});
+after(async () => {
+  await mesh?.down();
+  assert.deepEqual(await leftovers(name), [], "nothing of ours is left on the machine");
+});
+
+function pair(wanted: string): Pair {
+  const found = pairs.get(wanted);
+  assert.ok(found, wanted);
+  return found;
+}
+
+async function secrets(): Promise<object[]> {
+  const server = pair("server");
+  const serving = { "tls.crt": server.certificate, "tls.key": server.key };
+  const ca = authority.certificate;
+  return [
+    secret("rotated", { "tls.crt": pair("first").certificate, "tls.key": pair("first").key }),
+    secret("server", serving),
+    secret("older", { cert: server.certificate, key: server.key, cacert: ca }),
+    secret("apart", serving),
+    secret("apart-cacert", { "ca.crt": ca }),
+    secret("listed", { ...serving, "ca.crt": ca, "ca.crl": await authority.revoking(pair("revoked")) }),
+    secret("mutual", { ...serving, "ca.crt": ca }),
+    secret("rsa", { "tls.crt": pair("rsa").certificate, "tls.key": pair("rsa").key }),
+    secret("malformed", { "tls.crt": garbage, "tls.key": server.key }),
+    secret("mismatched", { "tls.crt": server.certificate, "tls.key": pair("client").key }),
+    secret("unreadable", { ...serving, "ca.crt": ca, "ca.crl": garbage }),
+    secret("foreign", serving, "default"),
+  ];
+}
+
+/** Looks like PEM, and is none. */
+const garbage = "-----BEGIN CERTIFICATE-----\nMAAB\n-----END CERTIFICATE-----\n";
+
+function secret(secretName: string, texts: Readonly<Record<string, string>>, namespace = gatewayNamespace) {
+  return {
+    apiVersion: "v1",
+    kind: "Secret",
+    metadata: { name: secretName, namespace },
+    stringData: texts,
+  };
+}
+
+function gateways(): object[] {
+  return [
+    gateway("modes", gatewayNamespace, {
+      simple: { mode: "SIMPLE", credentialName: "server" },
+      rotated: { mode: "SIMPLE", credentialName: "rotated" },
+      older: { mode: "MUTUAL", credentialName: "older" },
+      apart: { mode: "MUTUAL", credentialName: "apart" },
+      optional: { mode: "OPTIONAL_MUTUAL", credentialName: "mutual" },
+      listed: { mode: "MUTUAL", credentialName: "listed" },
+      mesh: { mode: "ISTIO_MUTUAL" },
+      kinds: { mode: "SIMPLE", credentialNames: ["rsa", "server"] },
+      spki: {
+        mode: "MUTUAL",
+        credentialName: "mutual",
+        verifyCertificateSpki: [spkiPin(pair("client"))],
+      },
+      hash: {
+        mode: "MUTUAL",
+        credentialName: "mutual",
+        verifyCertificateHash: [hashPin(pair("client"))],
+      },
+      newest: { mode: "SIMPLE", credentialName: "server", minProtocolVersion: "TLSV1_3" },
+      bounded: {
+        mode: "SIMPLE",
+        credentialName: "server",
+        maxProtocolVersion: "TLSV1_2",
+        cipherSuites: ["ECDHE-ECDSA-AES256-GCM-SHA384"],
+        ecdhCurves: ["P-384"],
+      },
+    }),
+    // Another Gateway on the same port, of another namespace.
+    gateway("teams", "teams", { teams: { mode: "SIMPLE", credentialName: "server" } }, "teams/"),
+    gateway("unusable", gatewayNamespace, {
+      missing: { mode: "SIMPLE", credentialName: "missing" },
+      malformed: { mode: "SIMPLE", credentialName: "malformed" },
+      mismatched: { mode: "SIMPLE", credentialName: "mismatched" },
+      foreign: { mode: "SIMPLE", credentialName: "kubernetes://default/foreign" },
+      lacking: { mode: "MUTUAL", credentialName: "server" },
+      unreadable: { mode: "MUTUAL", credentialName: "unreadable" },
+    }),
+  ];
+}
+
+function gateway(
+  gatewayName: string,
+  namespace: string,
+  servers: Readonly<Record<string, object>>,
+  before = "",
+): object {
+  return {
+    apiVersion: "networking.istio.io/v1",
+    kind: "Gateway",
+    metadata: { name: gatewayName, namespace },
+    spec: {
+      selector: { istio: "ingressgateway" },
+      servers: Object.entries(servers).map(([label, tls]) => ({
+        port: { number: 443, name: label, protocol: "HTTPS" },
+        hosts: [`${before}${label}.example.com`],
+        tls,
+      })),
+    },
+  };
+}
+
+function routes(): object[] {
+  const bound = ["modes", "unusable"].map((gatewayName) => `${gatewayNamespace}/${gatewayName}`);
+  const toWeb = { route: [{ destination: { host: "web.default.svc.cluster.local", port: { number: 80 } } }] };
+  const said = (body: string) => ({ directResponse: { status: 200, body: { string: body } } });
+  return [
+    virtualService("web", "default", [...bound, "teams/teams"], ["*.example.com"], toWeb),
+    virtualService("teams", "teams", ["teams"], ["teams.example.com"], said("of the team")),
+  ];
+}
+
+function virtualService(
+  routeName: string,
+  namespace: string,
+  of: readonly string[],
+  hosts: readonly string[],
+  route: object,
+): object {
+  return {
+    apiVersion: "networking.istio.io/v1",
+    kind: "VirtualService",
+    metadata: { name: routeName, namespace },
+    spec: { hosts, gateways: of, http: [route] },
+  };
+}
+
+async function apply(...objects: readonly object[]): Promise<void> {
+  await mesh.kubectl(["apply", "-f", "-"], objects.map((object) => stringify(object)).join("---\n"));
+}
+
+function call(host: string, more: Partial<TlsCall> = {}): Promise<TlsAnswer> {
+  return callTls({ port, host, ...more });
+}
+
+function fingerprint({ certificate }: Pair): string {
+  return new X509Certificate(certificate).fingerprint256;
+}
+
+function headersIn({ body }: TlsAnswer): Readonly<Record<string, string>> {
+  return (JSON.parse(body) as Echo).headers;
+}
+
+async function admitted(host: string, client?: string): Promise<TlsAnswer> {
+  const answer = await call(host, client === undefined ? {} : { client: pair(client) });
+  assert.equal(answer.status, 200, `${host} with ${client}`);
+  return answer;
+}
+
+async function refused(host: string, client?: string): Promise<void> {
+  const calling = call(host, client === undefined ? {} : { client: pair(client) });
+  await assert.rejects(calling, `${host} with ${client ?? "no certificate"}`);
+}
+
+test("a new certificate in the Secret is served to new connections, and open ones go on without a failed request", async () => {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const host = "rotated.example.com";
+  const seen: TlsAnswer[] = [];
+  const stop = new AbortController();
+  const going = (async () => {
+    while (!stop.signal.aborted) {
+      seen.push(await call(host, { agent }));
+      await pause(10);
+    }
+  })();
+  const { certificate, key } = pair("second");
+  await eventually("a first answer", async () => (seen.length > 0 ? true : undefined));
+  await apply(secret("rotated", { "tls.crt": certificate, "tls.key": key }));
+  await eventually("new handshakes see the new certificate", async () => {
+    const answer = await call(host);
+    assert.equal(answer.status, 200);
+    return answer.fingerprint === fingerprint(pair("second")) ? true : undefined;
+  });
+  const sofar = seen.length;
+  await eventually("more answers on the old connection", async () =>
+    seen.length > sofar + 5 ? true : undefined,
+  );
+  stop.abort();
+  await going;
+  agent.destroy();
+  assert.deepEqual([...new Set(seen.map(({ status }) => status))], [200]);
+  assert.equal(new Set(seen.map(({ localPort }) => localPort)).size, 1, "one connection");
+  assert.equal(seen.at(-1)?.fingerprint, fingerprint(pair("first")), "made under the old certificate");
+});
+
+test("mutual TLS takes clients of the Secret's CA alone, in both layouts and with the CA apart", async () => {
+  for (const host of ["older.example.com", "apart.example.com"]) {
+    const answer = await admitted(host, "client");
+    const said = headersIn(answer)["x-forwarded-client-cert"] ?? "";
+    assert.match(said, /Subject="CN=client\.example\.com"/, "the application hears who called");
+    assert.match(said, /DNS=client\.example\.com/);
+    await refused(host);
+    await refused(host, "stranger");
+  }
+});
+
+test("optional mutual TLS takes clients without a certificate, and refuses those with a foreign one", async () => {
+  const without = headersIn(await admitted("optional.example.com"));
+  assert.equal(without["x-forwarded-client-cert"], undefined);
+  const forged = { "x-forwarded-client-cert": "Subject=admin" };
+  const claimed = await call("optional.example.com", { headers: forged });
+  assert.equal(headersIn(claimed)["x-forwarded-client-cert"], undefined, "nobody may claim one");
+  const known = headersIn(await admitted("optional.example.com", "client"));
+  assert.match(known["x-forwarded-client-cert"] ?? "", /Subject="CN=client\.example\.com"/);
+  await refused("optional.example.com", "stranger");
+});
+
+test("a client certificate that the Secret's list revokes is refused, and another is taken; a new list counts", async () => {
+  await admitted("listed.example.com", "client");
+  await refused("listed.example.com", "revoked");
+  const patch = { stringData: { "ca.crl": await authority.revoking(pair("client")) } };
+  const words = ["patch", "secret", "listed", "-n", gatewayNamespace, "--type=merge", "-p"];
+  await mesh.kubectl([...words, JSON.stringify(patch)]);
+  await eventually("the one that was revoked before is taken", async () => {
+    await admitted("listed.example.com", "revoked");
+    return true;
+  });
+  await refused("listed.example.com", "client");
+});
+
+test("mutual TLS of the mesh takes workloads' certificates and nobody else's", async () => {
+  await refused("mesh.example.com");
+  await refused("mesh.example.com", "client");
+  const workload = await workloadPair();
+  const answer = await call("mesh.example.com", { client: workload });
+  assert.equal(answer.status, 200);
+  assert.match(
+    headersIn(answer)["x-forwarded-client-cert"] ?? "",
+    /URI=spiffe:\/\/cluster\.local\/ns\/default\/sa\/web/,
+  );
+});
+
+test("a server with certificates of both key types shows each client what it can verify", async () => {
+  const asking = (ciphers: string) => call("kinds.example.com", { tls: { ciphers, maxVersion: "TLSv1.2" } });
+  const answers = await Promise.all([
+    asking("ECDHE-RSA-AES128-GCM-SHA256"),
+    asking("ECDHE-ECDSA-AES128-GCM-SHA256"),
+  ]);
+  assert.deepEqual(
+    answers.map((answer) => [answer.status, answer.fingerprint]),
+    [
+      [200, fingerprint(pair("rsa"))],
+      [200, fingerprint(pair("server"))],
+    ],
+  );
+});
+
+test("pins of key or certificate take the one client that they name, and no other of the same CA", async () => {
+  for (const host of ["spki.example.com", "hash.example.com"]) {
+    await admitted(host, "client");
+    await refused(host, "other-client");
+    await refused(host);
+  }
+});
+
+test("a server speaks the versions, ciphers and curves that it names, and no others", async () => {
+  const newest = await admitted("newest.example.com");
+  assert.equal(newest.protocol, "TLSv1.3");
+  await assert.rejects(call("newest.example.com", { tls: { maxVersion: "TLSv1.2" } }));
+  const bounded = await admitted("bounded.example.com");
+  assert.deepEqual(
+    [bounded.protocol, bounded.cipher, bounded.curve],
+    ["TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384", "secp384r1"],
+  );
+  await assert.rejects(call("bounded.example.com", { tls: { minVersion: "TLSv1.3" } }));
+  await assert.rejects(call("bounded.example.com", { tls: { ciphers: "ECDHE-ECDSA-AES128-GCM-SHA256" } }));
+  await assert.rejects(call("bounded.example.com", { tls: { ecdhCurve: "prime256v1" } }));
+  const free = await call("simple.example.com", { tls: { maxVersion: "TLSv1.2" } });
+  assert.equal(free.status, 200, "others take what these refuse");
+});
+
+test("several Gateways share the port, and a host of one namespace is routed by that namespace alone", async () => {
+  const answer = await call("teams.example.com");
+  assert.deepEqual([answer.status, answer.body], [200, "of the team"]);
+});
+
+test("a missing, malformed, mismatched or foreign Secret leaves its own host without TLS, and its Gateway says so", async () => {
+  for (const label of ["missing", "malformed", "mismatched", "foreign"])
+    await refused(`${label}.example.com`);
+  for (const label of ["lacking", "unreadable"]) await refused(`${label}.example.com`, "client");
+  await admitted("simple.example.com");
+  await eventually("the status names each", async () => {
+    const status = await mesh.kubectl([
+      ...["get", "gateways.networking.istio.io", "unusable", "-n", gatewayNamespace, "-o"],
+      "jsonpath={.status}",
+    ]);
+    for (const said of [
+      /servers\[0\][^"]*Secret sm-gateways\/missing does not exist/,
+      /servers\[1\][^"]*Secret sm-gateways\/malformed: holds a CERTIFICATE that/,
+      /servers\[2\][^"]*Secret sm-gateways\/mismatched: the key is not that of the certificate/,
+      /servers\[3\][^"]*Secret default\/foreign is not in the namespace of the gateway's pods, sm-gateways/,
+      /servers\[4\][^"]*Secret sm-gateways\/server has neither ca\.crt nor cacert/,
+      /servers\[5\][^"]*Secret sm-gateways\/unreadable: holds no X509 CRL in PEM/,
+    ])
+      assert.match(status, said);
+    return true;
+  });
+});
+
+test("a Secret that comes later is served, and the other hosts go on meanwhile", async () => {
+  const { certificate, key } = pair("server");
+  await apply(secret("missing", { "tls.crt": certificate, "tls.key": key }));
+  await eventually("its host", async () =>
+    (await call("missing.example.com")).status === 200 ? true : undefined,
+  );
+  await admitted("simple.example.com");
+});
+
+/** A certificate of the mesh's CA for the workload `web`, got as its proxy gets it. */
+async function workloadPair(): Promise<Pair> {
+  const pod = await mesh.kubectl([
+    ...["get", "pods", "-n", "default", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"],
+  ]);
+  const token = await mesh.kubectl([
+    ...["create", "token", "web", "-n", "default", "--audience", "istio-ca"],
+    ...["--bound-object-kind", "Pod", "--bound-object-name", pod],
+  ]);
+  const knock: Knock = {
+    ask: { kind: "certificate", csrFor: "spiffe://cluster.local/ns/default/sa/web" },
+    address: await podIp(mesh, "istio-d", "app=istiod"),
+    root: await mesh.kubectl([
+      ...["get", "configmap/istio-ca-root-cert", "-n", "default", "-o", "jsonpath={.data.root-cert\\.pem}"],
+    ]),
+    token: token.trim(),
+  };
+  const ran = await mesh.inNode([process.execPath, `${root}/test/e2e/knock.ts`], JSON.stringify([knock]));
+  assert.equal(ran.code, 0, ran.stderr);
+  const [reply] = JSON.parse(ran.stdout) as Reply[];
+  assert.ok(reply?.certificate, reply?.message ?? "no reply");
+  return { certificate: reply.certificate.chain, key: reply.certificate.key };
+}

@@ -1,0 +1,85 @@
+// Calls of a gateway's HTTPS port from outside of the mesh, with what the handshake said.
+
+import { request, type Agent } from "node:https";
+import { connect as connectTcp } from "node:net";
+import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
+import type { Pair } from "../support/test-authority.ts";
+
+export interface TlsCall {
+  readonly port: number;
+  /** Server name and Host. */
+  readonly host: string;
+  readonly client?: Pair;
+  readonly agent?: Agent;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** What a load balancer says before the handshake. */
+  readonly preface?: string;
+  readonly tls?: ConnectionOptions;
+}
+
+export interface TlsAnswer {
+  readonly status: number;
+  readonly body: string;
+  /** SHA-256 of the server's certificate. */
+  readonly fingerprint: string;
+  readonly protocol: string;
+  readonly cipher: string;
+  /** By which curve keys were agreed on; "" where it was not newly agreed. */
+  readonly curve: string;
+  /** Of the connection: two answers with one number came over one connection. */
+  readonly localPort: number;
+}
+
+const timeoutMs = 10_000;
+
+/** One request; rejects where there is no TLS, or none any more. */
+export async function callTls(call: TlsCall): Promise<TlsAnswer> {
+  const { port, host, client, agent, headers = {}, tls = {} } = call;
+  const options: ConnectionOptions = {
+    host: "127.0.0.1",
+    port,
+    servername: host,
+    // The certificates are the test's own; which one is served is what it looks at.
+    rejectUnauthorized: false,
+    ...(client === undefined ? {} : { key: client.key, cert: client.certificate }),
+    ...tls,
+  };
+  const opened = call.preface === undefined ? undefined : await afterPreface(call.preface, options);
+  return new Promise((resolve, reject) => {
+    const connection = opened === undefined ? {} : { createConnection: () => opened };
+    const all = { ...options, ...connection, agent: agent ?? false, headers: { ...headers, host } };
+    const sent = request({ ...all, timeout: timeoutMs }, (response) => {
+      const socket = response.socket as TLSSocket;
+      const handshake = facts(socket);
+      let body = "";
+      response.on("data", (chunk: Buffer) => (body += chunk.toString()));
+      response.on("error", reject);
+      response.on("end", () => resolve({ status: response.statusCode ?? 0, body, ...handshake }));
+    });
+    sent.on("timeout", () => sent.destroy(new Error("timed out")));
+    sent.on("error", reject);
+    sent.end();
+  });
+}
+
+function facts(socket: TLSSocket): Omit<TlsAnswer, "status" | "body"> {
+  const ephemeral = socket.getEphemeralKeyInfo() as { readonly name?: string } | null;
+  return {
+    fingerprint: socket.getPeerX509Certificate()?.fingerprint256 ?? "",
+    protocol: socket.getProtocol() ?? "",
+    cipher: socket.getCipher().name,
+    curve: ephemeral?.name ?? "",
+    localPort: socket.localPort ?? 0,
+  };
+}
+
+function afterPreface(preface: string, options: ConnectionOptions): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const socket = connectTcp({ host: "127.0.0.1", port: options.port ?? 0 }, () => {
+      socket.write(preface);
+      const secured = connectTls({ ...options, socket }, () => resolve(secured));
+      secured.once("error", reject);
+    });
+    socket.once("error", reject);
+  });
+}
