@@ -372,6 +372,9 @@ spec: { hosts: [lost.example.com], http: [{ route: [{ destination: { host: nowhe
     );
     assert.equal(condition("Reconciled")?.status, "True");
     assert.equal(found().status?.observedGeneration, found().metadata.generation);
+    await bench.until("who holds it", () =>
+      condition("Reconciled")?.message === "no connected proxy is concerned" ? true : undefined,
+    );
     const before = found().metadata.resourceVersion;
     await bench.create(`
 apiVersion: networking.istio.io/v1

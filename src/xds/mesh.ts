@@ -6,6 +6,7 @@ import { renderRef, type ObjectRef } from "#base";
 import type { Change, Changed, Engine, Query, Failure } from "#engine";
 import type { EnvoyResource } from "#envoy";
 import { emptyPlan, resourceTypes, type Chunk, type Plan, type Planned, type ResourceType } from "#plan";
+import { OriginIndex } from "./origin-index.ts";
 import { LiveView, type Rejection, type Subscriber } from "./view.ts";
 import type { Offers } from "./claims.ts";
 import { concerned, entryOf, isOfferedIn, offerNames, plannedAs } from "./offers.ts";
@@ -90,6 +91,7 @@ export class Mesh<C, V> {
   readonly #classes = new Map<string, ClassUse<C, V>>();
   readonly #views = new Map<string, ViewUse<V>>();
   readonly #cells: Readonly<Record<ResourceType, Map<string, Cell>>>;
+  readonly #origins = new OriginIndex<Cell>();
   readonly #typeOfQuery: ReadonlyMap<number, ResourceType>;
   readonly #touched = new Set<LiveView>();
   readonly #rejections = new Map<string, Rejection>();
@@ -133,20 +135,15 @@ export class Mesh<C, V> {
     for (const { proxyClass } of this.#classes.values()) yield proxyClass;
   }
 
-  /**
-   * Every resource that is made from an object, with the views that plan it and its name there. Looks through all of them:
-   * for people who ask, and not for each change.
-   */
+  /** Every resource that is made from an object, with the views that plan it and its name there. */
   resourcesFrom(object: ObjectRef): readonly ResourceUse[] {
     const ref = renderRef(object);
-    return resourceTypes.flatMap((type) =>
-      [...this.#cells[type].values()].flatMap(({ value, uses }): ResourceUse[] => {
-        const own = value?.origins.filter((origin) => renderRef(origin.object) === ref) ?? [];
-        if (value === undefined || own.length === 0) return [];
-        const paths = own.flatMap(({ path }) => path ?? []);
-        return [...uses].map(([view, name]) => ({ type, name, version: value.version, view, paths }));
-      }),
-    );
+    return [...this.#origins.of(object)].flatMap(({ type, value, uses }): ResourceUse[] => {
+      const own = value?.origins.filter((origin) => renderRef(origin.object) === ref) ?? [];
+      if (value === undefined || own.length === 0) return [];
+      const paths = own.flatMap(({ path }) => path ?? []);
+      return [...uses].map(([view, name]) => ({ type, name, version: value.version, view, paths }));
+    });
   }
 
   /** Takes a session in. Its views are returned, and `viewsChanged` tells of others later. */
@@ -435,6 +432,7 @@ export class Mesh<C, V> {
       const value = this.#watch(this.#options.translation.resourceOf[type], planned.key as never);
       cell = { type, key: planned.key, text, value, uses: new Map() };
       this.#cells[type].set(text, cell);
+      this.#origins.changed(cell, undefined, value);
     }
     cell.uses.set(view, planned.name);
     if (cell.value === undefined) view.remove(type, planned.name);
@@ -451,10 +449,12 @@ export class Mesh<C, V> {
     // Several views may have let go of it in one batch: the first of them drops it.
     if (cell.uses.size > 0 || this.#cells[cell.type].get(cell.text) !== cell) return;
     this.#cells[cell.type].delete(cell.text);
+    this.#origins.changed(cell, cell.value, undefined);
     this.#engine.unwatch(this.#options.translation.resourceOf[cell.type], cell.key as never);
   }
 
   #cellChanged(cell: Cell, value: EnvoyResource | undefined): void {
+    this.#origins.changed(cell, cell.value, value);
     cell.value = value;
     for (const [view, name] of cell.uses) {
       if (value !== undefined) view.set(cell.type, name, value, this.nowMs);

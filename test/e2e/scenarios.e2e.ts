@@ -85,7 +85,7 @@ for (const scenario of all) {
   });
 }
 
-test("mizzen wait ends when the proxies go by an object, and its status says that it is sound", async () => {
+test("mizzen wait ends when the proxies go by an object, and its status says that it is sound and how many hold it", async () => {
   const teapot = `apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: teapot, namespace: default}
@@ -93,16 +93,17 @@ spec: {hosts: [ratings], http: [{directResponse: {status: 418}}]}
 `;
   await mesh.kubectl(["apply", "-f", "-"], teapot);
   const waited = await mesh.mizzen(["wait", "--for=distribution", "vs/teapot"]);
-  assert.match(
-    waited.stdout,
-    /^VirtualService default\/teapot generation 1 is held by ([1-9]\d*) of \1 proxies$/m,
-  );
+  const [, proxies] =
+    /^VirtualService default\/teapot generation 1 is held by ([1-9]\d*) of \1 proxies$/m.exec(
+      waited.stdout,
+    ) ?? assert.fail(waited.stdout);
   const sleep = addresses.get("default/sleep") ?? "";
   assert.equal((await order(mesh, sleep, { url: "http://ratings:9080/" }))[0]?.status, 418);
   const shown = ["get", "virtualservice", "teapot", "-o", "jsonpath={.status}"];
   await eventually("the status", async () => {
     const status = await mesh.kubectl(shown);
-    return /"noErrors"/.test(status) && /"observedGeneration":1/.test(status) ? true : undefined;
+    const held = status.includes(`"${proxies} of ${proxies} proxies hold it"`);
+    return held && /"noErrors"/.test(status) && /"observedGeneration":1/.test(status) ? true : undefined;
   });
   await mesh.kubectl(["delete", "virtualservice", "teapot"]);
 });

@@ -34,6 +34,8 @@ import { createAuthenticator, type Authenticate } from "./ca-service.ts";
 import { Certificates } from "./certificates.ts";
 import { debugPages } from "./debug-pages.ts";
 import { DirectorySource } from "./directory-source.ts";
+import { distributionOf } from "./distribution.ts";
+import { DistributionCounter } from "./distribution-counter.ts";
 import { FleetCount } from "./fleet.ts";
 import { GatewayApiWriter } from "./gateway-api.ts";
 import { idlePatches } from "./idle-patches.ts";
@@ -82,7 +84,9 @@ export class ControlPlane {
   readonly #gatewayApi: GatewayApiWriter | undefined;
   readonly #addresses: AddressAllocator | undefined;
   readonly #standing = new StandingStatuses();
+  readonly #counter: DistributionCounter | undefined;
   readonly #statuses: StatusWriter | undefined;
+  readonly #fleet: FleetCount;
   readonly #machines: MachineRegistry | undefined;
   readonly #batcher: Batcher;
   readonly #mesh: Mesh<ProxyClass, View>;
@@ -138,12 +142,19 @@ export class ControlPlane {
         writer: this.#writer,
         log,
       });
+      this.#counter = new DistributionCounter({
+        clock,
+        distributionOf: (object) => distributionOf(this.#engine, this.#mesh, object),
+        replicas: () => this.#fleet.at(clock.monotonicMs()).replicas,
+        counted: (object) => this.#statuses?.look(object),
+      });
       this.#statuses = new StatusWriter({
         engine: this.#engine,
         client: this.#client,
         writer: this.#writer,
         clock,
         standing: this.#standing,
+        counter: this.#counter,
         validate: (object) => this.#problemsOf(object),
         observed: (object) => idlePatches(this.#engine, this.#mesh, object),
       });
@@ -187,8 +198,8 @@ export class ControlPlane {
     const admission = this.#admission();
     const { revision, namespace } = settings;
     const name = revision === "default" ? "istiod" : `istiod-${revision}`;
-    const fleet = new FleetCount(this.#engine, { namespace, name });
-    this.#ads = this.#newAds(admitProven(admission), (nowMs) => fleet.at(nowMs));
+    this.#fleet = new FleetCount(this.#engine, { namespace, name });
+    this.#ads = this.#newAds(admitProven(admission), (nowMs) => this.#fleet.at(nowMs));
     this.#unprovenAds = this.#newAds(admitUnproven(admission));
   }
 
@@ -564,6 +575,7 @@ export class ControlPlane {
       views = this.#mesh.viewCount;
       this.#ads.tick();
       this.#unprovenAds.tick();
+      this.#counter?.tick();
       cancel = clock.after(tickMs, tick);
     };
     cancel = clock.after(tickMs, tick);

@@ -1,4 +1,5 @@
-// The status of Istio's objects: that the control plane goes by the generation that stands there, and what is wrong with it.
+// The status of Istio's objects: that the control plane goes by the generation that stands there, how many proxies hold it, and what
+// is wrong with it.
 // One replica writes, the leader, and only what differs from what stands there: an object whose problems stay the same is
 // written once for each generation, and endpoints that come and go write nothing.
 
@@ -8,6 +9,7 @@ import type { Changed, Engine } from "#engine";
 import { collectionPath, KubeError, type KubeClient, type RateLimitedWriter } from "#kube";
 import { objectProblemsOf, problemsKey, tables, type TableKind } from "#model";
 import { groupOf, kinds, problemTable, refOf, type KindInfo, type KubeObject } from "#objects";
+import type { DistributionCounter } from "./distribution-counter.ts";
 import type { ObjectStatus, StandingStatuses } from "./standing-statuses.ts";
 
 export interface StatusWriterOptions {
@@ -18,6 +20,7 @@ export interface StatusWriterOptions {
   readonly standing: StandingStatuses;
   /** What an object says wrong by itself. */
   readonly validate: (object: KubeObject) => readonly Problem[];
+  readonly counter: DistributionCounter;
   /** What only those know who serve proxies. */
   readonly observed: (object: ObjectRef) => readonly Problem[];
 }
@@ -60,6 +63,7 @@ export class StatusWriter {
       }
       return;
     }
+    this.#options.counter.clear();
     for (const key of this.#watched) engine.unwatch(objectProblemsOf, key);
     this.#watched.clear();
     this.#due.clear();
@@ -93,15 +97,26 @@ export class StatusWriter {
   #follow(object: ObjectRef): void {
     const { engine } = this.#options;
     const key = problemsKey(object);
-    const exists = rowOf(engine, object) !== undefined;
+    const row = rowOf(engine, object);
+    const exists = row !== undefined;
     if (exists && !this.#watched.has(key)) {
       engine.watch(objectProblemsOf, key);
       this.#watched.add(key);
     } else if (!exists && this.#watched.delete(key)) {
       engine.unwatch(objectProblemsOf, key);
+      this.#options.counter.forget(key);
       this.#due.delete(key);
     }
-    if (exists) this.#look(object);
+    if (row === undefined) return;
+    this.#count(key, object, row.metadata.generation ?? 0);
+    this.#look(object);
+  }
+
+  /** What stands there of this generation was counted before, by a leader before this one perhaps. */
+  #count(key: string, object: ObjectRef, generation: number): void {
+    const { counter, standing } = this.#options;
+    counter.known(key, generation, toldOf(standing.of(object)?.status, generation));
+    counter.changed(key, object, generation);
   }
 
   #look(object: ObjectRef): void {
@@ -126,7 +141,7 @@ export class StatusWriter {
 
   /** The status to write; undefined when it stands there already. */
   #wanted(object: ObjectRef): ObjectStatus | undefined {
-    const { engine, standing, validate, observed, clock } = this.#options;
+    const { engine, standing, validate, observed, clock, counter } = this.#options;
     const row = this.#leading ? rowOf(engine, object) : undefined;
     if (row === undefined) return undefined;
     const problems = [
@@ -135,7 +150,9 @@ export class StatusWriter {
       ...observed(object),
     ];
     const now = standing.of(object)?.status ?? {};
-    const wanted = renderStatus(row, problems, now, new Date(clock.nowMs()).toISOString());
+    const generation = row.metadata.generation ?? 0;
+    const held = counter.textOf(problemsKey(object), generation) ?? toldOf(now, generation);
+    const wanted = renderStatus(row, problems, held, now, new Date(clock.nowMs()).toISOString());
     return isDeepStrictEqual(wanted, pickOwn(now, wanted)) ? undefined : wanted;
   }
 
@@ -163,6 +180,12 @@ function rowOf(engine: Engine, { kind, namespace, name }: ObjectRef): KubeObject
     : undefined;
 }
 
+/** What a status says of the proxies that hold a generation; "" when nothing. */
+function toldOf(status: ObjectStatus | undefined, generation: number): string {
+  const reconciled = status?.conditions?.find(({ type }) => type === "Reconciled");
+  return reconciled?.observedGeneration === generation ? (reconciled.message ?? "") : "";
+}
+
 function kindOf({ apiVersion, kind }: KubeObject): KindInfo | undefined {
   return statusKinds.find((info) => info.kind === kind && info.group === groupOf(apiVersion));
 }
@@ -170,12 +193,13 @@ function kindOf({ apiVersion, kind }: KubeObject): KindInfo | undefined {
 function renderStatus(
   row: KubeObject,
   problems: readonly Problem[],
+  held: string,
   now: ObjectStatus,
   atIso: string,
 ): ObjectStatus {
   const generation = row.metadata.generation ?? 0;
   const told = [
-    { type: "Reconciled", status: "True", reason: "Reconciled", message: "" },
+    { type: "Reconciled", status: "True", reason: "Reconciled", message: held },
     passedValidation(problems),
   ] as const satisfies readonly Condition[];
   const before = now.conditions ?? [];
