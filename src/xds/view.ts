@@ -12,10 +12,11 @@
 
 import type { EnvoyResource, Origin } from "#envoy";
 import { partsOfDiscovered, resourceTypes, type ResourceType } from "#plan";
+import { Canary } from "./canary.ts";
 import { ChangeLog } from "./change-log.ts";
 import { Demand } from "./demand.ts";
 import { Fills, type Fill } from "./fill.ts";
-import { canaryTriesMax, canaryWaitMs, rejectedRetryMs } from "./limits.ts";
+import { rejectedRetryMs } from "./limits.ts";
 
 /** A proxy's session as its views see it. */
 export interface Subscriber {
@@ -109,11 +110,7 @@ export class LiveView {
   readonly #onTouched: (view: LiveView) => void;
   /** How many entries all logs have got so far. */
   changes = 0;
-  #canary: Subscriber | undefined;
-  readonly #asked = new Set<Subscriber>();
-  /** Those who were waited for in vain: asked again only when there is nobody else. */
-  readonly #silent = new Set<Subscriber>();
-  #trialSinceMs = 0;
+  readonly #canary = new Canary(this.subscribers);
 
   constructor(text: string, onTouched: (view: LiveView) => void) {
     this.text = text;
@@ -183,7 +180,7 @@ export class LiveView {
 
   /** Whether a newcomer is to wait for another's verdict. */
   holdsBack(type: ResourceType, subscriber: Subscriber): boolean {
-    if (this.#canary === subscriber) return false;
+    if (this.canary === subscriber) return false;
     const { onTrial, entries, demand } = this.#types[type];
     for (const name of onTrial) {
       if (!demand.isForEveryone(name)) continue;
@@ -209,19 +206,19 @@ export class LiveView {
   }
 
   get canary(): Subscriber | undefined {
-    return this.#canary;
+    return this.#canary.current;
   }
 
   join(subscriber: Subscriber, nowMs: number): void {
     this.subscribers.add(subscriber);
-    if (this.#canary === undefined) this.#appoint(subscriber, nowMs);
+    if (this.canary !== undefined) return;
+    this.#canary.appoint(subscriber, nowMs);
+    this.#touchOnTrial();
   }
 
   leave(subscriber: Subscriber, nowMs: number): void {
     this.subscribers.delete(subscriber);
-    this.#asked.delete(subscriber);
-    this.#silent.delete(subscriber);
-    if (this.#canary === subscriber) this.#appoint(this.#nextCanary(), nowMs);
+    if (this.#canary.left(subscriber, nowMs)) this.#touchOnTrial();
     // What it tried out for those who asked for the same is another's to try.
     for (const type of resourceTypes) {
       const { demand, onTrial } = this.#types[type];
@@ -259,7 +256,7 @@ export class LiveView {
     } else if (withoutTrial.has(type)) {
       this.#makeGoodUnconfirmed(type, name, entry, resource);
     } else if (entry.rejection === undefined) {
-      if (!this.onTrial) this.#trialSinceMs = nowMs;
+      if (!this.onTrial) this.#canary.begin(nowMs);
       state.onTrial.add(name);
     }
     this.#touch(type, name);
@@ -292,7 +289,7 @@ export class LiveView {
     if (current === undefined) return good === undefined ? absent : served(good);
     if (good?.version === current.version) return served(good);
     const tries = rejection === undefined || onTrial.has(name);
-    if (tries && demand.testerOf(name, this.#canary) === subscriber)
+    if (tries && demand.testerOf(name, this.canary) === subscriber)
       return { kind: "resource", resource: current, trial: entry.revision };
     if (good !== undefined) return served(good);
     return rejection === undefined ? hold : keep;
@@ -325,7 +322,7 @@ export class LiveView {
       entry.goodRevision = trial;
       entry.unconfirmed = undefined;
     } else return;
-    this.#progress(nowMs);
+    this.#canary.spoke(nowMs);
     this.#touch(type, name);
     this.#releaseLeaving();
   }
@@ -342,7 +339,7 @@ export class LiveView {
     entry.unconfirmed = undefined;
     entry.rejection = rejection;
     state.rejected.add(name);
-    this.#progress(rejection.atMs);
+    this.#canary.spoke(rejection.atMs);
     this.#touch(type, name);
     return true;
   }
@@ -361,16 +358,16 @@ export class LiveView {
     for (const type of resourceTypes) this.#types[type].fills.forget(nowMs);
     this.#tryRejectedAgain(nowMs);
     if (!this.onTrial || this.subscribers.size === 0) return undefined;
-    if (nowMs - this.#trialSinceMs < canaryWaitMs) return undefined;
-    if (this.#canary !== undefined) this.#silent.add(this.#canary);
-    const next = this.#nextCanary();
-    if (next !== undefined && this.#asked.size < canaryTriesMax) {
-      this.#appoint(next, nowMs);
-      return "canaryWait";
+    switch (this.#canary.check(nowMs)) {
+      case "goes on":
+        return undefined;
+      case "another":
+        this.#touchOnTrial();
+        return "canaryWait";
+      case "nobody":
+        this.#release(nowMs);
+        return "canaryTries";
     }
-    this.#canary = next ?? this.#canary;
-    this.#release(nowMs);
-    return "canaryTries";
   }
 
   /** A rejection can be the fault of another resource that is mended since: an address that was taken, a missing secret. */
@@ -380,7 +377,7 @@ export class LiveView {
       for (const name of state.rejected) {
         const rejectedAtMs = state.entries.get(name)?.rejection?.atMs ?? nowMs;
         if (state.onTrial.has(name) || nowMs - rejectedAtMs < rejectedRetryMs) continue;
-        if (!this.onTrial) this.#trialSinceMs = nowMs;
+        if (!this.onTrial) this.#canary.begin(nowMs);
         state.onTrial.add(name);
         this.#touch(type, name);
       }
@@ -399,38 +396,15 @@ export class LiveView {
       }
       state.onTrial.clear();
     }
-    this.#progress(nowMs);
+    this.#canary.spoke(nowMs);
     this.#releaseLeaving();
   }
 
-  #nextCanary(): Subscriber | undefined {
-    let last: Subscriber | undefined;
-    for (const subscriber of this.subscribers) {
-      if (this.#asked.has(subscriber)) continue;
-      if (!this.#silent.has(subscriber)) return subscriber;
-      last ??= subscriber;
-    }
-    return last;
-  }
-
-  #appoint(canary: Subscriber | undefined, nowMs: number): void {
-    this.#canary = canary ?? this.subscribers.values().next().value;
-    this.#trialSinceMs = nowMs;
-    if (this.#canary === undefined) {
-      this.#asked.clear();
-      return;
-    }
-    this.#asked.add(this.#canary);
+  /** Another proxy is to try it. */
+  #touchOnTrial(): void {
     for (const type of resourceTypes) {
       for (const name of this.#types[type].onTrial) this.#touch(type, name);
     }
-  }
-
-  /** A verdict came: the canary is awake. */
-  #progress(nowMs: number): void {
-    this.#trialSinceMs = nowMs;
-    this.#asked.clear();
-    if (this.#canary !== undefined) this.#asked.add(this.#canary);
   }
 
   #makeGood(type: ResourceType, name: string, entry: Entry, resource: EnvoyResource): void {
