@@ -6,6 +6,7 @@ import { callOf, type Call } from "./call.ts";
 import { findFilterChain, findListener, inspect } from "./listener.ts";
 import { tokenVerdict } from "./jwt.ts";
 import { rbacVerdict } from "./rbac.ts";
+import { statusOfFilters } from "./route-filters.ts";
 import { findRoute, findVirtualHost } from "./route.ts";
 import type {
   FilterChain,
@@ -177,11 +178,13 @@ function throughRoutes(
     ...there,
     route: route.name ?? "",
     ...(origin === undefined ? {} : { origin }),
-    outcome: outcomeOf(route),
+    outcome: outcomeOf(route, call),
   };
 }
 
-function outcomeOf(route: Route): Outcome {
+function outcomeOf(route: Route, call: Call): Outcome {
+  const status = statusOfFilters(route, call);
+  if (status !== undefined) return { kind: "respond", status };
   if (route.directResponse !== undefined)
     return { kind: "respond", status: route.directResponse.status ?? 200 };
   if (route.redirect !== undefined)

@@ -21,6 +21,8 @@ import { command, eventually, startMesh, type Mesh } from "./mesh.ts";
 const all = scenarios();
 const workloads = workloadsOf(all);
 const splitRequests = 100;
+/** So many requests that are alike get to one workload by a hash; by chance they hardly ever would. */
+const alikeRequests = 20;
 /** How far a share of 100 requests may be from its weight. */
 const splitSlack = 15;
 let mesh: Mesh;
@@ -269,7 +271,8 @@ async function send(
   { from, send: sent, gets }: ScenarioRequest,
   senders: ReadonlyMap<string, string>,
 ): Promise<readonly Result[]> {
-  const count = gets.kind === "answered" && gets.by.size > 1 ? splitRequests : 1;
+  const several = gets.kind === "one-of" ? alikeRequests : splitRequests;
+  const count = gets.kind === "one-of" || (gets.kind === "answered" && gets.by.size > 1) ? several : 1;
   return order(mesh, senders.get(workloadText(from)) ?? "", {
     url: sent.url.href,
     method: sent.method,
@@ -339,19 +342,28 @@ async function netnsOf(namespace: string, selector: string): Promise<string> {
 }
 
 /** Why the results are not what the request should get. */
-function difference({ gets }: ScenarioRequest, results: readonly Result[]): string | undefined {
+function difference(request: ScenarioRequest, results: readonly Result[]): string | undefined {
+  return unequalAnswer(request, results) ?? unequalParts(request, results[0]);
+}
+
+function unequalAnswer({ gets }: ScenarioRequest, results: readonly Result[]): string | undefined {
   const [first] = results;
   if (gets.kind === "refused") return first?.status === 0 ? undefined : `status ${first?.status}`;
   if (gets.kind === "status")
     return first?.status === gets.status ? undefined : `status ${first?.status} ${first?.error ?? ""}`;
+  const names = gets.kind === "one-of" ? gets.names : [...gets.by.keys()];
   const hits = new Map<string, number>();
   for (const result of results) {
     if (result.status !== 200) return `status ${result.status} ${result.error ?? ""}`;
     const echo = echoIn(result);
     const name =
-      [...gets.by.keys()].find((key) => answers(key, echo?.service ?? "", echo?.version ?? "")) ??
+      names.find((key) => answers(key, echo?.service ?? "", echo?.version ?? "")) ??
       `${echo?.service} ${echo?.version}`;
     hits.set(name, (hits.get(name) ?? 0) + 1);
+  }
+  if (gets.kind === "one-of") {
+    const [name = ""] = hits.keys();
+    return hits.size === 1 && names.includes(name) ? undefined : `answers of ${[...hits.keys()].join(", ")}`;
   }
   for (const [name, weight] of gets.by) {
     const share = ((hits.get(name) ?? 0) / results.length) * 100;
@@ -359,6 +371,21 @@ function difference({ gets }: ScenarioRequest, results: readonly Result[]): stri
       return `${name} got ${share} %, expected ${weight}`;
   }
   return undefined;
+}
+
+/** Why one result is not as `seen` and `answer` want it. */
+function unequalParts({ seen = {}, answer = {} }: ScenarioRequest, result: Result | undefined) {
+  const echo = echoIn(result);
+  const parts = [
+    ...(["url", "host", "method"] as const).map((name) => [name, seen[name], echo?.[name]] as const),
+    ...Object.entries(seen.headers ?? {}).map(([name, value]) => [name, value, echo?.headers[name]] as const),
+    ...Object.entries(answer.headers ?? {}).map(
+      ([name, value]) => [name, value, result?.headers[name]] as const,
+    ),
+    ["body", answer.body, result?.body] as const,
+  ];
+  const wrong = parts.find(([, wanted, got]) => wanted !== undefined && (wanted ?? undefined) !== got);
+  return wrong === undefined ? undefined : `${wrong[0]} is '${wrong[2]}', expected '${wrong[1]}'`;
 }
 
 function answers(name: string, service: string, version: string): boolean {

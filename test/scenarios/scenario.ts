@@ -18,6 +18,24 @@ export interface ScenarioRequest {
   readonly send: Sent;
   readonly gets: Expected;
   readonly because: string;
+  /** What the server has to have seen, and what the caller's application: only real Envoys are asked for these. */
+  readonly seen?: Seen;
+  readonly answer?: Answered;
+}
+
+/** Headers by name in lower case; null where there may be none of the name. */
+type Headers = Readonly<Record<string, string | null>>;
+
+export interface Seen {
+  readonly url?: string;
+  readonly host?: string;
+  readonly method?: string;
+  readonly headers?: Headers;
+}
+
+export interface Answered {
+  readonly headers?: Headers;
+  readonly body?: string;
 }
 
 /** `default/reviews-v1`: an echo of Service `reviews` with the label `version: v1`. */
@@ -37,6 +55,8 @@ export interface Sent {
 export type Expected =
   /** Answered by these workloads, by weight out of 100. */
   | { readonly kind: "answered"; readonly by: ReadonlyMap<string, number> }
+  /** Answered by one of these workloads, and the same for all requests that are alike. */
+  | { readonly kind: "one-of"; readonly names: readonly string[] }
   | { readonly kind: "status"; readonly status: number }
   /** No HTTP answer at all. */
   | { readonly kind: "refused" };
@@ -61,6 +81,8 @@ interface ScenarioFile {
     readonly send: string;
     readonly gets: string | number;
     readonly because: string;
+    readonly seen?: Seen;
+    readonly answer?: Answered;
   }[];
 }
 
@@ -77,6 +99,8 @@ export function parseScenario(name: string, text: string): Scenario {
       send: parseSent(request.send),
       gets: parseExpected(String(request.gets)),
       because: request.because,
+      ...(request.seen === undefined ? {} : { seen: request.seen }),
+      ...(request.answer === undefined ? {} : { answer: request.answer }),
     })),
   };
 }
@@ -100,11 +124,14 @@ function parseSent(text: string): Sent {
   return { method, url: new URL(url), headers: headers as Record<string, string> };
 }
 
-/** `200 from reviews-v1`, `200 from reviews-v1 80, reviews-v2 20`, `403`, `refused`. */
+/** `200 from reviews-v1`, `200 from reviews-v1 80, reviews-v2 20`, `200 from one of reviews-v1, reviews-v2`, `403`, `refused`. */
 function parseExpected(text: string): Expected {
   if (text === "refused") return { kind: "refused" };
   const [, from] = /^200 from (.*)$/.exec(text) ?? [];
   if (from === undefined) return { kind: "status", status: Number(text) };
+  const [, choice] = /^one of (.*)$/.exec(from) ?? [];
+  if (choice !== undefined)
+    return { kind: "one-of", names: choice.split(", ").map((name) => workloadText(parseWorkload(name))) };
   const shares = from.split(", ").map((share) => share.split(" "));
   return {
     kind: "answered",
@@ -131,6 +158,7 @@ export function workloadsOf(all: readonly Scenario[]): readonly Workload[] {
   for (const { requests } of all) {
     for (const { from, gets } of requests) {
       names.add(workloadText(from));
+      if (gets.kind === "one-of") for (const name of gets.names) names.add(name);
       if (gets.kind === "answered") for (const name of gets.by.keys()) names.add(name);
     }
   }
