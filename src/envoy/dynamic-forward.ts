@@ -37,14 +37,27 @@ export const dynamicHttpFilter: Message = {
   }),
 };
 
+/** `typed_per_filter_config` of a route that gives the request another authority: that one is looked up, and not the client's. */
+export function dynamicLookup(authority: string): Message {
+  return {
+    [dynamicHttpFilter["name"] as string]: typed(
+      "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig",
+      { hostRewriteLiteral: authority },
+    ),
+  };
+}
+
+/** Whether a destination's host is looked up as requests name it. */
+export function isDynamicHost(read: Read, host: string): boolean {
+  return read(servicesOfHost, host).some((key) => read(serviceOf, key)?.resolution === "dynamic-dns");
+}
+
 /** The same for a connection's SNI, where one of its destinations is such a host. It goes before the TCP proxy. */
 export function dynamicSniFilters(
   read: Read,
   destinations: readonly { readonly host: string; readonly port: number }[],
 ): Message[] {
-  const dynamic = destinations.find(({ host }) =>
-    read(servicesOfHost, host).some((key) => read(serviceOf, key)?.resolution === "dynamic-dns"),
-  );
+  const dynamic = destinations.find(({ host }) => isDynamicHost(read, host));
   return dynamic === undefined ? [] : [sniFilter(dynamic.port)];
 }
 

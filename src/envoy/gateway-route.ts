@@ -20,6 +20,7 @@ import {
   type RouteFacts,
 } from "#model";
 import type { GatewayRouteKey } from "#plan";
+import { isDynamicHost } from "./dynamic-forward.ts";
 import { meshHttpAlpnOn } from "./filters.ts";
 import {
   destinationCluster,
@@ -159,6 +160,7 @@ function routesOf(
     isSource: (match) => isForGateway(match, facts, server, scope),
     clusterOf: (destination) => destinationCluster(read, scope, destination, server.number),
     hashOf: (destination) => destinationHash(read, scope, destination, server.number),
+    isDynamic: ({ host }) => isDynamicHost(read, host),
     retries: readMesh(read, "defaultHttpRetryPolicy"),
   });
   return routes.map((route) => withMeshAlpn(read, scope, route));

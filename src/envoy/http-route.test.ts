@@ -14,6 +14,7 @@ const context: RouteContext = {
   isSource: () => true,
   clusterOf: ({ host, subset, port }) => `${port?.number ?? 9080}/${subset ?? ""}/${host}`,
   hashOf: () => undefined,
+  isDynamic: () => false,
 };
 
 const to = (host: string, more: object = {}): object => ({ destination: { host }, ...more });

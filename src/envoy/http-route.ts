@@ -14,6 +14,7 @@ import { corsPolicy, faultFilter, stickySession } from "./route-filters.ts";
 import { durationMsOf } from "./duration.ts";
 import { externalAuth } from "./external-auth.ts";
 import { objectPath } from "./object-path.ts";
+import { dynamicLookup } from "./dynamic-forward.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
 import { retryPolicy, type RetrySettings } from "./retry.ts";
 import { routeMatch, takesEverything } from "./route-match.ts";
@@ -30,6 +31,8 @@ export interface RouteContext {
   /** The cluster of a destination whose host is full. */
   readonly clusterOf: (destination: Destination) => string;
   readonly hashOf: (destination: Destination) => ConsistentHash | undefined;
+  /** Whether the destination's host is looked up as requests name it. */
+  readonly isDynamic: (destination: Destination) => boolean;
   /** MeshConfig's defaultHttpRetryPolicy. */
   readonly retries?: RetrySettings;
   /** The service that calls of the virtual host mean, for metrics of answers that no cluster gives. */
@@ -68,6 +71,8 @@ function httpRoute(
   const name = suffix === "" ? (route.name ?? "") : `${route.name ?? ""}.${suffix}`;
   const action = actionOf(route, condition, context);
   if (action === undefined) return undefined;
+  const authority = (action["route"] as Message | undefined)?.["hostRewriteLiteral"] as string | undefined;
+  const lookedUp = (route.route ?? []).some(({ destination }) => context.isDynamic(destination));
   const filters = {
     ...(route.fault === undefined ? {} : faultFilter(route.fault)),
     ...(route.corsPolicy === undefined ? {} : corsPolicy(route.corsPolicy)),
@@ -75,6 +80,7 @@ function httpRoute(
     ...(route.externalAuth === undefined
       ? {}
       : externalAuth(route.externalAuth, context.clusterOf(route.externalAuth.destination))),
+    ...(authority === undefined || !lookedUp ? {} : dynamicLookup(authority)),
   };
   const statPrefix = condition?.statPrefix ?? "";
   return {

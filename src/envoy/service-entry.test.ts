@@ -49,6 +49,32 @@ describe("a ServiceEntry with DYNAMIC_DNS", () => {
     assert.doesNotMatch(text(worldOf([wild, other]), "listener", "0.0.0.0_81"), /dynamic_forward/);
   });
 
+  test("is reached from another port's HTTP where a rule sends it there, by the name that the rule may give it", () => {
+    const rule: KubeObject = {
+      apiVersion: "networking.istio.io/v1",
+      kind: "VirtualService",
+      metadata: { name: "there", namespace: "default" },
+      spec: {
+        hosts: ["a.example.org"],
+        http: [
+          {
+            rewrite: { authority: "b.example.com" },
+            route: [{ destination: { host: "*.example.com", port: { number: 80 } } }],
+          },
+        ],
+      },
+    };
+    const other = entry("other", {
+      hosts: ["a.example.org"],
+      ports: [{ ...http, number: 81 }],
+      resolution: "DNS",
+    });
+    const world = worldOf([wild, other, rule]);
+    assert.match(text(world, "listener", "0.0.0.0_81"), /filters\.http\.dynamic_forward_proxy/);
+    const routes = text(world, "virtualHost", "81/a.example.org:81");
+    assert.match(routes, /\{"hostRewriteLiteral":"b\.example\.com","@type":"[^"]+PerRouteConfig"\}/);
+  });
+
   test(
     "is reached through an egress gateway, by the Host of a request or by the SNI",
     { skip: withoutEnvoy },

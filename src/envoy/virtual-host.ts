@@ -22,6 +22,7 @@ import {
   type OutboundVirtualHostKey,
 } from "#plan";
 import type { ConsistentHash, Destination, HTTPMatchRequest } from "#objects";
+import { isDynamicHost } from "./dynamic-forward.ts";
 import { meshHttpAlpnOn, unknownHostOn } from "./filters.ts";
 import { hashPolicy, httpRoutes, type RouteContext } from "./http-route.ts";
 import { durationOf, structOf, type Message } from "./proto/api.ts";
@@ -115,6 +116,7 @@ function ruledRoutes(
       isSource: (match) => isSource(match, client),
       clusterOf: (destination) => clusterOf(read, destination, key.port),
       hashOf: (destination) => hashOf(read, destination, key.port, client),
+      isDynamic: ({ host }) => isDynamicHost(read, host),
       retries,
       service,
     };

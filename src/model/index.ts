@@ -130,6 +130,7 @@ export {
   destinationsOf,
   httpRoutesOf,
   mirroredHosts,
+  routesToDynamicHosts,
   mayRoute,
   namespacesWithRoutes,
   ownersOf,

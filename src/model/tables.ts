@@ -114,10 +114,11 @@ export const tables = {
     },
   ),
   Gateway: defineTable<Gateway, "namespace" | "all">("Gateway", { namespace, all: () => [everything] }),
-  ServiceEntry: defineTable<ServiceEntry, "namespace" | "host" | "selecting" | "port" | "all">(
+  ServiceEntry: defineTable<ServiceEntry, "namespace" | "host" | "selecting" | "port" | "dynamic" | "all">(
     "ServiceEntry",
     {
       namespace,
+      dynamic: (row) => (row.spec?.resolution === "DYNAMIC_DNS" ? [everything] : []),
       port: (row) => [...new Set((row.spec?.ports ?? []).map((port) => String(port.number)))],
       all: () => [everything],
       host: (row) => row.spec?.hosts ?? [],

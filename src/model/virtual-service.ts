@@ -300,6 +300,18 @@ export const mirroredHosts = defineQuery<readonly string[]>(
   sameData,
 );
 
+/**
+ * Whether some rule of the mesh sends calls to a host that is looked up as requests name it: then any HTTP listener of a sidecar may
+ * have such calls. Rules are looked at only where there is such a host at all.
+ */
+export const routesToDynamicHosts = defineQuery<boolean>("routesToDynamicHosts", (read) => {
+  const entries = read(tables.ServiceEntry.by.dynamic, everything);
+  if (entries.length === 0) return false;
+  const hosts = new Set(entries.flatMap(({ spec }) => spec?.hosts ?? []));
+  const keys = [...read(tables.VirtualService.by.all.members, everything), ...read(routesOfMesh, "")];
+  return keys.some((key) => read(destinationsOf, key).some((host) => hosts.has(host)));
+});
+
 interface HostQuestion {
   readonly outlet: Outlet;
   readonly host: string;

@@ -13,6 +13,7 @@ import {
   listenerProtocol,
   outletText,
   parseProtocol,
+  routesToDynamicHosts,
   rulesFor,
   scopeText,
   serviceOf,
@@ -69,6 +70,7 @@ export const outboundPortChunks = defineKeyedQuery<
     const unknownTo = read(unknownCluster, scope);
     const ordered = [...slots.values()].toSorted((a, b) => (a.bind < b.bind ? -1 : 1));
     const id = `port/${port}`;
+    if (read(routesToDynamicHosts, "")) for (const slot of ordered) slot.dynamic = true;
     return {
       listener: { id, entries: ordered.map((slot) => plannedListener(scope, port, slot, unknownTo)) },
       route: { id, entries: plannedRoutes(scope, port, ordered, unknownTo) },

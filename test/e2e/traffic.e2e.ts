@@ -157,9 +157,29 @@ test("a workload calls itself: by its Service, its own address and localhost", a
 });
 
 test("a pod is called by its address, as far as its application listens there", async () => {
-  const server = pods.get("server") ?? "";
-  await answered({ url: `http://${server}:8080/` }, (result) =>
-    assert.equal(echoIn(result)?.service, "server", JSON.stringify(result)),
+  const url = `http://${pods.get("server")}:8080/`;
+  await answered({ url }, ({ status }) => assert.equal(status, 502, "the mesh blocks what it does not know"));
+  const open: KubeObject = {
+    apiVersion: "networking.istio.io/v1",
+    kind: "Sidecar",
+    metadata: { name: "open", namespace },
+    spec: {
+      workloadSelector: { labels: { app: "caller" } },
+      outboundTrafficPolicy: { mode: "ALLOW_ANY" },
+      egress: [{ hosts: ["*/*"] }],
+    },
+  };
+  const permissive: KubeObject = {
+    apiVersion: "security.istio.io/v1",
+    kind: "PeerAuthentication",
+    metadata: { name: "server", namespace },
+    spec: { selector: { matchLabels: { app: "server" } }, mtls: { mode: "PERMISSIVE" } },
+  };
+  await applied([open], () =>
+    answered({ url }, ({ status }) => assert.equal(status, 503, "it goes there as it is, and is refused")),
+  );
+  await applied([open, permissive], () =>
+    answered({ url }, (result) => assert.equal(echoIn(result)?.service, "server", JSON.stringify(result))),
   );
   await answered({ url: "http://server:8184/" }, (result) => assert.equal(result.status, 200));
   await answered({ url: "http://server:8183/" }, (result) => assert.equal(result.status, 503));
@@ -178,8 +198,8 @@ const failing = "http://pair/?status=503&version=v1";
 
 test("a failed try is made again elsewhere, as often as the route says and the budget allows", async () => {
   const route = [{ destination: { host: "pair" } }];
-  const tried = (attempts: number, retryOn = "5xx") =>
-    virtualService("pair", [{ route, retries: { attempts, retryOn } }]);
+  const tried = (attempts: number) =>
+    virtualService("pair", [{ route, retries: { attempts, ...(attempts > 0 && { retryOn: "5xx" }) } }]);
   await applied([tried(0)], () =>
     eventuallyOf(failing, 20, (results) => {
       const failed = results.filter(({ status }) => status === 503).length;
@@ -295,6 +315,115 @@ test("a Sidecar's pool limits what an application gets at once", async () => {
   );
 });
 
+test("hosts of a wildcard are looked up as requests name them, also from another port by a rule", async () => {
+  const wildcard = "*.outside.svc.cluster.local";
+  const entry = (own: string, spec: object): KubeObject => ({
+    apiVersion: "networking.istio.io/v1",
+    kind: "ServiceEntry",
+    metadata: { name: own, namespace },
+    spec: { location: "MESH_EXTERNAL", ...spec },
+  });
+  // The caller knows the stranger's Service by this entry alone.
+  const blind: KubeObject = {
+    apiVersion: "networking.istio.io/v1",
+    kind: "Sidecar",
+    metadata: { name: "blind", namespace },
+    spec: {
+      workloadSelector: { labels: { app: "caller" } },
+      outboundTrafficPolicy: { mode: "REGISTRY_ONLY" },
+      egress: [{ hosts: ["./*"] }],
+    },
+  };
+  const hosts = ["one.example.com"];
+  const rule = virtualService("one.example.com", [
+    {
+      rewrite: { authority: "stranger.outside.svc.cluster.local" },
+      route: [{ destination: { host: wildcard, port: { number: 80 } } }],
+    },
+  ]);
+  await applied(
+    [
+      blind,
+      entry("wild", { hosts: [wildcard], resolution: "DYNAMIC_DNS", ports: [{ ...entryPort, number: 80 }] }),
+      entry("one", { hosts, resolution: "NONE", ports: [{ ...entryPort, number: 8088 }] }),
+      rule,
+    ],
+    async () => {
+      const stranger = "stranger.outside.svc.cluster.local";
+      await answered({ url: `http://${stranger}/` }, (result) => {
+        assert.equal(echoIn(result)?.service, "stranger", JSON.stringify(result));
+        assert.ok(echoIn(result)?.headers["x-envoy-attempt-count"], "by the route, not past it");
+      });
+      const headers = { Host: "nobody.outside.svc.cluster.local" };
+      await answered({ url: `http://${stranger}/`, headers }, ({ status }) => assert.equal(status, 503));
+      const elsewhere = { Host: "one.example.com:8088" };
+      await answered({ url: "http://192.0.2.80:8088/", headers: elsewhere }, (result) => {
+        assert.equal(echoIn(result)?.service, "stranger", JSON.stringify(result));
+        assert.equal(echoIn(result)?.host, stranger);
+      });
+    },
+  );
+});
+
+test("ten thousand routes in one object arrive, are told, and leave other hosts alone", async (t) => {
+  const many = Array.from({ length: 10_000 }, (_, at) => ({
+    match: [{ uri: { exact: `/${at}` } }],
+    directResponse: { status: 418 },
+  }));
+  const object = virtualService("pair", many);
+  const fromMs = performance.now();
+  // `kubectl apply` would keep a copy of the object in an annotation, which is too long for one.
+  const said = await mesh.ranKubectl(["create", "-f", "-"], JSON.stringify(object));
+  try {
+    assert.equal(said.code, 0, said.stderr);
+    assert.match(said.stderr, /Warning: .*the object has 10000 routes/, said.stderr);
+    await answered({ url: "http://pair/9999" }, ({ status }) => assert.equal(status, 418));
+    t.diagnostic(`the last route answers after ${Math.round(performance.now() - fromMs)} ms`);
+    await answered({ url: "http://pair/none" }, ({ status }) => assert.equal(status, 404));
+    await answered({ url: "http://server/9999" }, ({ status }) => assert.equal(status, 200));
+  } finally {
+    await mesh.kubectl(["delete", "virtualservice", "pair", "-n", namespace]);
+  }
+  await answered({ url: "http://pair/9999" }, ({ status }) => assert.equal(status, 200));
+});
+
+test("names that lead nowhere are told in the object's status, and its sound routes go on", async () => {
+  const destinationOf = (host: string, subset?: string) => [
+    { destination: { host, ...(subset && { subset }) } },
+  ];
+  const odd = virtualService("pair", [
+    { match: [{ uri: { prefix: "/host" } }], route: destinationOf("no-such-host") },
+    { match: [{ uri: { prefix: "/subset" } }], route: destinationOf("pair", "no-such-subset") },
+    { match: [{ uri: { prefix: "/loop" } }], delegate: { name: "pair" } },
+    { route: destinationOf("pair") },
+  ]);
+  const foreign: KubeObject = {
+    ...virtualService("server.default.svc.cluster.local", [{ directResponse: { status: 418 } }]),
+    metadata: { name: "foreign", namespace: "outside" },
+  };
+  const later: KubeObject = { ...odd, metadata: { name: "z-later", namespace } };
+  await applied([odd, foreign], async () => {
+    await toldIn("virtualservice/pair", namespace, ["MZ0601", "MZ0602", "MZ0605"]);
+    await toldIn("virtualservice/foreign", "outside", ["MZ0614"]);
+    await applied([later], () => toldIn("virtualservice/z-later", namespace, ["MZ0606"]));
+    for (const path of ["/host", "/subset"])
+      await answered({ url: `http://pair${path}` }, ({ status }) => assert.equal(status, 503));
+    for (const url of ["http://pair/loop", "http://pair/", "http://server/"])
+      await answered({ url }, ({ status }) => assert.equal(status, 200, url));
+  });
+});
+
+/** Waits until an object's status names the problems. */
+async function toldIn(object: string, of: string, codes: readonly string[]): Promise<void> {
+  await eventually(`${codes.join()} in the status of ${object}`, async () => {
+    const status = await mesh.kubectl(["get", object, "-n", of, "-o", "jsonpath={.status}"]);
+    const missing = codes.filter((code) => !status.includes(code));
+    if (missing.length > 0) throw new Error(`${missing.join()} not in ${status}`);
+    return true;
+  });
+}
+
+const entryPort = { name: "http", protocol: "HTTP" };
 const webPort = { name: "http", port: 80 };
 
 /** Calls until the check of the only result holds. */
