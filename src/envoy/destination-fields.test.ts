@@ -78,6 +78,26 @@ describe("fields of DestinationRules", () => {
     assert.match(listener, /"hostname":"db.example.com:5432"/);
   });
 
+  test("of several destinations of a TCP route the rule for the first one's host has the tunnel, and not its subset", () => {
+    const other = { protocol: "CONNECT", targetHost: "subset.example.com", targetPort: 1 };
+    const subsets = [{ name: "v1", labels: { version: "v1" }, trafficPolicy: { tunnel: other } }];
+    const ruled = object("DestinationRule", "db", { host: "db", trafficPolicy: { tunnel }, subsets });
+    const route = object("VirtualService", "db", {
+      hosts: ["db"],
+      tcp: [
+        {
+          route: [
+            { destination: { host: "db", subset: "v1" }, weight: 50 },
+            { destination: { host: "web", port: { number: 80 } }, weight: 50 },
+          ],
+        },
+      ],
+    });
+    const listener = JSON.stringify(found(resources([ruled, route], client), "listener", "10.96.0.7_5432"));
+    assert.match(listener, /"weightedClusters".*"hostname":"db.example.com:5432"/);
+    assert.doesNotMatch(listener, /subset\.example\.com/);
+  });
+
   test("a retry budget has its interval", () => {
     const trafficPolicy = { retryBudget: { percent: 10, minRetryConcurrency: 2, budgetInterval: "5s" } };
     const all = resources([object("DestinationRule", "web", { host: "web", trafficPolicy })], client);

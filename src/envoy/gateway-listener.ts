@@ -34,6 +34,7 @@ import { readRbac } from "./rbac-input.ts";
 import { jwtFilters, readJwt } from "./request-authentication.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { externalAuthFilter } from "./external-auth.ts";
+import { streamPolicy } from "./traffic-policy.ts";
 import { statefulSession } from "./route-filters.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { meshAlpn, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
@@ -261,9 +262,7 @@ function streamFilters(
     weight: weight ?? 0,
   }));
   const [single] = clusters;
-  const [only] = destinations.length === 1 ? destinations : [];
-  const policy =
-    only === undefined ? undefined : destinationPolicy(read, scope, only.destination, server.number);
+  const policy = streamPolicy(destinations, (one) => destinationPolicy(read, scope, one, server.number));
   const [namespace, name] = facts.key.split("/");
   return [
     ...tcpRbacFilters(rbac),

@@ -28,7 +28,7 @@ import { objectPath } from "./object-path.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
-import { policyFor } from "./traffic-policy.ts";
+import { policyFor, streamPolicy } from "./traffic-policy.ts";
 import { clusterOf, destinationPolicy } from "./virtual-host.ts";
 
 /** Connections taken from the socket in one turn of the event loop; more would starve those that are open. */
@@ -257,11 +257,8 @@ function streamChain(
   }));
   const [only] = clusters;
   const weighted = clusters.filter(({ weight }) => weight > 0);
-  // Envoy has one tunnel for all clusters of a proxy: only a single destination can name it.
-  const [single] = targets.length === 1 ? targets : [];
   const client = key.client ?? { namespace: "", labels: {} };
-  const policy =
-    single === undefined ? undefined : destinationPolicy(read, single.destination, key.port, client);
+  const policy = streamPolicy(targets, (one) => destinationPolicy(read, one, key.port, client));
   const filter = tcpProxy(settings, {
     side: "client",
     statPrefix: weighted.length > 1 ? row : (only?.name ?? ""),

@@ -1,6 +1,12 @@
 // What a DestinationRule's traffic policy makes of a cluster: pools, ejection, load balancing.
 
-import type { ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection, TrafficPolicy } from "#objects";
+import type {
+  ConnectionPoolSettings,
+  Destination,
+  LoadBalancerSettings,
+  OutlierDetection,
+  TrafficPolicy,
+} from "#objects";
 import type { MergedRule, Protocol } from "#model";
 import { isHttp, isHttp2 } from "#model";
 import { durationMsOf } from "./duration.ts";
@@ -30,6 +36,20 @@ function overlaid(under: PortPolicy, policy: TrafficPolicy, port: number): PortP
   if (own === undefined) return merged;
   const { connectionPool, outlierDetection, loadBalancer, tls } = own;
   return { ...merged, connectionPool, outlierDetection, loadBalancer, tls };
+}
+
+/**
+ * The policy whose tunnel and hash hold for a TCP route. Envoy has one of each for all clusters of a proxy: where there are several
+ * destinations, it is what the rule for the first one's host says, and not its subset (Istio does the same).
+ */
+export function streamPolicy(
+  targets: readonly { readonly destination: Destination }[],
+  policyOf: (destination: Destination) => PortPolicy | undefined,
+): PortPolicy | undefined {
+  const [first] = targets;
+  if (first === undefined) return undefined;
+  const { subset: _subset, ...host } = first.destination;
+  return policyOf(targets.length === 1 ? first.destination : host);
 }
 
 export interface PoolDefaults {
