@@ -9,6 +9,7 @@ import {
   clientTransportSocket,
   controlPlaneSecret,
   credentialSecretName,
+  fileSecret,
   systemRootsSecret,
 } from "./tls.ts";
 
@@ -66,7 +67,7 @@ export function originatedTls(
 function clientCertificate(tls: ClientTLSSettings): Message {
   if (tls.credentialName !== undefined && tls.credentialName !== "")
     return controlPlaneSecret(credentialSecretName(tls.credentialName));
-  return agentSecret(`file-cert:${tls.clientCertificate ?? ""}~${tls.privateKey ?? ""}`);
+  return fileSecret(`file-cert:${tls.clientCertificate ?? ""}~${tls.privateKey ?? ""}`);
 }
 
 function validation(
@@ -85,7 +86,7 @@ function validation(
     tls.credentialName !== undefined && tls.credentialName !== ""
       ? controlPlaneSecret(`${credentialSecretName(tls.credentialName)}-cacert`)
       : tls.caCertificates !== undefined && tls.caCertificates !== "" && tls.caCertificates !== "system"
-        ? agentSecret(`file-root:${tls.caCertificates}`)
+        ? fileSecret(`file-root:${tls.caCertificates}`)
         : // Istio verifies against the operating system's roots where nothing else is named. Envoy cannot find them by itself
           // (its field for them has no effect), so the agent has them.
           agentSecret(systemRootsSecret);

@@ -167,6 +167,15 @@ export function agentSecret(name: string): Message {
   };
 }
 
+/** A secret that the agent makes of files; a missing file must not keep the rest of what names it from starting. */
+export function fileSecret(name: string): Message {
+  const secret = agentSecret(name);
+  const sdsConfig = { ...(secret["sdsConfig"] as Message), initialFetchTimeout: durationOf(fileTimeoutMs) };
+  return { ...secret, sdsConfig };
+}
+
+const fileTimeoutMs = 5_000;
+
 /** A secret that the control plane serves; a missing one must not keep the rest of the listener from starting. */
 export function controlPlaneSecret(name: string): Message {
   return {
@@ -184,11 +193,9 @@ function certificateSecrets(settings: ServerTLSSettings): Message[] {
     { serverCertificate: settings.serverCertificate, privateKey: settings.privateKey },
   ];
   return files.map(({ serverCertificate, privateKey }) =>
-    agentSecret(
-      serverCertificate === undefined || serverCertificate === ""
-        ? workloadSecret
-        : `file-cert:${serverCertificate}~${privateKey ?? ""}`,
-    ),
+    serverCertificate === undefined || serverCertificate === ""
+      ? agentSecret(workloadSecret)
+      : fileSecret(`file-cert:${serverCertificate}~${privateKey ?? ""}`),
   );
 }
 
@@ -221,7 +228,7 @@ function caSecret(settings: ServerTLSSettings): Message {
   const [first] = credentialNames(settings);
   if (first !== undefined) return controlPlaneSecret(`${credentialSecretName(first)}-cacert`);
   const file = settings.caCertificates;
-  return agentSecret(file === undefined || file === "" ? trustRootSecret : `file-root:${file}`);
+  return file === undefined || file === "" ? agentSecret(trustRootSecret) : fileSecret(`file-root:${file}`);
 }
 
 function protocolOf(version: TLSProtocol | undefined): string | undefined {

@@ -3,6 +3,8 @@
 import { defineKeyedQuery, type Read } from "#engine";
 import type { DestinationRule } from "#objects";
 import { namespaceOf } from "./core-kinds.ts";
+import { keyPairOf, namedSecret, trustedCaOf, uselessness } from "./credentials.ts";
+import { credentialsIn, policiesOf } from "./destination-rule.ts";
 import { endpointsOf } from "./endpoints.ts";
 import { fullHost, isWildcard } from "./hosts.ts";
 import { environmentOf } from "./mesh.ts";
@@ -12,6 +14,28 @@ import { serviceOf, servicesOfHost } from "./services.ts";
 import { isKnown } from "./virtual-service-problems.ts";
 
 export function destinationRuleProblems(read: Read, row: DestinationRule): readonly Found[] {
+  return [...credentialProblems(read, row), ...hostProblems(read, row)];
+}
+
+/** Only of rules that select workloads of their namespace: who else goes by a rule may be anywhere. */
+function credentialProblems(read: Read, row: DestinationRule): readonly Found[] {
+  if (row.spec?.workloadSelector === undefined) return [];
+  const namespace = namespaceOf(row);
+  const reasons = credentialsIn(policiesOf(row)).flatMap(({ mode, credentialName }) => {
+    const named = namedSecret(credentialName, namespace);
+    if (named === undefined) return [];
+    if (!named.isOwn) return [`Secret ${named.row} is not in the namespace of the rule, ${namespace}`];
+    const pair = mode === "MUTUAL" ? uselessness(read(keyPairOf, named.row)) : undefined;
+    return pair ?? uselessness(read(trustedCaOf, named.row)) ?? [];
+  });
+  return [...new Set(reasons)].map((reason) => ({
+    code: "MZ0402",
+    path: "spec.trafficPolicy",
+    text: `${reason}.`,
+  }));
+}
+
+function hostProblems(read: Read, row: DestinationRule): readonly Found[] {
   const { clusterDomain } = read(environmentOf, "");
   const host = fullHost(row.spec?.host ?? "", namespaceOf(row), clusterDomain);
   if (isWildcard(host)) return [];

@@ -1,7 +1,7 @@
 // DestinationRules: which of them apply to a host for a client, and what they say together.
 
 import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
-import type { ClientTLSSettings, DestinationRule, Subset, TrafficPolicy } from "#objects";
+import type { DestinationRule, Subset, TrafficPolicy } from "#objects";
 import { namespaceOf } from "./core-kinds.ts";
 import { isGenerated } from "./gateway-api/names.ts";
 import { tlsRuleOf, tlsRulesOfHost } from "./gateway-api/policies.ts";
@@ -128,7 +128,7 @@ export const failoverLabelsOfHost = defineQuery<readonly string[]>(
   sameData,
 );
 
-function policiesOf({ spec }: DestinationRule): readonly TrafficPolicy[] {
+export function policiesOf({ spec }: DestinationRule): readonly TrafficPolicy[] {
   return [
     spec?.trafficPolicy ?? {},
     ...(spec?.subsets ?? []).flatMap(({ trafficPolicy }) => trafficPolicy ?? []),
@@ -151,18 +151,47 @@ export const failoverLabels = defineQuery<readonly string[]>(
   sameData,
 );
 
-/** The TLS that clients originate with credentials of the cluster, under merged rules: row keys joined by ",". */
-export const clientTlsOf = defineQuery<readonly ClientTLSSettings[]>(
+/** A credential of the cluster that TLS is originated with. */
+export interface OriginatedCredential {
+  readonly mode: "SIMPLE" | "MUTUAL";
+  readonly credentialName: string;
+}
+
+/** The credentials that clients originate TLS with, under merged rules: row keys joined by ",". */
+export const clientTlsOf = defineQuery<readonly OriginatedCredential[]>(
   "clientTlsOf",
   (read, rules) => {
     const { trafficPolicy, subsets } = read(mergedRule, rules);
-    return [trafficPolicy, ...subsets.flatMap((subset) => subset.trafficPolicy ?? [])]
-      .flatMap((policy) => [policy, ...(policy.portLevelSettings ?? [])])
-      .flatMap(({ tls }) => ((tls?.credentialName ?? "") === "" || tls === undefined ? [] : [tls]))
-      .filter(({ mode }) => mode === "SIMPLE" || mode === "MUTUAL");
+    return credentialsIn([trafficPolicy, ...subsets.flatMap((subset) => subset.trafficPolicy ?? [])]);
   },
   sameData,
 );
+
+/** The credentials that rules of a namespace name for the workloads that they select. */
+export const selectedCredentials = defineKeyedQuery<
+  { readonly namespace: string; readonly labels: Labels },
+  readonly OriginatedCredential[]
+>(
+  "selectedCredentials",
+  ({ namespace, labels }) => `${namespace} ${JSON.stringify(labels)}`,
+  (read, { namespace, labels }) =>
+    read(tables.DestinationRule.by.credential, namespace)
+      .filter(({ spec }) => selects(spec?.workloadSelector?.matchLabels, labels))
+      .flatMap((rule) => credentialsIn(policiesOf(rule))),
+  sameData,
+);
+
+/** The credentials of traffic policies, in their order. */
+export function credentialsIn(policies: readonly TrafficPolicy[]): readonly OriginatedCredential[] {
+  return policies
+    .flatMap((policy) => [policy, ...(policy.portLevelSettings ?? [])])
+    .flatMap(({ tls }): readonly OriginatedCredential[] => {
+      const { mode, credentialName = "" } = tls ?? {};
+      return credentialName !== "" && (mode === "SIMPLE" || mode === "MUTUAL")
+        ? [{ mode, credentialName }]
+        : [];
+    });
+}
 
 /** Whether the client's locality makes a difference under these rules. */
 export const asksForLocality = defineQuery<boolean>("asksForLocality", (read, rules) => {

@@ -113,13 +113,14 @@ export {
   visibleService,
   visibleServices,
 } from "./scope.ts";
-export type { MergedRule, RuleQuestion } from "./destination-rule.ts";
+export type { MergedRule, OriginatedCredential, RuleQuestion } from "./destination-rule.ts";
 export {
   asksForLocality,
   clientTlsOf,
   failoverLabelsOf,
   failoverLabelsOfHost,
   mergedRule,
+  selectedCredentials,
   namespacesWithRules,
   noRule,
   rulesFor,

@@ -104,15 +104,20 @@ export const tables = {
       all: () => [everything],
     },
   ),
-  DestinationRule: defineTable<DestinationRule, "namespace" | "host" | "selecting" | "ordering">(
-    "DestinationRule",
-    {
-      namespace,
-      ordering: (row) => (JSON.stringify(row.spec ?? {}).includes('"failoverPriority"') ? [everything] : []),
-      host: (row) => [hostGroup(row.spec?.host ?? "", namespaceOf(row))],
-      selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [everything]),
-    },
-  ),
+  DestinationRule: defineTable<
+    DestinationRule,
+    "namespace" | "host" | "selecting" | "ordering" | "credential"
+  >("DestinationRule", {
+    namespace,
+    ordering: (row) => (JSON.stringify(row.spec ?? {}).includes('"failoverPriority"') ? [everything] : []),
+    host: (row) => [hostGroup(row.spec?.host ?? "", namespaceOf(row))],
+    selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [everything]),
+    // By namespace, those that may bring Secrets to sidecars.
+    credential: (row) =>
+      row.spec?.workloadSelector !== undefined && JSON.stringify(row.spec).includes('"credentialName"')
+        ? [namespaceOf(row)]
+        : [],
+  }),
   Gateway: defineTable<Gateway, "namespace" | "all">("Gateway", { namespace, all: () => [everything] }),
   ServiceEntry: defineTable<ServiceEntry, "namespace" | "host" | "selecting" | "port" | "dynamic" | "all">(
     "ServiceEntry",

@@ -114,7 +114,7 @@ export const problemTable = {
     severity: "error",
     title: "Credential cannot be used",
     remedy:
-      "Create the Secret in the namespace of the gateway's pods, with tls.crt and tls.key (and ca.crt for mutual TLS).",
+      "Create the Secret in the namespace of the proxies, with tls.crt and tls.key (and ca.crt for mutual TLS).",
   },
   MZ0403: {
     severity: "error",

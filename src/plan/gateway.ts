@@ -13,7 +13,6 @@ import {
   isGenerated,
   isIngressGateway,
   mergedGatewayOf,
-  namedSecret,
   ownerGatewayOf,
   serviceOf,
   visibleNamespaces,
@@ -23,6 +22,7 @@ import {
   type MergedServer,
 } from "#model";
 import type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
+import { clientCredentialKeys, credentialKey } from "./credential-keys.ts";
 import { clusterNameOf, type OutboundClusterKey, type WellKnownClusterKey } from "./keys.ts";
 import { serviceClusterChunks } from "./outbound.ts";
 import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
@@ -202,10 +202,7 @@ function clientCredentials(read: Read, { namespace, ...scope }: GatewayScope): C
   const rules = new Set(entries.map(({ key }) => (key as OutboundClusterKey).rules.join(",")));
   return [...rules]
     .flatMap((joined) => read(clientTlsOf, joined))
-    .flatMap(({ mode, credentialName = "" }) => [
-      ...(mode === "MUTUAL" ? credentialKey(credentialName, namespace, "pair") : []),
-      ...credentialKey(credentialName, namespace, "ca", "-cacert"),
-    ]);
+    .flatMap((named) => clientCredentialKeys(named, namespace));
 }
 
 /** `kubernetes-gateway://namespace/name`; a CA's name ends in `-cacert`, and may be a `configmap://`. */
@@ -214,15 +211,4 @@ function judgedKey(name: string, part: "pair" | "ca"): CredentialKey[] {
   if (scheme === undefined) return [];
   const secret = part === "ca" ? path.replace(/-cacert$/, "") : path;
   return [{ kind: "credential", name, secret, part: scheme === "configmap" ? "ca-of-config-map" : part }];
-}
-
-function credentialKey(
-  credential: string,
-  namespace: string,
-  part: CredentialKey["part"],
-  suffix = "",
-): CredentialKey[] {
-  const named = namedSecret(credential, namespace);
-  if (named === undefined || !named.isOwn) return [];
-  return [{ kind: "credential", name: `${named.resource}${suffix}`, secret: named.row, part }];
 }

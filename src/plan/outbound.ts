@@ -36,6 +36,7 @@ import {
   type VirtualOutboundKey,
   type WellKnownClusterKey,
 } from "./keys.ts";
+import { sidecarCredentials } from "./credential-keys.ts";
 import { outboundPortChunks, unknownCluster } from "./outbound-ports.ts";
 import { discoveredTables, type TableChunks } from "./discovered-tables.ts";
 import { discovering, eagerServices, offered } from "./on-demand.ts";
@@ -100,6 +101,7 @@ function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
       ...ports.map(({ listener }) => listener),
     ].filter(hasEntries),
     route: tables.map(({ route }) => route).filter(hasEntries),
+    secret: [read(sidecarCredentials, scope)].filter(hasEntries),
     virtualHost: tables.flatMap(({ virtualHosts }) => virtualHosts).filter(hasEntries),
   };
 }

@@ -8,7 +8,7 @@ import { Agent } from "node:https";
 import { after, before, test } from "node:test";
 import { stringify } from "yaml";
 import { hashPin, spkiPin, TestAuthority, type Pair } from "../support/test-authority.ts";
-import { deployEchoes, podIp, type Echo } from "./echoes.ts";
+import { deployEchoes, echoIn, order, podIp, type Echo, type EchoApp } from "./echoes.ts";
 import type { Knock, Reply } from "./knock.ts";
 import { leftovers } from "./leftovers.ts";
 import { eventually, pause, root, startMesh, type Mesh } from "./mesh.ts";
@@ -19,6 +19,18 @@ const apiPort = 18_690;
 const port = apiPort + 1;
 const gatewayNamespace = "sm-gateways";
 const ports = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
+
+/** Sidecars that originate TLS, by Secrets or by files that are mounted. */
+const mounts = {
+  "sidecar.istio.io/userVolume": JSON.stringify({ client: { secret: { secretName: "client-files" } } }),
+  "sidecar.istio.io/userVolumeMount": JSON.stringify({
+    client: { mountPath: "/etc/client", readOnly: true },
+  }),
+};
+const callers: readonly EchoApp[] = [
+  { name: "caller", namespace: "default", ports, annotations: mounts },
+  { name: "other", namespace: "default", ports },
+];
 
 let mesh: Mesh;
 let authority: TestAuthority;
@@ -43,8 +55,10 @@ before(async () => {
   await mesh.kubectl(["create", "namespace", "teams"]);
   await mesh.kubectl(["label", "namespace", "default", "istio-injection=enabled", "--overwrite"]);
   // Without a sidecar, so that it shows what the gateway sent.
-  await deployEchoes(mesh, [{ name: "web", namespace: "default", ports, naked: true }]);
-  await apply(...(await secrets()), ...gateways(), ...routes());
+  const web = { name: "web", namespace: "default", ports, naked: true };
+  await apply(...(await secrets()));
+  await deployEchoes(mesh, [web, ...callers]);
+  await apply(...gateways(), ...routes());
   await eventually("the gateway serves", async () =>
     (await call("simple.example.com")).status === 200 ? true : undefined,
   );
@@ -77,6 +91,22 @@ async function secrets(): Promise<object[]> {
     secret("mismatched", { "tls.crt": server.certificate, "tls.key": pair("client").key }),
     secret("unreadable", { ...serving, "ca.crt": ca, "ca.crl": garbage }),
     secret("foreign", serving, "default"),
+    secret(
+      "client",
+      { "tls.crt": pair("client").certificate, "tls.key": pair("client").key, "ca.crt": ca },
+      "default",
+    ),
+    secret(
+      "client-files",
+      {
+        "own.crt": pair("client").certificate,
+        "own.key": pair("client").key,
+        "ca.crt": ca,
+        "of-server.crl": await authority.revoking(server),
+        "of-another.crl": await authority.revoking(pair("revoked")),
+      },
+      "default",
+    ),
   ];
 }
 
@@ -361,6 +391,84 @@ test("a Secret that comes later is served, and the other hosts go on meanwhile",
   );
   await admitted("simple.example.com");
 });
+
+const files = { caCertificates: "/etc/client/ca.crt" };
+const ownFiles = { ...files, clientCertificate: "/etc/client/own.crt", privateKey: "/etc/client/own.key" };
+
+test("a sidecar shows the certificate of a Secret to servers outside, where a rule selects its workload", async () => {
+  await originate("older.example.com", { mode: "MUTUAL", credentialName: "client" });
+  await eventually("the caller is taken", async () => {
+    const seen = await called("caller", "older.example.com");
+    assert.match(seen.headers["x-forwarded-client-cert"] ?? "", /Subject="CN=client\.example\.com"/);
+    return true;
+  });
+  await assert.rejects(called("other", "older.example.com"), "no rule selects it");
+});
+
+test("a sidecar shows the certificate of files in its container to servers outside", async () => {
+  await originate("apart.example.com", { mode: "MUTUAL", ...ownFiles });
+  await eventually("the caller is taken", async () => {
+    const seen = await called("caller", "apart.example.com");
+    assert.match(seen.headers["x-forwarded-client-cert"] ?? "", /Subject="CN=client\.example\.com"/);
+    return true;
+  });
+});
+
+test("a sidecar refuses a server whose certificate a file of revoked ones names, and takes it by another file", async () => {
+  const host = "simple.example.com";
+  await originate(host, { mode: "SIMPLE", ...files, caCrl: "/etc/client/of-another.crl" });
+  await eventually("by a list that names others", async () => called("caller", host));
+  await originate(host, { mode: "SIMPLE", ...files, caCrl: "/etc/client/of-server.crl" });
+  await eventually("by one that names it", async () => {
+    const [result] = await order(mesh, await caller("caller"), {
+      url: "http://web.default/",
+      headers: { host },
+    });
+    return result?.status === 503 ? true : undefined;
+  });
+});
+
+/** Has the workload `caller` call a host of the gateway as one outside of the mesh, with TLS that its sidecar makes. */
+async function originate(host: string, tls: object): Promise<void> {
+  const address = await podIp(mesh, gatewayNamespace, "istio=ingressgateway");
+  const ofHost = (kind: string, spec: object) => ({
+    apiVersion: "networking.istio.io/v1",
+    kind,
+    metadata: { name: host, namespace: "default" },
+    spec,
+  });
+  await apply(
+    ofHost("ServiceEntry", {
+      hosts: [host],
+      location: "MESH_EXTERNAL",
+      resolution: "STATIC",
+      addresses: [`240.1.1.${addressesGiven++}`],
+      ports: [{ number: 80, name: "http", protocol: "HTTP", targetPort: 8443 }],
+      endpoints: [{ address }],
+    }),
+    ofHost("DestinationRule", {
+      host,
+      workloadSelector: { matchLabels: { app: "caller" } },
+      trafficPolicy: { tls: { ...tls, sni: host, subjectAltNames: ["server.example.com"] } },
+    }),
+  );
+}
+
+let addressesGiven = 1;
+
+async function caller(app: string): Promise<string> {
+  return podIp(mesh, "default", `app=${app}`);
+}
+
+/** What the server saw; rejects with what came instead. */
+async function called(app: string, host: string): Promise<Echo> {
+  const url = "http://web.default/";
+  const [result] = await order(mesh, await caller(app), { url, headers: { host } });
+  assert.equal(result?.status, 200, JSON.stringify(result));
+  const seen = echoIn(result);
+  assert.equal(seen?.service, "web");
+  return seen;
+}
 
 /** A certificate of the mesh's CA for the workload `web`, got as its proxy gets it. */
 async function workloadPair(): Promise<Pair> {

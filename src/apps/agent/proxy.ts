@@ -13,6 +13,7 @@ import { parseConfig, parseDownward, type AgentConfig } from "./config.ts";
 import { DnsProxy } from "./dns.ts";
 import { drain } from "./drain.ts";
 import { envoyArgs, EnvoySupervisor } from "./envoy.ts";
+import { FileSecrets } from "./file-secrets.ts";
 import { createStreamServer } from "./grpc.ts";
 import { HealthReporter, sendHealth } from "./health.ts";
 import { IdentityFiles } from "./identity-files.ts";
@@ -67,6 +68,7 @@ class ProxyAgent {
   readonly #log: Logger;
   readonly #admin: EnvoyAdmin;
   readonly #secrets: SecretStore;
+  readonly #files: FileSecrets;
   readonly #records = new TelemetryRecords(() => clock.monotonicMs());
   readonly #rotator: Rotator;
   readonly #envoy: EnvoySupervisor;
@@ -86,7 +88,12 @@ class ProxyAgent {
     this.#log = log;
     this.#admin = new EnvoyAdmin(config.ports.admin);
     this.#identity = new IdentityFiles(paths.identity);
-    this.#secrets = new SecretStore(log);
+    this.#secrets = new SecretStore(log, (name) => this.#files.want(name));
+    this.#files = new FileSecrets({
+      read: (path) => readFileSync(path, "utf8"),
+      set: (name, value) => this.#secrets.set(name, value),
+      log,
+    });
     const roots = systemRootsPem();
     if (roots !== undefined) this.#secrets.set(secretNames.systemRoots, { kind: "trust", rootsPem: roots });
     this.#spiffeId = `spiffe://${trustDomain}/ns/${namespace}/sa/${serviceAccount}`;
@@ -236,6 +243,7 @@ class ProxyAgent {
   #followRoot(): void {
     this.#readRoot();
     this.#rootTimer = setInterval(() => {
+      this.#files.look();
       if (!this.#readRoot()) return;
       this.#log.info({}, "the root has changed");
       this.#publish();

@@ -24,9 +24,12 @@ export class SecretStore {
   readonly #secrets = new Map<string, StoredSecret>();
   readonly #watchers = new Set<(name: string) => void>();
   readonly #log: Logger;
+  readonly #onWanted: (name: string) => void;
 
-  constructor(log: Logger) {
+  /** @param onWanted told of each name that Envoy asks for, before it is answered */
+  constructor(log: Logger, onWanted: (name: string) => void = () => {}) {
     this.#log = log;
+    this.#onWanted = onWanted;
   }
 
   /** Replaces a secret and tells every stream that asked for it; equal contents change nothing. */
@@ -59,6 +62,7 @@ export class SecretStore {
       if (request.error !== "")
         this.#log.error({ secrets: request.names, error: request.error }, "Envoy rejected a secret");
       const isNew = request.names.join() !== wanted.join();
+      if (isNew) request.names.forEach(this.#onWanted);
       wanted = request.names;
       if (isNew) push();
     });
@@ -86,6 +90,7 @@ export class SecretStore {
         sent.delete(name);
       }
       for (const name of request.subscribe) {
+        this.#onWanted(name);
         wanted.add(name);
         push(name);
       }
