@@ -26,7 +26,6 @@ import {
   type Fleet,
   type ProxyStatus,
 } from "#xds";
-import { AddressAllocator } from "./address-allocator.ts";
 import { admitProven, admitUnproven, classAgain, classAsking, type AdmissionOptions } from "./admission.ts";
 import { loadAuthority, type StoredAuthority } from "./authority-store.ts";
 import { createCertificateMethod, createCertificatePath } from "./ca-method.ts";
@@ -34,28 +33,23 @@ import { createAuthenticator, type Authenticate } from "./ca-service.ts";
 import { Certificates } from "./certificates.ts";
 import { debugPages } from "./debug-pages.ts";
 import { DirectorySource } from "./directory-source.ts";
-import { distributionOf } from "./distribution.ts";
-import { DistributionCounter } from "./distribution-counter.ts";
 import { FleetCount } from "./fleet.ts";
-import { GatewayApiWriter } from "./gateway-api.ts";
-import { idlePatches } from "./idle-patches.ts";
 import { Inputs } from "./inputs.ts";
 import { KubeSource } from "./kube-source.ts";
 import type { ControlPlaneLimit } from "./limits.ts";
-import { healthPath, MachineRegistry } from "./machines.ts";
+import { healthPath } from "./machines.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
 import { JwksFetcher } from "./jwks-fetcher.ts";
-import { RejectionWriter } from "./rejection-writer.ts";
 import { meshReports, sessionReports } from "./reports.ts";
 import { mayRead, reviewToken } from "./reviews.ts";
 import { RootPublisher } from "./root-publisher.ts";
 import type { ObjectSource, Settings } from "./settings.ts";
 import { StandingStatuses } from "./standing-statuses.ts";
-import { StatusWriter } from "./status-writer.ts";
 import { standaloneAuthority } from "./standalone-authority.ts";
 import { WebhookBundles } from "./webhook-bundles.ts";
 import { startWebhooks, type WebhookServer } from "./webhooks/index.ts";
+import { Writers } from "./writers.ts";
 
 export interface ControlPlaneOptions {
   readonly settings: Settings;
@@ -69,8 +63,6 @@ export interface ControlPlaneOptions {
 const leaseName = "istio-leader";
 /** How often sessions and trials are looked after. */
 const tickMs = 500;
-/** How long the entry of a machine outlives its connection: Istio's default. */
-const machineGraceMs = 10_000;
 /** The pause before the CA is asked for again at start. */
 const retryMs = 1_000;
 
@@ -80,14 +72,10 @@ export class ControlPlane {
   readonly #metrics: Metrics;
   readonly #client: KubeClient | undefined;
   readonly #writer: RateLimitedWriter;
-  readonly #rejections: RejectionWriter | undefined;
-  readonly #gatewayApi: GatewayApiWriter | undefined;
-  readonly #addresses: AddressAllocator | undefined;
   readonly #standing = new StandingStatuses();
-  readonly #counter: DistributionCounter | undefined;
-  readonly #statuses: StatusWriter | undefined;
+  /** Undefined where there is no API server. */
+  readonly #writers: Writers | undefined;
   readonly #fleet: FleetCount;
-  readonly #machines: MachineRegistry | undefined;
   readonly #batcher: Batcher;
   readonly #mesh: Mesh<ProxyClass, View>;
   readonly #inputs: Inputs;
@@ -109,54 +97,19 @@ export class ControlPlane {
     this.#client = access === undefined ? undefined : new KubeClient(access, this.#reached);
     this.#writer = new RateLimitedWriter({ clock, log, reached: this.#reached });
     if (this.#client !== undefined) {
-      const component = settings.podName;
-      this.#rejections = new RejectionWriter({
-        client: this.#client,
-        writer: this.#writer,
-        clock,
-        component,
-        reached: this.#reached,
-      });
-      this.#gatewayApi = new GatewayApiWriter({
+      this.#writers = new Writers({
+        settings,
         engine: this.#engine,
         client: this.#client,
         writer: this.#writer,
         clock,
         log,
-        revision: settings.revision,
-      });
-      this.#machines = new MachineRegistry({
-        engine: this.#engine,
-        client: this.#client,
-        writer: this.#writer,
-        clock,
-        log,
-        authenticate: (credentials) => this.#authenticate(credentials),
-        namespace: settings.namespace,
-        instance: settings.podName,
-        graceMs: machineGraceMs,
-      });
-      this.#addresses = new AddressAllocator({
-        engine: this.#engine,
-        client: this.#client,
-        writer: this.#writer,
-        log,
-      });
-      this.#counter = new DistributionCounter({
-        clock,
-        distributionOf: (object) => distributionOf(this.#engine, this.#mesh, object),
-        replicas: () => this.#fleet.at(clock.monotonicMs()).replicas,
-        counted: (object) => this.#statuses?.look(object),
-      });
-      this.#statuses = new StatusWriter({
-        engine: this.#engine,
-        client: this.#client,
-        writer: this.#writer,
-        clock,
         standing: this.#standing,
-        counter: this.#counter,
+        authenticate: (credentials) => this.#authenticate(credentials),
+        mesh: () => this.#mesh,
+        replicas: () => this.#fleet.at(clock.monotonicMs()).replicas,
         validate: (object) => this.#problemsOf(object),
-        observed: (object) => idlePatches(this.#engine, this.#mesh, object),
+        reached: this.#reached,
       });
     }
     this.#batcher = new Batcher({
@@ -173,7 +126,7 @@ export class ControlPlane {
         metrics: this.#metrics,
         log,
         reached: this.#reached,
-        rejections: this.#rejections,
+        rejections: this.#writers?.rejections,
       }),
     });
     this.#inputs = new Inputs({
@@ -185,7 +138,7 @@ export class ControlPlane {
       misread: () => this.#metrics.configErrors.inc(),
       standing: this.#standing,
       reached: this.#reached,
-      restated: (object) => this.#statuses?.look(object),
+      restated: (object) => this.#writers?.restated(object),
     });
     this.#keys = new JwksFetcher({
       engine: this.#engine,
@@ -249,7 +202,7 @@ export class ControlPlane {
     const { drainMs } = this.#options.settings;
     await Promise.all([this.#xds?.close(drainMs), this.#plaintext?.close(drainMs)]);
     for (const stop of this.#stops.toReversed()) await stop();
-    this.#machines?.stop();
+    this.#writers?.stop();
     this.#writer.stop();
     await this.#webhooks?.close();
     this.#monitoring?.close();
@@ -260,10 +213,9 @@ export class ControlPlane {
     const { clock } = this.#options;
     const startedMs = clock.monotonicMs();
     const { woken, computed, answers } = this.#mesh.publish(changes);
-    this.#gatewayApi?.settled(answers);
     this.#keys.settled(answers);
     const objects = this.#inputs.takeChangedObjects();
-    this.#statuses?.settled(objects, answers);
+    this.#writers?.settled(objects, answers);
     this.#metrics.batchSeconds.observe((clock.monotonicMs() - startedMs) / 1000);
     this.#metrics.woken.inc(woken);
     this.#metrics.computed.inc(computed);
@@ -296,8 +248,8 @@ export class ControlPlane {
         metrics,
         version,
         reached: this.#reached,
-        connected: (id) => this.#machines?.connected(id),
-        disconnected: (id) => this.#machines?.disconnected(id),
+        connected: (id) => this.#writers?.machines.connected(id),
+        disconnected: (id) => this.#writers?.machines.disconnected(id),
       }),
     });
   }
@@ -310,7 +262,7 @@ export class ControlPlane {
       authenticate: (credentials) => this.#authenticate(credentials),
       awaitPod: (key) => this.#inputs.awaitPod(key),
       unauthenticated: (reason) => this.#metrics.unauthenticated.inc({ reason }),
-      machine: (id, machine) => this.#machines?.admitted(id, machine),
+      machine: (id, machine) => this.#writers?.machines.admitted(id, machine),
     };
   }
 
@@ -394,7 +346,7 @@ export class ControlPlane {
     const { settings, clock, random, log } = this.#options;
     const changed: Inputs["changed"] = (set, removed) => {
       this.#inputs.changed(set, removed);
-      this.#addresses?.changed(set, removed);
+      this.#writers?.changed(set, removed);
     };
     if (settings.source.kind === "directory") {
       const source = new DirectorySource({ path: settings.source.path, log, changed });
@@ -465,7 +417,7 @@ export class ControlPlane {
       tls: { certificate: certPem, key: keyPem, clientRoots: rootPem },
       streams: { [adsPath]: this.#ads.method, [stateAdsPath]: this.#ads.stateMethod },
       unary: {
-        ...(this.#machines === undefined ? {} : { [healthPath]: this.#machines.health }),
+        ...(this.#writers === undefined ? {} : { [healthPath]: this.#writers.machines.health }),
         [createCertificatePath]: createCertificateMethod({
           ca: () => certificates.authority,
           authenticate: this.#authenticate,
@@ -545,10 +497,7 @@ export class ControlPlane {
       identity: settings.podName,
       changed: (leading) => {
         roots.setLeading(leading);
-        this.#gatewayApi?.setLeading(leading);
-        this.#addresses?.setLeading(leading);
-        if (settings.objectStatus) this.#statuses?.setLeading(leading);
-        this.#machines?.setLeading(leading);
+        this.#writers?.setLeading(leading);
       },
     });
     this.#onRootChanged.push(
@@ -570,12 +519,11 @@ export class ControlPlane {
     let cancel = (): void => {};
     let views = 0;
     const tick = (): void => {
-      // Other proxies than before may be what an EnvoyFilter is for.
-      if (this.#mesh.viewCount !== views) this.#statuses?.lookAt("EnvoyFilter");
+      if (this.#mesh.viewCount !== views) this.#writers?.viewsChanged();
       views = this.#mesh.viewCount;
       this.#ads.tick();
       this.#unprovenAds.tick();
-      this.#counter?.tick();
+      this.#writers?.tick();
       cancel = clock.after(tickMs, tick);
     };
     cancel = clock.after(tickMs, tick);
