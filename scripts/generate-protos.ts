@@ -68,6 +68,17 @@ function addNewerFields(): void {
   root
     .lookupType("envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget")
     .add(new protobuf.Field("budgetInterval", 3, "google.protobuf.Duration"));
+  root
+    .lookupType("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing")
+    .add(new protobuf.Field("noContextPropagation", 13, "bool"));
+  const customTag = root.lookupType("envoy.type.tracing.v3.CustomTag");
+  const formatted = new protobuf.Field("value", 6, "string");
+  customTag.add(formatted);
+  customTag.oneofs["type"]?.add(formatted);
+  const zipkin = root.lookupType("envoy.config.trace.v3.ZipkinConfig");
+  zipkin.add(new protobuf.Enum("TraceContextOption", { USE_B3: 0, USE_B3_WITH_W3C_PROPAGATION: 1 }));
+  zipkin.add(new protobuf.Field("traceContextOption", 8, "TraceContextOption"));
+  zipkin.add(new protobuf.Field("collectorService", 9, "envoy.config.core.v3.HttpService"));
 }
 
 /** Validation and documentation options are not read by anyone here; only what shapes the wire stays. */

@@ -4,6 +4,7 @@ export type { Logger } from "./log.ts";
 export { silentLog } from "./log.ts";
 export type { Clock } from "./clock.ts";
 export { ports } from "./ports.ts";
+export { traceEnvironment } from "./tracing.ts";
 export { bootstrapOverlayVariable } from "./bootstrap.ts";
 export type { WorkloadFacts } from "./workload.ts";
 export {

@@ -53,7 +53,9 @@ const quoted = new Set([
   "upstream_host",
 ]);
 
-const defaultText = `${fields.map(([name, format]) => textField(name, format)).join(" ")}\n`;
+/** Istio's line, without its end. */
+export const lineFormat = fields.map(([name, format]) => textField(name, format)).join(" ");
+const defaultText = `${lineFormat}\n`;
 const defaultJson = Object.fromEntries(fields);
 
 /**
@@ -127,4 +129,17 @@ function textField(name: string, format: string): string {
   if (name === "method") return `"${format}`;
   if (name === "protocol") return `${format}"`;
   return quoted.has(name) ? `"${format}"` : format;
+}
+
+/** The labels of an OpenTelemetry record. */
+export function attributesOf(labels: Readonly<Record<string, unknown>>): Message {
+  const values = Object.entries(labels).map(([key, value]) => ({ key, value: attributeValue(value) }));
+  return { values };
+}
+
+function attributeValue(value: unknown): Message {
+  if (Array.isArray(value)) return { arrayValue: { values: value.map(attributeValue) } };
+  if (typeof value === "object" && value !== null)
+    return { kvlistValue: attributesOf(value as Record<string, unknown>) };
+  return { stringValue: String(value) };
 }

@@ -5,6 +5,7 @@ import type { AccessLog } from "./access-log.ts";
 import { listOf } from "./list-patch.ts";
 import { changeLoggingFilters } from "./provider-logs.ts";
 import type { Message } from "./proto/api.ts";
+import { agentSdsCluster } from "./tls.ts";
 
 /** Names of the API to those of the metrics. */
 const metricNames: Readonly<Record<IstioMetric, string>> = {
@@ -51,5 +52,13 @@ function withoutStats(log: AccessLog, names: ReadonlySet<string>): readonly Acce
 /** The record of a connection or a gRPC call begins with its kind. Calls of unknown hosts are told all the same. */
 function isRecord({ name, typedConfig }: AccessLog, place: "tcp" | "http"): boolean {
   const text = (typedConfig["body"] as { readonly stringValue?: string } | undefined)?.stringValue ?? "";
-  return name === "envoy.access_loggers.open_telemetry" && text.startsWith(place === "tcp" ? "tcp" : "grpc");
+  const common = typedConfig["commonConfig"] as
+    | { readonly grpcService?: { readonly envoyGrpc?: { readonly clusterName?: string } } }
+    | undefined;
+  const isOurs = common?.grpcService?.envoyGrpc?.clusterName === agentSdsCluster;
+  return (
+    isOurs &&
+    name === "envoy.access_loggers.open_telemetry" &&
+    text.startsWith(place === "tcp" ? "tcp" : "grpc")
+  );
 }

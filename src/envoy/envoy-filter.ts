@@ -55,7 +55,8 @@ export function patchedResource(
   base: EnvoyResource | undefined,
 ): EnvoyResource | undefined {
   if (base === undefined) return undefined;
-  let message: Message | undefined = decodeMessage(messageNameOf(type), base.bytes);
+  const decoded = decodeMessage(messageNameOf(type), base.bytes);
+  let message: Message | undefined = decoded;
   const origins: Origin[] = [];
   if (key.overlay !== undefined && type === "listener") {
     const over = withOverlay(read, message, key.overlay, key.context);
@@ -77,7 +78,8 @@ export function patchedResource(
     if (message === undefined) return undefined;
     if (message !== before) origins.push({ at: "", object: refOf(row), path: `spec.configPatches[${at}]` });
   }
-  if (origins.length === 0) return base;
+  // MeshConfig's defaults change a listener without an object of their own.
+  if (message === decoded && extensions.length === 0) return base;
   if (extensions.length > 0) message = inlineExtensions(message, extensions);
   // The name is the plan's: a patch that changes it would make a resource that nobody asked for.
   return resource(type, base.name, { ...message, ...nameOf(type, base.name) }, [...origins, ...base.origins]);

@@ -10,6 +10,7 @@ import { chainsChanged, changeManagers, destinationPort, placeOf } from "./liste
 import { listOf, type Named } from "./list-patch.ts";
 import { providerLogs, withLogs } from "./provider-logs.ts";
 import { withoutMetrics } from "./disabled-metrics.ts";
+import { withTracing } from "./tracing.ts";
 import type { Message } from "./proto/api.ts";
 import type { Origin } from "./resource.ts";
 
@@ -24,7 +25,7 @@ export function withOverlay(
   overlay: Overlay,
   context: PatchContext,
 ): Overlaid {
-  const { extensions = [], logs, uncounted } = overlay;
+  const { extensions = [], logs, uncounted, tracing } = overlay;
   const origins: Origin[] = [];
   let message = listener;
   if (extensions.length > 0) {
@@ -45,6 +46,12 @@ export function withOverlay(
     message = withoutMetrics(message, uncounted.metrics);
     if (message !== before)
       origins.push(...uncounted.objects.map((object) => ({ at: "", object, path: "spec.metrics" })));
+  }
+  if (tracing !== undefined) {
+    const before = message;
+    message = withTracing(read, message, tracing);
+    if (message !== before)
+      origins.push(...tracing.objects.map((object) => ({ at: "", object, path: "spec.tracing" })));
   }
   return { message, origins };
 }

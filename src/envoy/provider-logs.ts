@@ -6,6 +6,7 @@ import { builtInLogProvider, readMesh, type LogSpec } from "#model";
 import { fileAccessLogs, type AccessLog } from "./access-log.ts";
 import { chainsChanged } from "./listener-patch.ts";
 import { listOf, type Named } from "./list-patch.ts";
+import { logServices } from "./log-services.ts";
 import { readFilterSettings } from "./mesh-settings.ts";
 import { typed, type Message } from "./proto/api.ts";
 import { atLastLine, atListener } from "./telemetry.ts";
@@ -20,7 +21,7 @@ export type LogPlace = "http" | "tcp" | "listener";
 /** The loggers of some providers at one place. A provider that is not configured, or of another kind, writes nothing. */
 export function providerLogs(read: Read, specs: readonly LogSpec[], place: LogPlace): readonly AccessLog[] {
   return specs.flatMap(({ provider, filter }) =>
-    fileLogs(read, provider).map((log): AccessLog => {
+    logsOf(read, provider, place).map((log): AccessLog => {
       const filters = [...placeFilters(place), ...(filter === "" ? [] : [celFilter(filter)])];
       const [only] = filters;
       if (only === undefined) return log;
@@ -42,11 +43,11 @@ function celFilter(expression: string): Message {
   };
 }
 
-function fileLogs(read: Read, provider: string): readonly AccessLog[] {
+function logsOf(read: Read, provider: string, place: LogPlace): readonly AccessLog[] {
   const mesh = readFilterSettings(read);
   const given = (readMesh(read, "extensionProviders") ?? []).find(({ name }) => name === provider);
   const file = given?.envoyFileAccessLog ?? (provider === builtInLogProvider ? {} : undefined);
-  if (file === undefined) return [];
+  if (file === undefined) return given === undefined ? [] : logServices(read, given, place);
   return fileAccessLogs({ accessLogFile: file.path ?? "/dev/stdout", ...formatOf(file, mesh) });
 }
 

@@ -4,7 +4,7 @@ import { defineKeyedQuery, sameData } from "#engine";
 import type { AuthorizationPolicy } from "#objects";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { oldestFirst, targets } from "./selectors.ts";
-import { servicesOfHost } from "./services.ts";
+import { providerService } from "./tracing.ts";
 import { tables } from "./tables.ts";
 import { workloadText, type WorkloadKey } from "./workload.ts";
 
@@ -46,12 +46,10 @@ export const extAuthzServicesOf = defineKeyedQuery<WorkloadKey, readonly ExtAuth
     return (readMesh(read, "extensionProviders") ?? []).flatMap((provider) => {
       const { service = "", port = 0 } = provider.envoyExtAuthzHttp ?? provider.envoyExtAuthzGrpc ?? {};
       const { name = "" } = provider;
-      if (!names.has(name) || service === "" || port === 0) return [];
-      const [before = "", after] = service.split("/");
-      const host = after ?? before;
-      const known = read(servicesOfHost, host);
-      const key = after === undefined ? known[0] : known.find((one) => one.startsWith(`${before}/`));
-      return key === undefined ? [] : [{ provider: name, service: key, host, port }];
+      const found = names.has(name) ? providerService(read, { service, port }) : undefined;
+      return found === undefined
+        ? []
+        : [{ provider: name, service: found.key, host: found.host, port: found.port }];
     });
   },
   sameData,

@@ -2,6 +2,7 @@
 
 import { defineKeyedQuery, sameData } from "#engine";
 import { extAuthzServicesOf } from "./authorization-policy.ts";
+import { telemetryServicesOf } from "./tracing.ts";
 import { routesOfListener } from "./gateway-api/generated.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope } from "./gateway.ts";
 import { jwksServicesOf } from "./request-authentication.ts";
@@ -48,7 +49,11 @@ export const gatewayServices = defineKeyedQuery<GatewayScope, readonly string[]>
     const outlet = { scope: scope.outbound, port: anyOutlet };
     const routed = hosts.flatMap((host) => read(destinationKey, { outlet, host }) ?? []);
     const asked = read(extAuthzServicesOf, scope).map(({ service }) => service);
-    const keys = [...read(jwksServicesOf, scope), ...read(moduleServicesOf, scope)];
+    const keys = [
+      ...read(jwksServicesOf, scope),
+      ...read(moduleServicesOf, scope),
+      ...read(telemetryServicesOf, scope),
+    ];
     return [...new Set([...routed, ...asked, ...keys])].toSorted();
   },
   sameData,

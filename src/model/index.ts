@@ -170,6 +170,8 @@ export type { ModuleSource } from "./wasm-module.ts";
 export { moduleSourceOf } from "./wasm-module.ts";
 export type { DisabledMetrics, IstioMetric, LogSpec, WorkloadLogs } from "./telemetry.ts";
 export { accessLogsOf, builtInLogProvider, disabledMetricsOf } from "./telemetry.ts";
+export type { ProviderService, WorkloadTracing } from "./tracing.ts";
+export { logServiceSettings, providerService, tracingOf } from "./tracing.ts";
 export { envoyFiltersOf } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
 export { objectProblemsOf, problemsKey } from "./object-problems.ts";

@@ -13,6 +13,7 @@ import { tables } from "./tables.ts";
 import { builtInLogProvider } from "./telemetry.ts";
 import { extensionRow } from "./traffic-extension.ts";
 import { moduleSourceOf } from "./wasm-module.ts";
+import { logServiceSettings, providerService, tracerSettings } from "./tracing.ts";
 import { virtualServiceProblems } from "./virtual-service-problems.ts";
 
 /** One problem while it is found: the object is the one that is asked about. */
@@ -45,7 +46,9 @@ export const objectProblemsOf = defineQuery<readonly Problem[]>(
       }
       case "Telemetry": {
         const row = read(tables.Telemetry, key);
-        return row === undefined ? [] : listed(refOf(row), providerProblems(read, row));
+        return row === undefined
+          ? []
+          : listed(refOf(row), [...providerProblems(read, row), ...tracerProblems(read, row)]);
       }
       case "WasmPlugin":
       case "TrafficExtension": {
@@ -88,10 +91,31 @@ function providerProblems(read: Read, { spec }: Telemetry): Found[] {
     (providers ?? []).flatMap(({ name }, position): Found[] => {
       const provider = known.find((one) => one.name === name);
       if (provider?.envoyFileAccessLog !== undefined) return [];
+      if (provider !== undefined && logServiceSettings(provider) !== undefined) return [];
       if (provider === undefined && name === builtInLogProvider) return [];
       const why = provider === undefined ? "is no extension provider" : "is a provider of another kind";
       const path = `spec.accessLogging[${at}].providers[${position}].name`;
       return [{ code: "MZ0612", path, text: `${name} ${why}: it writes no access log.` }];
+    }),
+  );
+}
+
+function tracerProblems(read: Read, { spec }: Telemetry): Found[] {
+  const known = readMesh(read, "extensionProviders") ?? [];
+  return (spec?.tracing ?? []).flatMap(({ providers }, at) =>
+    // Istio goes by the first of several.
+    (providers ?? []).slice(0, 1).flatMap(({ name }): Found[] => {
+      const provider = known.find((one) => one.name === name);
+      const settings = provider === undefined ? undefined : tracerSettings(provider);
+      if (settings !== undefined && providerService(read, settings) !== undefined) return [];
+      const why =
+        provider === undefined
+          ? "is no extension provider"
+          : settings === undefined
+            ? "is not of OpenTelemetry or Zipkin"
+            : `has no service in the mesh (${settings.service}:${settings.port})`;
+      const path = `spec.tracing[${at}].providers[0].name`;
+      return [{ code: "MZ0612", path, text: `${name} ${why}: nothing is traced.` }];
     }),
   );
 }

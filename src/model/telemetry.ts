@@ -37,8 +37,11 @@ export const accessLogsOf = defineKeyedQuery<
   ({ workload, side }) => `${side} ${workloadText(workload)}`,
   (read, { workload, side }) => {
     const levels = levelsOf(read, workload, saysOfLogs);
-    if (levels.length === 0) return undefined;
     const byDefault = readMesh(read, "defaultProviders")?.accessLogging ?? [];
+    if (levels.length === 0) {
+      const logs = byDefault.map((provider): LogSpec => ({ provider, filter: "" }));
+      return logs.length === 0 ? undefined : { logs, objects: [] };
+    }
     return { logs: mergedLogs(levels, byDefault, side), objects: levels.map(refOf) };
   },
   sameData,
@@ -68,7 +71,7 @@ export const disabledMetricsOf = defineKeyedQuery<
 );
 
 /** The mesh's, the namespace's and the workload's Telemetry, of those that say something of a matter. */
-function levelsOf(
+export function levelsOf(
   read: Read,
   workload: WorkloadKey,
   says: (telemetry: Telemetry) => boolean,

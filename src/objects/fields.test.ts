@@ -45,7 +45,7 @@ describe("field table", () => {
   test("the longest mark decides, and a path without one warns", () => {
     assert.equal(fieldStatus("VirtualService", "spec.http[].route[].weight"), "works");
     assert.equal(fieldStatus("VirtualService", "spec.http[].fault.abort.http2Error"), "refused");
-    assert.equal(fieldStatus("Telemetry", "spec.tracing"), "warns");
+    assert.equal(fieldStatus("Telemetry", "spec.metrics[].reportingInterval"), "warns");
   });
 
   test("an object of working fields has no warning", () => {

@@ -180,8 +180,9 @@ export const problemTable = {
   },
   MZ0612: {
     severity: "warning",
-    title: "Provider writes no access log",
-    remedy: "Name an extension provider of MeshConfig with envoyFileAccessLog, or the built-in `envoy`.",
+    title: "Provider takes no telemetry of this kind",
+    remedy:
+      "Name an extension provider of MeshConfig: for access logs with envoyFileAccessLog, envoyOtelAls, envoyHttpAls or envoyTcpAls, or the built-in `envoy`; for tracing with opentelemetry or zipkin, whose service is in the mesh.",
   },
   MZ0613: {
     severity: "error",

@@ -4,24 +4,31 @@
 import type { Read } from "#engine";
 import {
   accessLogsOf,
+  anyOutlet,
   disabledMetricsOf,
   extensionPorts,
   extensionRow,
   extensionsOf,
+  outboundScopeOf,
+  serviceOf,
+  tracingOf,
+  visibleService,
   workloadOf,
   type DisabledMetrics,
   type ExtensionRef,
   type ExtensionSide,
   type WorkloadKey,
   type WorkloadLogs,
+  type WorkloadTracing,
 } from "#model";
-import type { View } from "./views.ts";
+import type { PatchedView, View } from "./views.ts";
 
 export interface Overlay {
   /** In the order in which they run. */
   readonly extensions?: readonly ExtensionRef[];
   readonly logs?: WorkloadLogs;
   readonly uncounted?: DisabledMetrics;
+  readonly tracing?: WorkloadTracing;
 }
 
 /** Empty for a view that nothing is put over. */
@@ -39,17 +46,35 @@ export function overlayFor(read: Read, view: View): Overlay {
   });
   const logs = read(accessLogsOf, { workload, side });
   const uncounted = read(disabledMetricsOf, { workload, side });
+  const tracing = reachedTracing(read, view, read(tracingOf, { workload, side }));
   return {
     ...(extensions.length === 0 ? {} : { extensions }),
     ...(logs === undefined ? {} : { logs }),
     ...(uncounted === undefined ? {} : { uncounted }),
+    ...(tracing === undefined ? {} : { tracing }),
   };
+}
+
+/** Envoy refuses a listener whose tracer's cluster it does not have: a collector that a Sidecar does not import gets nothing. */
+function reachedTracing(
+  read: Read,
+  view: PatchedView,
+  tracing: WorkloadTracing | undefined,
+): WorkloadTracing | undefined {
+  if (tracing === undefined) return undefined;
+  const { key, host, port } = tracing.service;
+  if (read(serviceOf, key)?.ports.some((one) => one.port === port) !== true) return undefined;
+  // A gateway gets the clusters of what its telemetry goes to.
+  if (view.kind === "gateway") return tracing;
+  const scope = view.kind === "outbound" ? view.scope : read(outboundScopeOf, view.proxy);
+  const seen = read(visibleService, { outlet: { scope, port: anyOutlet }, host });
+  return seen === undefined ? undefined : tracing;
 }
 
 export function sideOf(view: View): ExtensionSide {
   return view.kind === "inbound" ? "SERVER" : "CLIENT";
 }
 
-export function isEmptyOverlay({ extensions, logs, uncounted }: Overlay): boolean {
-  return extensions === undefined && logs === undefined && uncounted === undefined;
+export function isEmptyOverlay({ extensions, logs, uncounted, tracing }: Overlay): boolean {
+  return extensions === undefined && logs === undefined && uncounted === undefined && tracing === undefined;
 }

@@ -1,7 +1,7 @@
 // Envoy as a child: started, started again when it dies, ended when asked to. Its output is the pod's output as it is.
 
 import { spawn, type ChildProcess } from "node:child_process";
-import type { Clock, Logger } from "#base";
+import { traceEnvironment, type Clock, type Logger } from "#base";
 import type { AgentConfig } from "./config.ts";
 import { nodeIdOf } from "./bootstrap.ts";
 
@@ -10,6 +10,8 @@ export interface SupervisorOptions {
   readonly log: Logger;
   readonly command: string;
   readonly args: readonly string[];
+  /** On top of the agent's own environment. */
+  readonly env: Readonly<Record<string, string>>;
   /** Envoy died too often to be worth another try; the agent ends with this code and Kubernetes shows why. */
   readonly onGiveUp: (exitCode: number) => void;
 }
@@ -43,9 +45,12 @@ export class EnvoySupervisor {
   }
 
   start(): void {
-    const { clock, command, args } = this.#options;
+    const { clock, command, args, env } = this.#options;
     this.#startedMs = clock.monotonicMs();
-    const child = spawn(command, args, { stdio: ["ignore", "inherit", "inherit"] });
+    const child = spawn(command, args, {
+      stdio: ["ignore", "inherit", "inherit"],
+      env: { ...process.env, ...env },
+    });
     this.#child = child;
     child.on("error", (error) => this.#onDeath(`cannot be started: ${error.message}`, 126));
     child.on("exit", (code, signal) =>
@@ -125,4 +130,23 @@ export function envoyArgs(config: AgentConfig, bootstrapPath: string, override =
     // 0 means a thread for each processor, which is what Envoy does by itself.
     ...(config.concurrency > 0 ? ["--concurrency", String(config.concurrency)] : []),
   ];
+}
+
+/** What Envoy says of its workload in spans. Attributes that the Pod's owner sets go before the mesh's. */
+export function envoyEnvironment(config: AgentConfig, given = ""): Readonly<Record<string, string>> {
+  const { facts, clusterId, metadata, namespace, serviceCluster, podName } = config;
+  const { tags, resource } = traceEnvironment;
+  const own = [
+    ["service.name", serviceCluster],
+    ["k8s.namespace.name", namespace],
+    ["k8s.pod.name", podName],
+  ].map(([name, value]) => `${name}=${encodeURIComponent(value ?? "")}`);
+  return {
+    [tags["istio.canonical_revision"]]: facts.canonicalRevision,
+    [tags["istio.canonical_service"]]: facts.canonicalService,
+    [tags["istio.cluster_id"]]: clusterId,
+    [tags["istio.mesh_id"]]: String(metadata["MESH_ID"] ?? ""),
+    [tags["istio.namespace"]]: namespace,
+    [resource]: given === "" ? own.join(",") : `${own.join(",")},${given}`,
+  };
 }

@@ -5,14 +5,14 @@ import type { Http2Server } from "node:http2";
 import type { Server } from "node:http";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ports, type Clock, type Logger } from "#base";
+import { ports, traceEnvironment, type Clock, type Logger } from "#base";
 import { EnvoyAdmin } from "./admin.ts";
 import { renderBootstrap } from "./bootstrap.ts";
 import { fetchCertificate } from "./ca-client.ts";
 import { parseConfig, parseDownward, type AgentConfig } from "./config.ts";
 import { DnsProxy } from "./dns.ts";
 import { drain } from "./drain.ts";
-import { envoyArgs, EnvoySupervisor } from "./envoy.ts";
+import { envoyArgs, envoyEnvironment, EnvoySupervisor } from "./envoy.ts";
 import { FileSecrets } from "./file-secrets.ts";
 import { createStreamServer } from "./grpc.ts";
 import { HealthReporter, sendHealth } from "./health.ts";
@@ -109,6 +109,7 @@ class ProxyAgent {
       clock,
       log,
       command: paths.envoy,
+      env: envoyEnvironment(config, process.env[traceEnvironment.resource]),
       args: envoyArgs(config, bootstrapPath, overrideOf(config)),
       onGiveUp: (code) => this.#exit(code),
     });

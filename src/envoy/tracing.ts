@@ -1,0 +1,182 @@
+// Tracing as Telemetry asks for it: Envoy's own tracers, in every connection manager of a listener. What differs between
+// workloads that share a listener (their names) Envoy takes from the environment that its agent gives it.
+
+import { traceEnvironment } from "#base";
+import type { Read } from "#engine";
+import type {
+  MeshConfigExtensionProvider,
+  ProviderOpenTelemetryTracingProvider,
+  ProviderZipkinTracingProvider,
+  TelemetryTracingCustomTag,
+} from "#objects";
+import { readMesh, type WorkloadTracing } from "#model";
+import { outboundClusterName } from "#plan";
+import { durationMsOf } from "./duration.ts";
+import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
+import { changeLoggingFilters } from "./provider-logs.ts";
+
+/** Istio's own default, in percent. */
+const samplingDefault = 1;
+const collectorTimeoutMs = 5_000;
+
+export function withTracing(read: Read, listener: Message, tracing: WorkloadTracing): Message {
+  const provider = (readMesh(read, "extensionProviders") ?? []).find(({ name }) => name === tracing.provider);
+  const tracer = provider === undefined ? undefined : tracerOf(provider, tracing);
+  if (tracer === undefined) return listener;
+  const settings = readMesh(read, "defaultConfig")?.tracing;
+  const maxTagLength = tracer.maxTagLength ?? settings?.maxPathTagLength ?? 0;
+  const sampling = tracing.samplingPercent ?? settings?.sampling ?? samplingDefault;
+  const tags = Object.keys(tracing.customTags).length > 0 ? tracing.customTags : (settings?.customTags ?? {});
+  const message: Message = {
+    clientSampling: { value: 100 },
+    randomSampling: { value: sampling },
+    overallSampling: { value: 100 },
+    ...(maxTagLength === 0 ? {} : { maxPathTagLength: wrapped(maxTagLength) }),
+    customTags: [...(tracing.namesWorkload ? workloadTags : []), ...ownTags(tags)],
+    provider: tracer.provider,
+    ...(tracing.propagates ? {} : { noContextPropagation: true }),
+  };
+  return changeLoggingFilters(listener, (config, place) =>
+    place !== "http"
+      ? config
+      : { ...config, tracing: message, ...(tracing.byRequestId ? {} : { requestIdExtension: samplesAnew }) },
+  );
+}
+
+/** Each proxy decides for itself whether a request is traced, whatever the request's id says. */
+const samplesAnew: Message = {
+  typedConfig: typed("envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig", {
+    useRequestIdForTraceSampling: wrapped(false),
+  }),
+};
+
+const workloadTags: readonly Message[] = Object.entries(traceEnvironment.tags).map(([tag, name]) => ({
+  tag,
+  environment: { name, defaultValue: "unknown" },
+}));
+
+/** As Telemetry has it, or MeshConfig's defaultConfig, which requires less. */
+type CustomTag = {
+  readonly [Kind in keyof TelemetryTracingCustomTag]?: Partial<TelemetryTracingCustomTag[Kind]>;
+};
+
+/** In order of name. What an entry leaves empty Envoy would refuse. */
+function ownTags(tags: Readonly<Record<string, CustomTag>>): readonly Message[] {
+  return Object.entries(tags)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .flatMap(([tag, { literal, environment, header, formatter }]): Message[] => {
+      if (literal?.value) return [{ tag, literal: { value: literal.value } }];
+      if (environment?.name) return [{ tag, environment: withDefault(environment) }];
+      if (header?.name) return [{ tag, requestHeader: withDefault(header) }];
+      return formatter?.value ? [{ tag, value: formatter.value }] : [];
+    });
+}
+
+function withDefault({ name, defaultValue = "" }: { name?: string; defaultValue?: string }): Message {
+  return { name, ...(defaultValue === "" ? {} : { defaultValue }) };
+}
+
+interface Tracer {
+  readonly provider: Message;
+  readonly maxTagLength?: number | undefined;
+}
+
+function tracerOf(provider: MeshConfigExtensionProvider, tracing: WorkloadTracing): Tracer | undefined {
+  const { zipkin, opentelemetry } = provider;
+  if (zipkin !== undefined)
+    return { provider: zipkinTracer(zipkin, tracing), maxTagLength: zipkin.maxTagLength };
+  if (opentelemetry === undefined) return undefined;
+  return {
+    provider: openTelemetryTracer(opentelemetry, tracing),
+    maxTagLength: opentelemetry.maxTagLength,
+  };
+}
+
+function zipkinTracer(settings: ProviderZipkinTracingProvider, tracing: WorkloadTracing): Message {
+  const { path = "", timeout = "", headers = [] } = settings;
+  const { host, port } = tracing.service;
+  const uri = path === "" ? "/api/v2/spans" : path;
+  return {
+    name: "envoy.tracers.zipkin",
+    typedConfig: typed("envoy.config.trace.v3.ZipkinConfig", {
+      collectorEndpointVersion: "HTTP_JSON",
+      traceId_128bit: settings.enable64bitTraceId !== true,
+      sharedSpanContext: wrapped(false),
+      traceContextOption: settings.traceContextOption ?? "USE_B3",
+      collectorService: {
+        httpUri: {
+          uri: `http://${host}:${port}${uri}`,
+          cluster: outboundClusterName(port, "", host),
+          timeout: timeoutOf(timeout),
+        },
+        ...headersToAdd(headers),
+      },
+    }),
+  };
+}
+
+function openTelemetryTracer(
+  settings: ProviderOpenTelemetryTracingProvider,
+  tracing: WorkloadTracing,
+): Message {
+  const { host, port } = tracing.service;
+  const cluster = outboundClusterName(port, "", host);
+  const { http, grpc } = settings;
+  const path = http?.path ?? "";
+  const service =
+    http === undefined
+      ? {
+          grpcService: {
+            envoyGrpc: { clusterName: cluster, authority: host },
+            timeout: timeoutOf(grpc?.timeout),
+            ...initialMetadata(grpc?.initialMetadata ?? []),
+          },
+        }
+      : {
+          httpService: {
+            httpUri: {
+              uri: `http://${host}${path.startsWith("/") ? path : `/${path}`}`,
+              cluster,
+              timeout: timeoutOf(http.timeout),
+            },
+            ...headersToAdd(http.headers ?? []),
+          },
+        };
+  return {
+    name: "envoy.tracers.opentelemetry",
+    typedConfig: typed("envoy.config.trace.v3.OpenTelemetryConfig", {
+      ...service,
+      // The workload's name is in the environment, for the reason above.
+      resourceDetectors: [environmentDetector],
+    }),
+  };
+}
+
+const environmentDetector: Message = {
+  name: "envoy.tracers.opentelemetry.resource_detectors.environment",
+  typedConfig: typed(
+    "envoy.extensions.tracers.opentelemetry.resource_detectors.v3.EnvironmentResourceDetectorConfig",
+  ),
+};
+
+type Header = { readonly name?: string; readonly value?: string; readonly envName?: string };
+
+function headersToAdd(headers: readonly Header[]): Message {
+  const added = headers.flatMap(({ name = "", value = "" }) =>
+    name === "" || value === ""
+      ? []
+      : [{ header: { key: name, value }, appendAction: "OVERWRITE_IF_EXISTS_OR_ADD" }],
+  );
+  return added.length === 0 ? {} : { requestHeadersToAdd: added };
+}
+
+function initialMetadata(headers: readonly Header[]): Message {
+  const added = headers.flatMap(({ name = "", value = "" }) =>
+    name === "" || value === "" ? [] : [{ key: name, value }],
+  );
+  return added.length === 0 ? {} : { initialMetadata: added };
+}
+
+function timeoutOf(text = ""): Message {
+  return durationOf(text === "" ? collectorTimeoutMs : durationMsOf(text));
+}

@@ -1,0 +1,166 @@
+// What proxies send to collectors: spans of one call from both of its sides, and access logs as OpenTelemetry has them.
+
+import assert from "node:assert/strict";
+import { spawn, type ChildProcess } from "node:child_process";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { stringify } from "yaml";
+import type { KubeObject } from "#objects";
+import type { Collected } from "./collector.ts";
+import { deployEchoes, echoIn, order, podIp } from "./echoes.ts";
+import { eventually, root, startMesh, type Mesh } from "./mesh.ts";
+
+const name = "telemetry-e2e";
+const port = 14_317;
+const host = "collector.example.org";
+const ports = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
+const providers = [
+  { name: "zipkin", zipkin: { service: host, port } },
+  { name: "otel", opentelemetry: { service: host, port: port + 1 } },
+  { name: "logs", envoyOtelAls: { service: host, port: port + 1, logFormat: { text: "told %REQ(:PATH)%" } } },
+];
+
+let mesh: Mesh;
+let collector: ChildProcess | undefined;
+let front = "";
+const collected: Collected[] = [];
+
+before(async () => {
+  mesh = await startMesh({ name, port: 18_790 });
+  await mesh.kubectl(["create", "namespace", "shop"]);
+  await mesh.kubectl(["label", "namespace", "shop", "istio-injection=enabled"]);
+  await deployEchoes(
+    mesh,
+    ["front", "back"].map((app) => ({ name: app, namespace: "shop", ports })),
+  );
+  front = await podIp(mesh, "shop", "app=front");
+  await startCollector();
+  const known = await mesh.kubectl([
+    "get",
+    "configmap",
+    "istio",
+    "-n",
+    "istio-d",
+    "-o",
+    "jsonpath={.data.mesh}",
+  ]);
+  const data = { mesh: `${known}\n${stringify({ extensionProviders: providers })}` };
+  await mesh.kubectl([
+    "patch",
+    "configmap",
+    "istio",
+    "-n",
+    "istio-d",
+    "--type=merge",
+    "-p",
+    JSON.stringify({ data }),
+  ]);
+});
+after(async () => {
+  collector?.kill("SIGKILL");
+  await mesh?.down();
+});
+
+/** Outside of the mesh, on the node itself, where every pod reaches it. */
+async function startCollector(): Promise<void> {
+  const words = [process.execPath, join(root, "test/e2e/collector.ts"), String(port)];
+  collector = spawn("nsenter", [`--net=/run/netns/mizzen-${name}`, "--", ...words], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let rest = "";
+  collector.stdout?.on("data", (chunk: Buffer) => {
+    const lines = `${rest}${chunk.toString()}`.split("\n");
+    rest = lines.pop() ?? "";
+    collected.push(...lines.map((line) => JSON.parse(line) as Collected));
+  });
+  const route = await mesh.inNode(["ip", "-4", "route", "get", front]);
+  const [, address = ""] = / src (\S+)/.exec(route.stdout) ?? [];
+  await apply("networking.istio.io/v1", "ServiceEntry", "collector", {
+    hosts: [host],
+    location: "MESH_EXTERNAL",
+    resolution: "STATIC",
+    ports: [
+      { number: port, name: "http", protocol: "HTTP" },
+      { number: port + 1, name: "grpc", protocol: "GRPC" },
+    ],
+    endpoints: [{ address }],
+  });
+}
+
+/** Calls `back` until something collected is of that call; gives the trace id that `back` has seen. */
+async function traced(isOf: (traceId: string) => boolean): Promise<void> {
+  await eventually("the spans of both sides, under one trace id", async () => {
+    // Envoy sends spans once it has five, or after some seconds.
+    const [result] = await order(mesh, front, { url: "http://back/traced", count: 6 });
+    const headers = echoIn(result)?.headers ?? {};
+    const traceId = headers["traceparent"]?.split("-")[1] ?? headers["x-b3-traceid"] ?? "";
+    assert.notEqual(traceId, "", "the application sees the trace");
+    for (let tried = 0; tried < 80 && !isOf(traceId); tried++)
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    return isOf(traceId) ? true : undefined;
+  });
+}
+
+test("both sidecars of a call report spans of one trace to Zipkin", async () => {
+  await telemetry({ tracing: [{ providers: [{ name: "zipkin" }], randomSamplingPercentage: 100 }] });
+  await traced((traceId) => {
+    const spans = collected
+      .filter(({ path }) => path === "/api/v2/spans")
+      .flatMap(({ text }) => JSON.parse(text) as Span[])
+      .filter((span) => span.traceId === traceId);
+    const sides = spans.map(({ kind, localEndpoint }) => `${kind} ${localEndpoint.serviceName}`).toSorted();
+    return (
+      sides.join() === "CLIENT front.shop,SERVER back.shop" &&
+      spans.every(
+        ({ tags }) => tags["istio.canonical_service"] !== undefined && tags["istio.namespace"] === "shop",
+      )
+    );
+  });
+});
+
+interface Span {
+  readonly traceId: string;
+  readonly kind: string;
+  readonly localEndpoint: { readonly serviceName: string };
+  readonly tags: Readonly<Record<string, string>>;
+}
+
+test("and to OpenTelemetry, with the workloads' names", async () => {
+  await telemetry({ tracing: [{ providers: [{ name: "otel" }], randomSamplingPercentage: 100 }] });
+  await traced((traceId) => {
+    const bytes = Buffer.from(traceId, "hex").toString("latin1");
+    const of = collected.filter(
+      ({ path, text }) => path.endsWith("TraceService/Export") && text.includes(bytes),
+    );
+    return ["front.shop", "back.shop"].every((service) => of.some(({ text }) => text.includes(service)));
+  });
+});
+
+test("access logs go to OpenTelemetry, in the provider's format", async () => {
+  await telemetry({ accessLogging: [{ providers: [{ name: "logs" }] }] });
+  await eventually("a line of each side", async () => {
+    await order(mesh, front, { url: "http://back/logged" });
+    const lines = collected.filter(
+      ({ path, text }) => path.endsWith("LogsService/Export") && text.includes("told /logged"),
+    );
+    return lines.length >= 2 ? true : undefined;
+  });
+});
+
+test("without a Telemetry nothing is sent any more", async () => {
+  await mesh.kubectl(["delete", "telemetry", "own", "-n", "shop"]);
+  await eventually("a call without a trace", async () => {
+    const [result] = await order(mesh, front, { url: "http://back/" });
+    const headers = echoIn(result)?.headers ?? {};
+    return headers["traceparent"] === undefined && headers["x-b3-traceid"] === undefined ? true : undefined;
+  });
+});
+
+function telemetry(spec: object): Promise<void> {
+  return apply("telemetry.istio.io/v1", "Telemetry", "own", spec);
+}
+
+async function apply(apiVersion: string, kind: string, named: string, spec: object): Promise<void> {
+  const object: KubeObject = { apiVersion, kind, metadata: { name: named, namespace: "shop" }, spec };
+  await mesh.kubectl(["apply", "-f", "-"], stringify(object));
+}
