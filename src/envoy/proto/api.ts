@@ -30,7 +30,8 @@ export function hasMessageType(name: string): boolean {
   return root.lookup(name, [protobuf.Type]) !== null;
 }
 
-setAnyTypes((name) => (hasMessageType(name) ? messageType(name) : undefined));
+/** Asked for each `Any`; a name that is not known takes a look at all of protobufjs's tree, and those that are known are few. */
+setAnyTypes((name) => types.get(name) ?? (hasMessageType(name) ? messageType(name) : undefined));
 
 /** Encodes a plain object as the named message. Fields that it does not have are left out. */
 export function encodeMessage(name: string, message: Message): Uint8Array {

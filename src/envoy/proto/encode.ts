@@ -43,7 +43,7 @@ let shared = Buffer.allocUnsafeSlow(bufferBytesMin);
 /** The bytes of a plain object of this type, in an array of their own. Fields that the type does not have are left out. */
 export function encodePlain(type: protobuf.Type, message: Plain): Uint8Array {
   const out = new Backwards(shared);
-  writeFields(out, type, message);
+  writeFields(out, plansOf(type), message);
   shared = out.buffer.length > bufferBytesKeptMax ? Buffer.allocUnsafeSlow(bufferBytesMin) : out.buffer;
   return out.bytes();
 }
@@ -139,8 +139,8 @@ class Backwards {
   }
 }
 
-function writeFields(out: Backwards, type: protobuf.Type, message: Plain): void {
-  for (const plan of plansOf(type)) {
+function writeFields(out: Backwards, fields: readonly FieldPlan[], message: Plain): void {
+  for (const plan of fields) {
     const value = message[plan.name];
     if (value === undefined || value === null) continue;
     writeField(out, plan, value);
@@ -310,7 +310,7 @@ const scalars: Readonly<Record<string, Scalar>> = {
 function scalarOf(field: protobuf.Field): Scalar {
   const { resolvedType } = field;
   if (resolvedType instanceof protobuf.Type) {
-    const write = resolvedType.fullName === ".google.protobuf.Any" ? writeAny : writeMessage(resolvedType);
+    const write = isAny(resolvedType) ? writeAny : writeMessage(resolvedType);
     return { wire: lengthDelimited, write };
   }
   if (resolvedType instanceof protobuf.Enum) return enumOf(resolvedType);
@@ -331,9 +331,11 @@ function enumOf({ values }: protobuf.Enum): Scalar {
 }
 
 function writeMessage(type: protobuf.Type): Scalar["write"] {
+  // Not before it is needed: types hold one another.
+  let fields: readonly FieldPlan[] | undefined;
   return (out, value) => {
     const before = out.written;
-    writeFields(out, type, value as Plain);
+    writeFields(out, (fields ??= plansOf(type)), value as Plain);
     out.uint32(out.written - before);
   };
 }
@@ -346,6 +348,11 @@ export function setAnyTypes(lookup: (name: string) => protobuf.Type | undefined)
   anyTypes = lookup;
 }
 
+/** By its short name first: protobufjs puts a full name together each time it is asked. */
+function isAny(type: protobuf.Type): boolean {
+  return type.name === "Any" && type.fullName === ".google.protobuf.Any";
+}
+
 /** A plain object with "@type" is encoded as what it says; one with a type URL and bytes is an `Any` as it is. */
 function writeAny(out: Backwards, value: unknown): void {
   const plain = value as Plain;
@@ -354,8 +361,8 @@ function writeAny(out: Backwards, value: unknown): void {
   const type = typeof url === "string" ? anyTypes?.(url.slice(url.lastIndexOf("/") + 1)) : undefined;
   if (typeof url === "string" && type !== undefined) {
     const inside = out.written;
-    if (type.fullName === ".google.protobuf.Any") throw new Error("an Any inside of an Any has no meaning");
-    writeFields(out, type, plain);
+    if (isAny(type)) throw new Error("an Any inside of an Any has no meaning");
+    writeFields(out, plansOf(type), plain);
     if (out.written > inside) {
       out.uint32(out.written - inside);
       out.uint32((2 << 3) | lengthDelimited);
