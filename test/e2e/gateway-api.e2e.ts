@@ -382,7 +382,7 @@ spec:
           - { path: /details, pathType: Prefix, backend: { service: { name: details, port: { number: 9080 } } } }
 `;
 
-test("an Ingress of class istio is served by the ingress gateway, and told its address", async () => {
+test("an Ingress of class istio is served by the ingress gateway, told its address, and what is wrong with it", async () => {
   await mesh.kubectl(["apply", "-f", "-"], ingress);
   const at = (path: string, host = "ingress.example.com") =>
     curl(["-H", `Host: ${host}`, `${mesh.gatewayUrl}${path}`]);
@@ -398,7 +398,13 @@ test("an Ingress of class istio is served by the ingress gateway, and told its a
     await mesh.kubectl(["get", "ingress"]),
     /shop +istio +ingress\.example\.com +127\.0\.0\.1 +80/,
   );
-  await mesh.kubectl(["delete", "ingress", "shop"]);
+  const lost = ingress.replace("name: shop", "name: lost").replace("name: details", "name: missing");
+  await mesh.kubectl(["apply", "-f", "-"], lost);
+  await eventually("an Event on what is wrong", async () => {
+    const events = await mesh.kubectl(["get", "events", "-o", "jsonpath={.items[*].message}"]);
+    return events.includes("There is no Service default/missing") ? true : undefined;
+  });
+  await mesh.kubectl(["delete", "ingress", "shop", "lost"]);
   await eventually("its host is gone", async () =>
     (await at("/details/0")).status === 404 ? true : undefined,
   );

@@ -14,6 +14,7 @@ import { DistributionCounter } from "./distribution-counter.ts";
 import { distributionOf } from "./distribution.ts";
 import { GatewayApiWriter } from "./gateway-api.ts";
 import { idlePatches } from "./idle-patches.ts";
+import { IngressEvents } from "./ingress-events.ts";
 import type { ControlPlaneLimit } from "./limits.ts";
 import { MachineRegistry } from "./machines.ts";
 import { RejectionWriter } from "./rejection-writer.ts";
@@ -46,6 +47,7 @@ export class Writers {
   readonly machines: MachineRegistry;
   readonly #gatewayApi: GatewayApiWriter;
   readonly #addresses: AddressAllocator;
+  readonly #ingressEvents: IngressEvents;
   readonly #counter: DistributionCounter;
   readonly #statuses: StatusWriter;
   readonly #writesStatus: boolean;
@@ -62,6 +64,7 @@ export class Writers {
     });
     this.#gatewayApi = new GatewayApiWriter({ ...options, revision: settings.revision });
     this.#addresses = new AddressAllocator(options);
+    this.#ingressEvents = new IngressEvents({ ...options, component: settings.podName });
     this.#counter = new DistributionCounter({
       clock,
       distributionOf: (object) => distributionOf(engine, mesh(), object),
@@ -79,6 +82,7 @@ export class Writers {
     this.#gatewayApi.setLeading(leading);
     this.#addresses.setLeading(leading);
     if (this.#writesStatus) this.#statuses.setLeading(leading);
+    if (this.#writesStatus) this.#ingressEvents.setLeading(leading);
     this.machines.setLeading(leading);
   }
 
@@ -90,6 +94,7 @@ export class Writers {
   /** A batch is published. @param objects those that changed in it */
   settled(objects: Iterable<KubeObject>, answers: readonly Changed[]): void {
     this.#gatewayApi.settled(answers);
+    this.#ingressEvents.settled(answers);
     this.#statuses.settled(objects, answers);
   }
 
@@ -106,6 +111,7 @@ export class Writers {
   /** To be called every half second or so. */
   tick(): void {
     this.#counter.tick();
+    this.#ingressEvents.tick();
   }
 
   stop(): void {

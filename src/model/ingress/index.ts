@@ -5,4 +5,5 @@ export {
   routesOfIngressGateway,
   type IngressAddress,
 } from "./ingress.ts";
+export { ingressProblemsOf } from "./ingress-problems.ts";
 export { ingressOfGateway, isIngressGateway } from "./names.ts";

@@ -36,7 +36,7 @@ const defaultService = "istio-ingressgateway";
 const defaultSelector = "ingressgateway";
 
 /** Whether an Ingress is of this mesh, by row key. */
-const isOurs = defineQuery<boolean>("isIngressOurs", (read, key) => {
+export const isOurs = defineQuery<boolean>("isIngressOurs", (read, key) => {
   const row = read(tables.Ingress, key);
   const mode = readMesh(read, "ingressControllerMode") ?? "STRICT";
   if (row?.spec === undefined || mode === "OFF") return false;
@@ -274,11 +274,22 @@ export interface IngressAddress {
   readonly hostname?: string;
 }
 
-function addressesOf(read: Read): readonly IngressAddress[] {
+/** Where the ingress gateway's Service may be, by row key. */
+function serviceRows(read: Read): readonly string[] {
   const service = readMesh(read, "ingressService") ?? defaultService;
   const { rootNamespace } = read(environmentOf, "");
-  const rows = service.includes("/") ? [service] : [`${rootNamespace}/${service}`, `sm-gateways/${service}`];
-  for (const row of rows) {
+  return service.includes("/") ? [service] : [`${rootNamespace}/${service}`, `sm-gateways/${service}`];
+}
+
+/** The namespace of the ingress gateway. */
+export function servicePlace(read: Read): string {
+  const rows = serviceRows(read);
+  const row = rows.find((one) => read(tables.Service, one) !== undefined) ?? rows[0] ?? "";
+  return row.slice(0, row.indexOf("/"));
+}
+
+function addressesOf(read: Read): readonly IngressAddress[] {
+  for (const row of serviceRows(read)) {
     const found = read(tables.Service, row)?.status?.loadBalancer?.ingress;
     if (found !== undefined)
       return found.map(({ ip, hostname }) => (ip === undefined ? { hostname } : { ip }) as IngressAddress);
