@@ -17,6 +17,7 @@ export {
 export type { Reporter, TelemetryMetric, TelemetryTag } from "./telemetry.ts";
 export {
   packService,
+  removedLabelsTag,
   telemetryMetadata,
   telemetryMetrics,
   telemetryRecordFormats,

@@ -23,6 +23,12 @@ export const telemetryMetadata = {
   service: "service",
 } as const;
 
+/**
+ * A tag that names labels, by commas, which the agent is to leave out of a series: those that Telemetry takes away or gives
+ * another value by a tag of that name.
+ */
+export const removedLabelsTag = "removed";
+
 export interface TelemetryTag {
   readonly name: string;
   /** An Envoy access-log format string. */

@@ -8,7 +8,7 @@ import type { Message } from "./proto/api.ts";
 import { agentSdsCluster } from "./tls.ts";
 
 /** Names of the API to those of the metrics. */
-const metricNames: Readonly<Record<IstioMetric, string>> = {
+export const metricNames: Readonly<Record<IstioMetric, string>> = {
   REQUEST_COUNT: "istio_requests_total",
   REQUEST_DURATION: "istio_request_duration_milliseconds",
   REQUEST_SIZE: "istio_request_bytes",

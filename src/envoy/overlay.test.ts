@@ -65,6 +65,11 @@ function resourcesOf(engine: Engine, proxy: ProxyClass): EnvoyResource[] {
   return Object.values(snapshotOf(engine, proxy)).flat();
 }
 
+interface Stat {
+  readonly name: string;
+  readonly tags: readonly { readonly name: string; readonly valueFormat: string }[];
+}
+
 interface Manager {
   readonly httpFilters: readonly { readonly name: string }[];
   readonly accessLog: readonly Message[];
@@ -319,6 +324,48 @@ describe("Telemetry's metrics", () => {
     assert.deepEqual(counted(bytes, "0.0.0.0_9080"), all);
     const again = telemetry("t", [off(), { disabled: false, match: { metric: "REQUEST_COUNT" } }]);
     assert.deepEqual(counted(worldOf([again], {}), "virtualInbound"), ["istio_requests_total"]);
+  });
+
+  test("get, lose and change tags, and the real Envoy takes it", { skip: withoutEnvoy }, () => {
+    const peer = [
+      "workload",
+      "workload_namespace",
+      "app",
+      "version",
+      "canonical_service",
+      "canonical_revision",
+    ];
+    const gone = [...peer, "cluster"].map((label) => [`source_${label}`, { operation: "REMOVE" }] as const);
+    const tagOverrides = {
+      request_host: { value: "request.host" },
+      team: { value: "'blue'" },
+      response_code: { operation: "REMOVE" },
+      broken: { value: "((" },
+      ...Object.fromEntries(gone),
+    };
+    const engine = worldOf([telemetry("t", [{ match: { metric: "REQUEST_COUNT" }, tagOverrides }])], {});
+    const tagsOf = (listener: string, metric: string): Map<string, string> => {
+      const logs = managers(engine, reviews, listener)[0]?.[1].accessLog ?? [];
+      const stats = logs
+        .filter(({ name }) => name === "envoy.access_loggers.stats")
+        .flatMap(({ typedConfig }) => {
+          const { counters = [], histograms = [] } = typedConfig as Record<string, { stat: Stat }[]>;
+          return [...counters, ...histograms].map(({ stat }) => stat);
+        });
+      const found = stats.find(({ name }) => name === metric);
+      return new Map((found?.tags ?? []).map(({ name, valueFormat }) => [name, valueFormat]));
+    };
+    const inbound = tagsOf("virtualInbound", "istio_requests_total");
+    assert.equal(inbound.get("request_host"), "%CEL(request.host)%");
+    assert.equal(inbound.get("team"), "blue");
+    assert.match(inbound.get("removed") ?? "", /request_host,response_code,source_app/);
+    for (const name of ["response_code", "broken", "peer"]) assert.ok(!inbound.has(name), name);
+    assert.ok(
+      tagsOf("0.0.0.0_9080", "istio_requests_total").has("peer"),
+      "the peer is the destination there",
+    );
+    assert.ok(!tagsOf("virtualInbound", "istio_request_bytes").has("team"), "another metric");
+    assert.equal(envoyComplaint(resourcesOf(engine, reviews)), "");
   });
 
   test("of another provider than Prometheus say nothing", () => {

@@ -10,6 +10,7 @@ import { chainsChanged, changeManagers, destinationPort, placeOf } from "./liste
 import { listOf, type Named } from "./list-patch.ts";
 import { providerLogs, withLogs } from "./provider-logs.ts";
 import { withoutMetrics } from "./disabled-metrics.ts";
+import { withMetricTags } from "./metric-tags.ts";
 import { withTracing } from "./tracing.ts";
 import type { Message } from "./proto/api.ts";
 import type { Origin } from "./resource.ts";
@@ -25,7 +26,7 @@ export function withOverlay(
   overlay: Overlay,
   context: PatchContext,
 ): Overlaid {
-  const { extensions = [], logs, uncounted, tracing } = overlay;
+  const { extensions = [], logs, uncounted, tracing, tags } = overlay;
   const origins: Origin[] = [];
   let message = listener;
   if (extensions.length > 0) {
@@ -46,6 +47,12 @@ export function withOverlay(
     message = withoutMetrics(message, uncounted.metrics);
     if (message !== before)
       origins.push(...uncounted.objects.map((object) => ({ at: "", object, path: "spec.metrics" })));
+  }
+  if (tags !== undefined) {
+    const before = message;
+    message = withMetricTags(message, tags);
+    if (message !== before)
+      origins.push(...tags.objects.map((object) => ({ at: "", object, path: "spec.metrics" })));
   }
   if (tracing !== undefined) {
     const before = message;

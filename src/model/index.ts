@@ -169,7 +169,8 @@ export {
 export type { ModuleSource } from "./wasm-module.ts";
 export { moduleSourceOf } from "./wasm-module.ts";
 export type { DisabledMetrics, IstioMetric, LogSpec, WorkloadLogs } from "./telemetry.ts";
-export { accessLogsOf, builtInLogProvider, disabledMetricsOf } from "./telemetry.ts";
+export { accessLogsOf, builtInLogProvider, disabledMetricsOf, metricTagsOf } from "./telemetry.ts";
+export type { MetricTags, TagChange } from "./telemetry.ts";
 export type { ProviderService, WorkloadTracing } from "./tracing.ts";
 export { logServiceSettings, providerService, tracingOf } from "./tracing.ts";
 export { envoyFiltersOf } from "./envoy-filter.ts";

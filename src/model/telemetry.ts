@@ -6,7 +6,13 @@
 
 import type { ObjectRef } from "#base";
 import { defineKeyedQuery, sameData, type Read } from "#engine";
-import { refOf, type MetricSelectorIstioMetric, type Telemetry, type TelemetryAccessLogging } from "#objects";
+import {
+  celFault,
+  refOf,
+  type MetricSelectorIstioMetric,
+  type Telemetry,
+  type TelemetryAccessLogging,
+} from "#objects";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { oldestFirst, targets } from "./selectors.ts";
 import { tables } from "./tables.ts";
@@ -66,6 +72,32 @@ export const disabledMetricsOf = defineKeyedQuery<
     const levels = levelsOf(read, workload, saysOfMetrics);
     const metrics = mergedMetrics(levels, side);
     return metrics.length === 0 ? undefined : { metrics, objects: levels.map(refOf) };
+  },
+  sameData,
+);
+
+export type TagChange =
+  | { readonly kind: "remove"; readonly name: string }
+  /** A CEL expression. */
+  | { readonly kind: "upsert"; readonly name: string; readonly value: string };
+
+export interface MetricTags {
+  /** Metrics in the order of the API, tags in order of name. */
+  readonly changes: readonly { readonly metric: IstioMetric; readonly tags: readonly TagChange[] }[];
+  readonly objects: readonly ObjectRef[];
+}
+
+/** What becomes of the tags of a workload's metrics on one side of its calls; undefined where they stay as they are. */
+export const metricTagsOf = defineKeyedQuery<
+  { readonly workload: WorkloadKey; readonly side: ExtensionSide },
+  MetricTags | undefined
+>(
+  "metricTagsOf",
+  ({ workload, side }) => `${side} ${workloadText(workload)}`,
+  (read, { workload, side }) => {
+    const levels = levelsOf(read, workload, saysOfMetrics);
+    const changes = mergedTags(levels, side);
+    return changes.length === 0 ? undefined : { changes, objects: levels.map(refOf) };
   },
   sameData,
 );
@@ -152,6 +184,36 @@ const allMetrics: readonly IstioMetric[] = [
   "GRPC_REQUEST_MESSAGES",
   "GRPC_RESPONSE_MESSAGES",
 ];
+
+/** Names that Prometheus takes for labels. */
+const labelName = /^[a-zA-Z_][a-zA-Z0-9_]*$/;
+
+function mergedTags(levels: readonly Telemetry[], side: ExtensionSide): MetricTags["changes"] {
+  const byMetric = new Map<IstioMetric, Map<string, TagChange>>();
+  const entries = levels.flatMap(({ spec }) => spec?.metrics ?? []);
+  for (const { providers = [], overrides = [] } of entries) {
+    if (providers.length > 0 && !providers.some(({ name }) => name === metricsProvider)) continue;
+    for (const { match, tagOverrides = {} } of overrides) {
+      const mode = match?.mode ?? "CLIENT_AND_SERVER";
+      if (match?.customMetric !== undefined || (mode !== "CLIENT_AND_SERVER" && mode !== side)) continue;
+      const metric = match?.metric ?? "ALL_METRICS";
+      for (const one of metric === "ALL_METRICS" ? allMetrics : [metric]) {
+        const tags = byMetric.get(one) ?? new Map<string, TagChange>();
+        for (const [name, { operation = "UPSERT", value = "" }] of Object.entries(tagOverrides)) {
+          if (operation === "REMOVE") tags.set(name, { kind: "remove", name });
+          // An expression that Envoy cannot read would cost the proxy its listener.
+          else if (labelName.test(name) && celFault(value) === undefined && !value.includes(")%"))
+            tags.set(name, { kind: "upsert", name, value });
+        }
+        if (tags.size > 0) byMetric.set(one, tags);
+      }
+    }
+  }
+  return allMetrics.flatMap((metric) => {
+    const tags = [...(byMetric.get(metric)?.values() ?? [])].toSorted((a, b) => (a.name < b.name ? -1 : 1));
+    return tags.length === 0 ? [] : [{ metric, tags }];
+  });
+}
 
 function mergedMetrics(levels: readonly Telemetry[], side: ExtensionSide): readonly IstioMetric[] {
   const disabled = new Set<IstioMetric>();

@@ -92,6 +92,7 @@ Telemetry spec.accessLogging works
 Telemetry spec.tracing works
 Telemetry spec.metrics[].providers works
 Telemetry spec.metrics[].overrides[].disabled works
+Telemetry spec.metrics[].overrides[].tagOverrides works
 Telemetry spec.metrics[].overrides[].match works
 Telemetry spec.metrics[].overrides[].match.customMetric warns
 

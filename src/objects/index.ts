@@ -96,3 +96,4 @@ export {
 } from "./fields.ts";
 export type { Manifest, ManifestDocument, ManifestProblem, Position } from "./manifest.ts";
 export { parseManifest, placeProblem, renderPosition } from "./manifest.ts";
+export { celFault } from "./validate/cel-syntax.ts";

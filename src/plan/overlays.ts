@@ -9,12 +9,14 @@ import {
   extensionPorts,
   extensionRow,
   extensionsOf,
+  metricTagsOf,
   outboundScopeOf,
   serviceOf,
   tracingOf,
   visibleService,
   workloadOf,
   type DisabledMetrics,
+  type MetricTags,
   type ExtensionRef,
   type ExtensionSide,
   type WorkloadKey,
@@ -29,6 +31,7 @@ export interface Overlay {
   readonly logs?: WorkloadLogs;
   readonly uncounted?: DisabledMetrics;
   readonly tracing?: WorkloadTracing;
+  readonly tags?: MetricTags;
 }
 
 /** Empty for a view that nothing is put over. */
@@ -46,12 +49,14 @@ export function overlayFor(read: Read, view: View): Overlay {
   });
   const logs = read(accessLogsOf, { workload, side });
   const uncounted = read(disabledMetricsOf, { workload, side });
+  const tags = read(metricTagsOf, { workload, side });
   const tracing = reachedTracing(read, view, read(tracingOf, { workload, side }));
   return {
     ...(extensions.length === 0 ? {} : { extensions }),
     ...(logs === undefined ? {} : { logs }),
     ...(uncounted === undefined ? {} : { uncounted }),
     ...(tracing === undefined ? {} : { tracing }),
+    ...(tags === undefined ? {} : { tags }),
   };
 }
 
@@ -75,6 +80,6 @@ export function sideOf(view: View): ExtensionSide {
   return view.kind === "inbound" ? "SERVER" : "CLIENT";
 }
 
-export function isEmptyOverlay({ extensions, logs, uncounted, tracing }: Overlay): boolean {
-  return extensions === undefined && logs === undefined && uncounted === undefined && tracing === undefined;
+export function isEmptyOverlay(overlay: Overlay): boolean {
+  return Object.values(overlay).every((part) => part === undefined);
 }

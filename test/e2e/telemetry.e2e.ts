@@ -147,6 +147,26 @@ test("access logs go to OpenTelemetry, in the provider's format", async () => {
   });
 });
 
+test("metrics get and lose tags as Telemetry says", async () => {
+  const tagOverrides = {
+    path: { value: "request.path" },
+    response_code: { operation: "REMOVE" },
+    source_app: { value: "'mine'" },
+  };
+  await telemetry({ metrics: [{ overrides: [{ match: { metric: "REQUEST_COUNT" }, tagOverrides }] }] });
+  await eventually("the tags on the client's side", async () => {
+    await order(mesh, front, { url: "http://back/tagged" });
+    const scraped = await mesh.inNode(["curl", "-s", `http://${front}:15020/stats/prometheus`]);
+    const line = scraped.stdout
+      .split("\n")
+      .find((one) => one.startsWith("istio_requests_total{") && one.includes('path="/tagged"'));
+    assert.match(line ?? "", /source_app="mine"/);
+    assert.doesNotMatch(line ?? "", /response_code=|removed=/);
+    assert.match(line ?? "", /destination_service_name="back"/);
+    return true;
+  });
+});
+
 test("without a Telemetry nothing is sent any more", async () => {
   await mesh.kubectl(["delete", "telemetry", "own", "-n", "shop"]);
   await eventually("a call without a trace", async () => {

@@ -39,6 +39,18 @@ test("an inbound request gets the peer of its certificate and the proxy's own si
   assert.equal(labels["grpc_response_status"], "");
 });
 
+test("labels that Telemetry takes away are left out, and its own take their place", () => {
+  const labels = labelsOf(
+    expand(
+      'envoy_istio_requests_total{reporter="source",peer="-",peer_principal="-",team="blue",host="-",source_app="mine",' +
+        'removed="host,response_code,source_app,source_version,team"} 1',
+    ),
+  );
+  assert.deepEqual([labels["team"], labels["host"], labels["source_app"]], ["blue", "unknown", "mine"]);
+  for (const name of ["removed", "response_code", "source_version"]) assert.ok(!(name in labels), name);
+  assert.equal(labels["source_workload"], "reviews-v1");
+});
+
 test("a plaintext caller is unknown, and so is who answered it", () => {
   const labels = labelsOf(
     expand('envoy_istio_requests_total{reporter="destination",peer="-",peer_principal="-"} 1'),

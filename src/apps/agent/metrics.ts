@@ -1,7 +1,13 @@
 // Istio's metrics out of Envoy's: the prefix goes, packed tags become labels, and what is constant for this proxy is
 // added, see `#base` telemetry. Works line by line on the Prometheus text, since a busy proxy's is many megabytes.
 
-import { unknownWorkload, unpackWorkload, workloadOfSubject, type WorkloadFacts } from "#base";
+import {
+  removedLabelsTag,
+  unknownWorkload,
+  unpackWorkload,
+  workloadOfSubject,
+  type WorkloadFacts,
+} from "#base";
 
 /** The proxy's own side of every metric. */
 export interface OwnSide {
@@ -95,8 +101,17 @@ function expandLabels(raw: string, own: Side, isTcp: boolean): string {
     label("connection_security_policy", atSource ? "unknown" : policy),
   ];
   tags.delete("response_flags");
-  for (const [name, value] of tags) labels.push(label(name, value));
-  return labels.join(",");
+  const removed = tags.get(removedLabelsTag);
+  tags.delete(removedLabelsTag);
+  const made = removed === undefined ? labels : without(labels.join(","), removed.split(","));
+  for (const [name, value] of tags) made.push(label(name, absent.has(value) ? "unknown" : value));
+  return made.join(",");
+}
+
+function without(labels: string, names: readonly string[]): string[] {
+  return [...parseLabels(labels)].flatMap(([name, value]) =>
+    names.includes(name) ? [] : [label(name, value)],
+  );
 }
 
 function rawOr(tags: ReadonlyMap<string, string>, name: string, otherwise: string): string {

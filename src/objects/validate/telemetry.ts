@@ -53,6 +53,8 @@ function checkMetrics(metrics: TelemetryMetrics, path: string, report: Report): 
       const operation = tag?.operation ?? "UPSERT";
       if (operation === "UPSERT" && !tag?.value)
         report.add("MZ0202", pathOf(where, "value"), "operation UPSERT needs a value");
+      else if (operation === "UPSERT" && celFault(tag?.value ?? "") !== undefined)
+        report.add("MZ0250", pathOf(where, "value"), "the value is no expression: the tag is left as it is");
       if (operation === "REMOVE" && tag?.value)
         report.add("MZ0203", pathOf(where, "value"), "operation REMOVE takes no value");
     });
