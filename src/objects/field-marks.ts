@@ -219,8 +219,9 @@ annotation traffic.sidecar.istio.io/includeOutboundIPRanges works
 annotation traffic.sidecar.istio.io/includeOutboundPorts works
 annotation alpha.istio.io/kubernetes-serviceaccounts warns
 annotation alpha.istio.io/canonical-serviceaccounts warns
-annotation sidecar.istio.io/statsFlushInterval warns
-annotation sidecar.istio.io/statsEvictionInterval warns
+annotation sidecar.istio.io/statsFlushInterval works
+annotation sidecar.istio.io/statsEvictionInterval works
+annotation sidecar.istio.io/statsHistogramBuckets works
 annotation sidecar.istio.io/statsHistogramBins warns
 annotation gateway.istio.io/controller-version warns
 annotation ambient.istio.io/redirection warns

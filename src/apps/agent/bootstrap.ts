@@ -3,7 +3,7 @@
 
 import { telemetryScope } from "#base";
 import { hostOf, portOf } from "./ca-client.ts";
-import type { AgentConfig, StatsMatcher } from "./config.ts";
+import { durationMs, type AgentConfig, type StatsMatcher } from "./config.ts";
 import { secretNames } from "./sds.ts";
 
 /** Beyond it new connections are refused, before memory and file descriptors run out. */
@@ -44,9 +44,9 @@ export function renderBootstrap(config: AgentConfig): object {
       use_all_default_tags: false,
       stats_tags: statsTags,
       stats_matcher: { inclusion_list: { patterns: inclusionPatterns(config) } },
+      ...histogramBuckets(config),
     },
-    stats_flush_interval: `${telemetryScope.flushSeconds}s`,
-    stats_eviction_interval: `${telemetryScope.evictionSeconds}s`,
+    ...statsIntervals(config),
     deferred_stat_options: { enable_deferred_creation_stats: true },
     overload_manager: overloadManager,
     layered_runtime: {
@@ -298,6 +298,50 @@ function inclusionPatterns(config: AgentConfig): object[] {
     ...suffixes.map((suffix) => ({ suffix })),
     ...regexps.map((regex) => ({ safe_regex: { regex } })),
   ];
+}
+
+/** Envoy refuses an eviction that is no multiple of a flush: the next multiple is taken. */
+function statsIntervals(config: AgentConfig): object {
+  const seconds = (name: string, otherwise: number): number => {
+    const text = config.annotations[`sidecar.istio.io/${name}`];
+    const ms = isDuration(text) ? durationMs(text, 0) : 0;
+    return ms < 1_000 ? otherwise : Math.round(ms / 1_000);
+  };
+  const flush = seconds("statsFlushInterval", telemetryScope.flushSeconds);
+  const eviction = seconds("statsEvictionInterval", telemetryScope.evictionSeconds);
+  return {
+    stats_flush_interval: `${flush}s`,
+    stats_eviction_interval: `${Math.ceil(eviction / flush) * flush}s`,
+  };
+}
+
+/** A Pod's annotation that is none is passed over: the workload is worth more than its statistics. */
+function isDuration(text: string | undefined): boolean {
+  return /^(\d+(\.\d+)?(ms|s|m|h))+$/.test(text ?? "");
+}
+
+const bucketsMax = 100;
+
+/** `{"istio_request_duration": [1, 5, 10]}`: bounds by the prefix of a histogram's name. What is none is left out. */
+function histogramBuckets(config: AgentConfig): object {
+  const text = config.annotations["sidecar.istio.io/statsHistogramBuckets"] ?? "";
+  const settings = Object.entries(jsonObject(text)).flatMap(([prefix, bounds]) => {
+    if (!Array.isArray(bounds) || bounds.length === 0 || bounds.length > bucketsMax) return [];
+    const sorted = (bounds as unknown[]).map(Number).toSorted((a, b) => a - b);
+    return sorted.every((bound) => bound > 0 && Number.isFinite(bound))
+      ? [{ match: { prefix }, buckets: [...new Set(sorted)] }]
+      : [];
+  });
+  return settings.length === 0 ? {} : { histogram_bucket_settings: settings };
+}
+
+function jsonObject(text: string): Readonly<Record<string, unknown>> {
+  try {
+    const parsed: unknown = text === "" ? {} : JSON.parse(text);
+    return typeof parsed === "object" && parsed !== null ? (parsed as Record<string, unknown>) : {};
+  } catch {
+    return {};
+  }
 }
 
 const statsTags = [
