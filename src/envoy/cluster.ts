@@ -23,7 +23,7 @@ import {
   type OutboundClusterKey,
   type WellKnownClusterKey,
 } from "#plan";
-import type { ClientTLSSettings } from "#objects";
+import type { ClientTLSSettings, ZoneAwareLoadBalancerSetting } from "#objects";
 import { objectPath } from "./object-path.ts";
 import { durationMsOf } from "./duration.ts";
 import { dynamicDiscovery } from "./dynamic-forward.ts";
@@ -42,6 +42,7 @@ import {
   type PoolDefaults,
   type PortPolicy,
 } from "./traffic-policy.ts";
+import { zoneAwareConfig, zoneAwareSetting } from "./zone-aware.ts";
 
 export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResource | undefined {
   const service = read(serviceOf, key.service);
@@ -55,8 +56,10 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
   const places = discovery(read, key, service, policy);
   if (places === undefined) return undefined;
   const metadata = { filterMetadata: clusterMetadata(service, key) };
+  const zones =
+    places["lbPolicy"] === "CLUSTER_PROVIDED" ? undefined : zoneAwareSetting(read, policy, service);
   if (key.passthrough === true) {
-    const balancing = commonBalancing(policy, key.locality !== "");
+    const balancing = commonBalancing(policy, key.locality !== "", zones);
     const outliers = outlierFields(policy.outlierDetection);
     const message = { name, ...places, ...poolFields(policy, defaults), ...outliers, ...balancing, metadata };
     return resource("cluster", name, message, originsOf(service, key));
@@ -73,7 +76,7 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
       security.upstreamOptions,
     ),
     ...outlierFields(policy.outlierDetection),
-    ...commonBalancing(policy, key.locality !== ""),
+    ...commonBalancing(policy, key.locality !== "", zones),
     ...withProxyProtocol(security.sockets, policy.proxyProtocol?.version),
     metadata,
   };
@@ -159,15 +162,20 @@ function oneEndpoint(read: Read, key: OutboundClusterKey): Message | undefined {
 }
 
 /** Panic routing would send requests to hosts that outlier detection has just put out; Istio turns it off with it. */
-function commonBalancing({ outlierDetection, loadBalancer }: PortPolicy, byLocality: boolean): Message {
+function commonBalancing(
+  { outlierDetection, loadBalancer }: PortPolicy,
+  byLocality: boolean,
+  zones: ZoneAwareLoadBalancerSetting | undefined,
+): Message {
   const weighted = byLocality && (loadBalancer?.localityLbSetting?.distribute ?? []).length > 0;
-  if (outlierDetection === undefined && !weighted) return {};
+  if (outlierDetection === undefined && !weighted && zones === undefined) return {};
+  const byShares = weighted || outlierDetection !== undefined ? { localityWeightedLbConfig: {} } : {};
   return {
     commonLbConfig: {
       ...(outlierDetection === undefined
         ? {}
         : { healthyPanicThreshold: { value: outlierDetection.minHealthPercent ?? 0 } }),
-      ...(weighted || outlierDetection !== undefined ? { localityWeightedLbConfig: {} } : {}),
+      ...(zones === undefined ? byShares : zoneAwareConfig(zones)),
     },
   };
 }

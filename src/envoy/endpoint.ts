@@ -19,6 +19,7 @@ import { localityGroups, type Nearness } from "./locality.ts";
 import { structOf, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
 import { policyFor } from "./traffic-policy.ts";
+import { zoneAwareSetting } from "./zone-aware.ts";
 
 /** ClusterLoadAssignment of an EDS cluster. */
 export function outboundEndpoints(read: Read, key: OutboundClusterKey): EnvoyResource {
@@ -108,6 +109,16 @@ function lbEndpoint(endpoint: Endpoint, mutualTls: boolean): Message {
 function nearness(read: Read, key: OutboundClusterKey, rule: MergedRule): Nearness | undefined {
   if (key.locality === "" && key.clientLabels === undefined) return undefined;
   const policy = policyFor(rule, key.subset, key.port);
+  const zones = zoneAwareSetting(read, policy, read(serviceOf, key.service));
+  if (zones?.enabled === false) return undefined;
+  if (zones !== undefined)
+    return {
+      client: key.locality,
+      labels: key.clientLabels ?? {},
+      setting: zones,
+      failover: true,
+      byRegion: true,
+    };
   const own = policy.loadBalancer?.localityLbSetting;
   const nearby = own === undefined && read(serviceOf, key.service)?.prefersNear === true;
   const setting = own ?? (nearby ? nearFirst : (readMesh(read, "localityLbSetting") ?? {}));

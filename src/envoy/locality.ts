@@ -22,6 +22,8 @@ export interface Nearness {
   readonly setting: LocalityLoadBalancerSetting;
   /** Failover needs outlier detection, or nothing would ever be taken for broken; a Service may ask for it without. */
   readonly failover: boolean;
+  /** Of places only regions are ordered: Envoy itself balances between the zones of one. */
+  readonly byRegion?: true;
 }
 
 /** In order of locality, then of priority. Without a client's place everything is as near. */
@@ -83,6 +85,11 @@ function distributed(
 /** By labels first, where they are ordered; then by place, unless only labels were named. */
 function distance(endpoint: Reached, near: Nearness): number {
   const { failoverPriority = [], failover = [] } = near.setting;
+  if (near.byRegion === true) {
+    const labels = failoverPriority.length - matchingLabels(endpoint, near, failoverPriority);
+    // Three steps of region fit below one of labels.
+    return labels * 3 + Math.max(0, placeDistance(endpoint.locality, near) - 2);
+  }
   if (failoverPriority.length === 0) return placeDistance(endpoint.locality, near);
   const byLabels = failoverPriority.length - matchingLabels(endpoint, near, failoverPriority);
   // Five steps of place fit below one of labels.

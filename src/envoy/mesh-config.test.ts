@@ -49,4 +49,13 @@ describe("MeshConfig in a service's cluster", () => {
     const strict = clusterWith({ meshMTLS: { minProtocolVersion: "TLSV1_3" } });
     assert.match(strict, /"tlsMinimumProtocolVersion":"TLSv1_3"/);
   });
+
+  test("zoneAwareLbSetting holds for services that no rule says otherwise of", () => {
+    assert.doesNotMatch(clusterWith({}), /zoneAwareLbConfig/);
+    const aware = clusterWith({ zoneAwareLbSetting: { minClusterSize: 3 } });
+    assert.match(
+      aware,
+      /"zoneAwareLbConfig":\{"routingEnabled":\{"value":100\},"minClusterSize":\{"value":3\}\}/,
+    );
+  });
 });

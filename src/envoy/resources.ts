@@ -27,6 +27,7 @@ import { proxylessCluster, proxylessEndpoints, proxylessListener, proxylessRoute
 import { outboundRouteTable } from "./route-table.ts";
 import { credentialSecret } from "./secret.ts";
 import { outboundVirtualHost } from "./virtual-host.ts";
+import { localCluster } from "./zone-aware.ts";
 
 type Built = EnvoyResource | undefined;
 
@@ -74,7 +75,14 @@ function buildCluster(read: Read, key: ClusterKey): Built {
 }
 
 function buildEndpoints(read: Read, key: EndpointKey): Built {
-  return key.kind === "proxyless" ? proxylessEndpoints(read, key) : outboundEndpoints(read, key);
+  switch (key.kind) {
+    case "outbound":
+      return outboundEndpoints(read, key);
+    case "local-cluster":
+      return localCluster(read, key);
+    case "proxyless":
+      return proxylessEndpoints(read, key);
+  }
 }
 
 function buildListener(read: Read, key: ListenerKey): Built {

@@ -139,7 +139,10 @@ export function policiesOf({ spec }: DestinationRule): readonly TrafficPolicy[] 
 export function labelsOfFailover(policies: readonly TrafficPolicy[]): readonly string[] {
   const parts = policies.flatMap((policy) => [policy, ...(policy.portLevelSettings ?? [])]);
   const names = parts
-    .flatMap(({ loadBalancer }) => loadBalancer?.localityLbSetting?.failoverPriority ?? [])
+    .flatMap(({ loadBalancer }) => [
+      ...(loadBalancer?.localityLbSetting?.failoverPriority ?? []),
+      ...(loadBalancer?.zoneAwareLbSetting?.failoverPriority ?? []),
+    ])
     .filter((text) => !text.includes("=") && !text.startsWith("topology."));
   return [...new Set(names)].toSorted();
 }
@@ -201,7 +204,9 @@ export const asksForLocality = defineQuery<boolean>("asksForLocality", (read, ru
   // Istio balances by locality where a rule says so, or where outlier detection makes failover possible.
   return parts.some(
     ({ outlierDetection, loadBalancer }) =>
-      outlierDetection !== undefined || loadBalancer?.localityLbSetting !== undefined,
+      outlierDetection !== undefined ||
+      loadBalancer?.localityLbSetting !== undefined ||
+      loadBalancer?.zoneAwareLbSetting !== undefined,
   );
 });
 

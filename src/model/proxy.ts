@@ -5,6 +5,9 @@ import type { Topology } from "#objects";
 /** The field of `ProxyClass.metadata` that says `true` where the sidecar answers its workload's DNS. */
 export const dnsCaptureField = "DNS_CAPTURE";
 
+/** The field that says `true` where the proxy's bootstrap has a cluster of its own service, as zone-aware balancing needs. */
+export const selfDiscoveryField = "ENABLE_SELF_DISCOVERY";
+
 /**
  * What makes two proxies want the same configuration. Addresses and pod names are deliberately absent: replicas of
  * one workload are one class. Filled from the Pod (not from what the proxy says) where a Pod is known.

@@ -21,11 +21,7 @@ DestinationRule spec.host works
 DestinationRule spec.exportTo works
 DestinationRule spec.workloadSelector works
 DestinationRule spec.trafficPolicy works
-DestinationRule spec.trafficPolicy.loadBalancer.zoneAwareLbSetting warns
-DestinationRule spec.trafficPolicy.portLevelSettings[].loadBalancer.zoneAwareLbSetting warns
 DestinationRule spec.subsets works
-DestinationRule spec.subsets[].trafficPolicy.loadBalancer.zoneAwareLbSetting warns
-DestinationRule spec.subsets[].trafficPolicy.portLevelSettings[].loadBalancer.zoneAwareLbSetting warns
 
 Gateway spec works
 Gateway spec.servers[].defaultEndpoint warns
@@ -170,6 +166,8 @@ MeshConfig rootNamespace works
 MeshConfig tcpKeepalive works
 MeshConfig trustDomain works
 MeshConfig trustDomainAliases works
+MeshConfig zoneAwareLbSetting works
+MeshConfig zoneAwareLbSetting.failoverPriority warns
 
 MeshNetworks networks works
 MeshNetworks networks{}.gateways[].locality warns

@@ -20,6 +20,15 @@ export interface InboundPassthroughClusterKey {
   readonly kind: "inbound-passthrough";
 }
 
+/** `local_cluster`: how the proxy's own service is spread, for proxies that balance by zone. */
+export interface LocalClusterKey {
+  readonly kind: "local-cluster";
+  /** `namespace/host`. */
+  readonly service: string;
+  readonly port: number;
+  readonly region: string;
+}
+
 /** `virtualInbound`, where capture brings every connection to the workload. */
 export interface VirtualInboundKey {
   readonly kind: "virtual-inbound";

@@ -10,27 +10,49 @@ import {
   moduleServicesOf,
   outboundScopeOf,
   proxyClassText,
+  selfDiscoveryField,
   workloadOf,
   type InboundPort,
   type InboundScope,
   type ProxyClass,
 } from "#model";
 import { serviceClusterChunks, type ClusterChunks } from "./outbound.ts";
-import { emptyPlan, type Plan, type Planned } from "./plan.ts";
+import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
 import type {
   InboundClusterKey,
   InboundListenerKey,
   InboundPassthroughClusterKey,
+  LocalClusterKey,
   VirtualInboundKey,
 } from "./inbound-keys.ts";
 import type { InboundView } from "./views.ts";
 
 export function planInbound(read: Read, { proxy }: InboundView): Plan {
   const plan = read(inboundPlanOf, inboundScopeOf(proxy));
-  if (read(clusterDiscoveryOf, proxy) === "eager") return plan;
+  const own = proxy.metadata[selfDiscoveryField] === "true" ? [read(ownService, proxy)] : [];
+  if (read(clusterDiscoveryOf, proxy) === "eager")
+    return own.length === 0 ? plan : { ...plan, endpoint: own };
   const { cluster, endpoint } = read(filterClusters, proxy);
-  return { ...plan, cluster: [...plan.cluster, cluster], endpoint: [endpoint] };
+  return { ...plan, cluster: [...plan.cluster, cluster], endpoint: [endpoint, ...own] };
 }
+
+/** Where a proxy's bootstrap has a cluster of its own service, it waits for these endpoints: without a service there are none of them. */
+const ownService = defineKeyedQuery<ProxyClass, Chunk>(
+  "ownService",
+  proxyClassText,
+  (read, proxy) => {
+    const first = read(inboundPortsOf, inboundScopeOf(proxy)).find(({ services }) => services.length > 0);
+    const [service] = first?.services ?? [];
+    const key: LocalClusterKey = {
+      kind: "local-cluster",
+      service: service === undefined ? "" : `${service.namespace}/${service.host}`,
+      port: first?.servicePort ?? 0,
+      region: proxy.locality.split("/")[0] ?? "",
+    };
+    return { id: "own-service", entries: [{ name: "local_cluster", key }] };
+  },
+  sameData,
+);
 
 /** Where clusters come on demand, nothing asks for those of the services that a workload's own filters fetch from. */
 const filterClusters = defineKeyedQuery<ProxyClass, ClusterChunks>(

@@ -28,6 +28,7 @@ export type {
   InboundClusterKey,
   InboundListenerKey,
   InboundPassthroughClusterKey,
+  LocalClusterKey,
   VirtualInboundKey,
 } from "./inbound-keys.ts";
 export { inboundClusterName } from "./inbound.ts";

@@ -7,6 +7,7 @@ import type {
   InboundClusterKey,
   InboundListenerKey,
   InboundPassthroughClusterKey,
+  LocalClusterKey,
   VirtualInboundKey,
 } from "./inbound-keys.ts";
 import type { ResourceType } from "./plan.ts";
@@ -50,7 +51,7 @@ export type ClusterKey =
   | InboundPassthroughClusterKey
   | ProxylessClusterKey;
 
-export type EndpointKey = OutboundClusterKey | ProxylessClusterKey;
+export type EndpointKey = OutboundClusterKey | LocalClusterKey | ProxylessClusterKey;
 
 /** `virtualOutbound`, at 15001. */
 export interface VirtualOutboundKey {

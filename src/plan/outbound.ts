@@ -14,6 +14,7 @@ import {
   isPublicMesh,
   isPublicNamespace,
   namespacesWithRules,
+  readMesh,
   rulesFor,
   scopeText,
   serviceOf,
@@ -249,7 +250,8 @@ const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
     const rules = read(rulesFor, { client: namespace, labels, host, serviceNamespace: service.namespace });
     const joined = rules.join(",");
     const subsets = ["", ...read(subsetNames, joined)];
-    const near = service.prefersNear || read(asksForLocality, joined) ? locality : "";
+    const byPlace = service.prefersNear || readMesh(read, "zoneAwareLbSetting") !== undefined;
+    const near = byPlace || read(asksForLocality, joined) ? locality : "";
     const ordering = read(failoverLabelsOf, joined);
     const ordered = ordering.length === 0 ? {} : { clientLabels: picked(labels, ordering) };
     // Nothing that reaches a router was meant for an address that it could go on to: it picks an endpoint itself.

@@ -91,22 +91,22 @@ spec: {hosts: [back], http: [{directResponse: {status: ${status}}}]}
 
 test("a field without effect is named in a warning that kubectl shows, and a wrong object changes nothing", async () => {
   const rule = (more: string) =>
-    `apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: back, namespace: shop}\nspec: {host: back, ${more}}\n`;
+    `apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: back, namespace: shop}\nspec: {hosts: [back], ${more}}\n`;
   const taken = await mesh.ranKubectl(
     ["apply", "-f", "-"],
-    rule("trafficPolicy: {loadBalancer: {zoneAwareLbSetting: {minClusterSize: 5}}}"),
+    rule("tcp: [{match: [{sourceSubnet: 10.0.0.0/8}], route: [{destination: {host: back}}]}]"),
   );
   assert.equal(taken.code, 0, taken.stderr);
-  assert.match(taken.stderr, /Warning: .*spec\.trafficPolicy\.loadBalancer\.zoneAwareLbSetting/);
+  assert.match(taken.stderr, /Warning: .*spec\.tcp\[0\]\.match\[0\]\.sourceSubnet/);
   const refused = await mesh.ranKubectl(
     ["apply", "-f", "-"],
-    rule("trafficPolicy: {connectionPool: {http: {maxRetries: -1}}}"),
+    rule("http: [{route: [{destination: {host: back}}], retries: {attempts: -1}}]"),
   );
   assert.notEqual(refused.code, 0);
-  assert.match(refused.stderr, /spec\.trafficPolicy\.connectionPool\.http\.maxRetries/);
-  const kept = await mesh.kubectl(["get", "destinationrule", "back", "-n", "shop", "-o", "jsonpath={.spec}"]);
-  assert.match(kept, /zoneAwareLbSetting/);
-  await mesh.kubectl(["delete", "destinationrule", "back", "-n", "shop"]);
+  assert.match(refused.stderr, /spec\.http\[0\]\.retries\.attempts/);
+  const kept = await mesh.kubectl(["get", "virtualservice", "back", "-n", "shop", "-o", "jsonpath={.spec}"]);
+  assert.match(kept, /sourceSubnet/);
+  await mesh.kubectl(["delete", "virtualservice", "back", "-n", "shop"]);
 });
 
 /** The containers, init containers and labels that a Pod would have. */

@@ -4,10 +4,11 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { stringify } from "yaml";
+import { layoutOf, podNetns } from "#cluster";
 import type { KubeObject } from "#objects";
 import { deployEchoes, echoIn, order, podIp, type EchoApp, type Order, type Result } from "./echoes.ts";
 import { leftovers } from "./leftovers.ts";
-import { eventually, startMesh, type Mesh } from "./mesh.ts";
+import { command, eventually, startMesh, type Mesh } from "./mesh.ts";
 
 const name = "traffic-e2e";
 const namespace = "default";
@@ -31,14 +32,30 @@ const setPorts = [
   { name: "http", servicePort: 8080, workloadPort: 8080, flag: "http" },
   { name: "tcp", servicePort: 9001, workloadPort: 9001, flag: "tcp" },
 ] as const;
+/** Zone-aware balancing compares where a proxy's own service is with where the called one is. */
+const knowsItself = {
+  "proxy.istio.io/config": 'proxyMetadata: { ISTIO_META_ENABLE_SELF_DISCOVERY: "true" }',
+};
 const apps: readonly EchoApp[] = [
-  { name: "caller", namespace, ports: pairPorts },
+  { name: "caller", namespace, ports: pairPorts, annotations: knowsItself, labels: inZone(1) },
+  { name: "caller-v2", service: "caller", version: "v2", namespace, ports: pairPorts, labels: inZone(2) },
   { name: "server", namespace, ports: serverPorts, certificateNames: ["server.example.com"] },
-  { name: "pair-v1", service: "pair", version: "v1", namespace, ports: pairPorts },
-  { name: "pair-v2", service: "pair", version: "v2", namespace, ports: pairPorts },
+  { name: "pair-v1", service: "pair", version: "v1", namespace, ports: pairPorts, labels: inZone(1) },
+  { name: "pair-v2", service: "pair", version: "v2", namespace, ports: pairPorts, labels: inZone(2) },
   { name: "set", namespace, ports: setPorts, headless: true, stateful: true, replicas: 2 },
   { name: "stranger", namespace: "outside", ports: pairPorts, naked: true },
 ];
+
+const configured: KubeObject = {
+  apiVersion: "networking.istio.io/v1beta1",
+  kind: "ProxyConfig",
+  metadata: { name: "set", namespace },
+  spec: {
+    selector: { matchLabels: { app: "set" } },
+    concurrency: 3,
+    environmentVariables: { ISTIO_META_TASTE: "sour" },
+  },
+};
 
 let mesh: Mesh;
 const pods = new Map<string, string>();
@@ -47,6 +64,7 @@ before(async () => {
   mesh = await startMesh({ name, port: 18_680 });
   await mesh.kubectl(["create", "namespace", "outside"]);
   await mesh.kubectl(["label", "namespace", namespace, "istio-injection=enabled", "--overwrite"]);
+  await mesh.kubectl(["apply", "-f", "-"], stringify(configured));
   await deployEchoes(mesh, apps);
   for (const { name: app, namespace: of, service = app, version = "v1" } of apps)
     pods.set(app, await podIp(mesh, of, `app=${service},version=${version}`));
@@ -127,6 +145,30 @@ test("a headless Service is called by its name and by its pods' names, for HTTP 
       assert.match(body, pod === undefined ? /service=set/ : new RegExp(`hostname=${pod} `)),
     );
   }
+});
+
+test("a ProxyConfig gives the proxies that it selects their threads and environment", async () => {
+  const [uid = ""] = (
+    await mesh.kubectl([
+      "get",
+      "pods",
+      "-n",
+      namespace,
+      "-l",
+      "app=set",
+      "-o",
+      "jsonpath={.items[*].metadata.uid}",
+    ])
+  ).split(" ");
+  const netns = `--net=/run/netns/${podNetns(layoutOf(name), uid)}`;
+  const asked = await command("nsenter", [netns, "--", "curl", "-sS", "http://127.0.0.1:15000/server_info"]);
+  assert.equal(asked.code, 0, asked.stderr);
+  const { command_line_options: options, node } = JSON.parse(asked.stdout) as {
+    readonly command_line_options: { readonly concurrency: number };
+    readonly node: { readonly metadata: Readonly<Record<string, unknown>> };
+  };
+  assert.equal(options.concurrency, 3);
+  assert.equal(node.metadata["TASTE"], "sour");
 });
 
 test("an ExternalName leads to the Service that it names", async () => {
@@ -293,6 +335,30 @@ test("a share of the requests is mirrored, and nobody waits for the copies", asy
   }
 });
 
+test("calls stay in the caller's zone where the rule asks for it, as long as the zone can take its share", async () => {
+  const versions = async () =>
+    (await calls({ url: "http://pair/", count: 40 })).map((result) => echoIn(result)?.version);
+  assert.deepEqual(
+    new Set(await versions()),
+    new Set(["v1", "v2"]),
+    "a service of two is too small by default",
+  );
+  const aware = (enabled: boolean) => {
+    const zoneAwareLbSetting = { enabled, minClusterSize: 1 };
+    return destinationRule("pair", { loadBalancer: { simple: "ROUND_ROBIN", zoneAwareLbSetting } });
+  };
+  for (const { enabled, expected } of [
+    { enabled: true, expected: ["v1"] },
+    { enabled: false, expected: ["v1", "v2"] },
+  ])
+    await applied([aware(enabled)], () =>
+      eventually(`enabled: ${enabled}`, async () => {
+        assert.deepEqual(new Set(await versions()), new Set(expected));
+        return true;
+      }),
+    );
+});
+
 test("a Sidecar's pool limits what an application gets at once", async () => {
   const inboundConnectionPool = {
     tcp: { maxConnections: 1 },
@@ -424,6 +490,10 @@ async function toldIn(object: string, of: string, codes: readonly string[]): Pro
 }
 
 const entryPort = { name: "http", protocol: "HTTP" };
+function inZone(zone: number): Record<string, string> {
+  return { "istio-locality": `r1.z${zone}` };
+}
+
 const webPort = { name: "http", port: 80 };
 
 /** Calls until the check of the only result holds. */

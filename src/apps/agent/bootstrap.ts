@@ -38,8 +38,10 @@ export function renderBootstrap(config: AgentConfig): object {
         sdsCluster(config),
         loopbackCluster(staticClusters.admin, config.ports.admin),
         loopbackCluster(staticClusters.agent, config.ports.agent),
+        ...(knowsItself(config) ? [localCluster] : []),
       ],
     },
+    ...(knowsItself(config) ? { cluster_manager: { local_cluster_name: localCluster.name } } : {}),
     stats_config: {
       use_all_default_tags: false,
       stats_tags: statsTags,
@@ -201,6 +203,20 @@ function sdsCluster(config: AgentConfig): object {
     load_assignment: assignment(staticClusters.sds, { pipe: { path: config.paths.sdsSocket } }),
   };
 }
+
+/** Zone-aware balancing compares how the proxy's own service is spread with how the others are. */
+function knowsItself({ metadata }: AgentConfig): boolean {
+  return String(metadata["ENABLE_SELF_DISCOVERY"]) === "true";
+}
+
+/** Istio's name; its endpoints come over ADS. */
+const localCluster = {
+  name: "local_cluster",
+  type: "EDS",
+  connect_timeout: "1s",
+  common_lb_config: { zone_aware_lb_config: { min_cluster_size: 1 } },
+  eds_cluster_config: { eds_config: { ads: {}, resource_api_version: "V3" }, service_name: "local_cluster" },
+} as const;
 
 function loopbackCluster(name: string, port: number): object {
   return {
