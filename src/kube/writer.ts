@@ -1,5 +1,6 @@
 // Writes to the API at a bounded rate: of several writes to one target only the last goes out, and a failed one is
-// tried again later. So a storm of changes costs the API server no more than a trickle.
+// tried again later. So a storm of changes costs the API server no more than a trickle. Two writes to one target are never under way at
+// once: the later one would read what the earlier one has not changed yet, and find that nothing is to be written.
 
 import type { Clock, Logger } from "#base";
 import { KubeError } from "./kube-error.ts";
@@ -25,7 +26,7 @@ const writePauseMs = 50;
 export class RateLimitedWriter {
   readonly #options: WriterOptions;
   readonly #waiting = new Map<string, Write>();
-  #running = 0;
+  readonly #underWay = new Set<string>();
   #nextAtMs = 0;
   #cancel: (() => void) | undefined;
 
@@ -66,26 +67,32 @@ export class RateLimitedWriter {
   }
 
   #next(): void {
-    if (this.#running >= concurrentWritesMax) return;
-    const first = this.#waiting.entries().next();
-    if (first.done === true) return;
-    const [target, write] = first.value;
+    if (this.#underWay.size >= concurrentWritesMax) return;
+    const target = this.#waiting.keys().find((one) => !this.#underWay.has(one));
+    const write = target === undefined ? undefined : this.#waiting.get(target);
+    // Whatever is under way goes on with what waits when it ends.
+    if (target === undefined || write === undefined) return;
     this.#waiting.delete(target);
     this.#nextAtMs = this.#options.clock.monotonicMs() + writePauseMs;
-    this.#running++;
+    this.#underWay.add(target);
     void write
       .run()
       .catch((error: unknown) => this.#failed(target, write, error))
       .finally(() => {
-        this.#running--;
+        this.#underWay.delete(target);
         this.#schedule();
       });
     this.#schedule();
   }
 
   #failed(target: string, { run, attempt }: Write, error: unknown): void {
+    // 409: somebody was faster, time and again; 429: it was too much at once.
     const isFinal =
-      error instanceof KubeError && error.status >= 400 && error.status < 500 && error.status !== 429;
+      error instanceof KubeError &&
+      error.status >= 400 &&
+      error.status < 500 &&
+      error.status !== 409 &&
+      error.status !== 429;
     if (isFinal || attempt + 1 >= attemptsMax) {
       if (!isFinal) this.#options.reached?.("writeAttempts");
       // The object is gone, or we may not write it: the next change brings a new write.
