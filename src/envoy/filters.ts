@@ -28,6 +28,8 @@ export interface HttpConnectionManager {
     | { readonly kind: "inline"; readonly table: Message };
   /** Filters that decide before routing: authentication and authorization, in their order. */
   readonly policyFilters?: readonly Message[];
+  /** Over QUIC. */
+  readonly isHttp3?: boolean;
   /** Filters that routes ask for, right before the router: preflights of CORS are answered by then. */
   readonly routeFilters?: readonly Message[];
 }
@@ -47,7 +49,9 @@ export function httpConnectionManager(settings: FilterSettings, manager: HttpCon
   return {
     name: "envoy.filters.network.http_connection_manager",
     typedConfig: typed("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", {
-      codecType: "AUTO",
+      ...(manager.isHttp3 === true
+        ? { codecType: "HTTP3", http3ProtocolOptions: {} }
+        : { codecType: "AUTO" }),
       statPrefix: manager.statPrefix,
       ...(routes.kind === "named" ? { rds: routeSource(routes.name) } : { routeConfig: routes.table }),
       httpFilters: httpFilters(manager, settings.discoversClusters === true),

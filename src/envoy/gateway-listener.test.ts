@@ -191,6 +191,38 @@ describe("a router's listeners", () => {
     );
   });
 
+  test("are there over QUIC as well where that is on, the Service has the port, and no client certificate is asked for", () => {
+    const servers = [
+      server(443, "HTTPS", ["a.com"], { mode: "SIMPLE", credentialName: "cert" }, "a"),
+      server(443, "HTTPS", ["m.com"], { mode: "MUTUAL", credentialName: "cert" }, "m"),
+      server(443, "HTTPS", ["o.com"], { mode: "OPTIONAL_MUTUAL", credentialName: "cert" }, "o"),
+      server(443, "TLS", ["p.com"], { mode: "PASSTHROUGH" }, "p"),
+      server(8444, "HTTPS", ["a.com"], { mode: "SIMPLE", credentialName: "cert" }, "b"),
+    ];
+    const withUdp = structuredClone(service) as KubeObject & { spec: { ports: object[] } };
+    withUdp.spec.ports.push({ name: "quic", port: 443, targetPort: 8443, protocol: "UDP" });
+    const worldWith = (quicListeners: boolean, front: KubeObject): World => {
+      const engine = new Engine();
+      engine.apply(worldChanges([front, gateway("web", servers)], { quicListeners }));
+      return { engine, scope: engine.get(gatewayScopeOf, proxy) };
+    };
+    const quic = ({ engine, scope }: World): EnvoyResource[] =>
+      engine
+        .get(mergedGatewayOf, scope)
+        .quicListeners.flatMap(
+          ({ name }) => gatewayListener(engine.get.bind(engine), { kind: "gateway", scope, name }) ?? [],
+        );
+    assert.deepEqual(quic(worldWith(false, withUdp)), []);
+    assert.deepEqual(quic(worldWith(true, service)), []);
+    const listeners = quic(worldWith(true, withUdp));
+    assert.deepEqual(
+      listeners.map(({ name }) => name),
+      ["udp_0.0.0.0_8443"],
+    );
+    assert.deepEqual(serverNames(listeners[0]), [["a.com"]]);
+    if (!withoutEnvoy) assert.equal(envoyComplaint(listeners), "");
+  });
+
   test("are taken by the real Envoy", { skip: withoutEnvoy }, () => {
     const tls = (mode: string, credentialName?: string): object => ({ mode, credentialName });
     const destination = { host: "db.default.svc.cluster.local", port: { number: 5432 } };

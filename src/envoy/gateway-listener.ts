@@ -37,7 +37,14 @@ import { externalAuthFilter } from "./external-auth.ts";
 import { streamPolicy } from "./traffic-policy.ts";
 import { statefulSession } from "./route-filters.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
-import { meshAlpn, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
+import {
+  meshAlpn,
+  quicTransportSocket,
+  serverTls,
+  serverTlsOverQuic,
+  serverTransportSocket,
+  type MeshTls,
+} from "./tls.ts";
 
 /** How long a client may take for its TLS handshake: slow ones must not pile up at the edge. */
 const handshakeTimeoutMs = 15_000;
@@ -61,7 +68,9 @@ interface Chain {
 
 /** Undefined while no server of the listener has anything to do: Envoy takes no listener without a chain. */
 export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey): EnvoyResource | undefined {
-  const listener = read(mergedGatewayOf, scope).listeners.find((one) => one.name === name);
+  const { listeners, quicListeners } = read(mergedGatewayOf, scope);
+  const quic = quicListeners.find((one) => one.name === name);
+  const listener = quic ?? listeners.find((one) => one.name === name);
   if (listener === undefined) return undefined;
   const edge: Edge = {
     read,
@@ -72,21 +81,20 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
     jwt: readJwt(read, scope),
     listenerName: name,
   };
-  const chains = chainsOf(edge, listener.servers);
+  const isQuic = quic !== undefined;
+  const chains = isQuic ? quicChains(edge, quic.servers) : chainsOf(edge, listener.servers);
   if (chains.length === 0) return undefined;
-  const inspects = chains.some(({ serverNames, tls }) => tls || serverNames.length > 0);
+  const address = { address: listener.bind, portValue: listener.port };
+  const transport = isQuic
+    ? {
+        address: { socketAddress: { ...address, protocol: "UDP" } },
+        udpListenerConfig: { quicOptions: {}, downstreamSocketConfig: {} },
+      }
+    : { address: { socketAddress: address }, ...acceptance(edge, chains) };
   const message: Message = {
     name,
-    address: { socketAddress: { address: listener.bind, portValue: listener.port } },
+    ...transport,
     trafficDirection: "OUTBOUND",
-    listenerFilters: [
-      ...(edge.settings.defaultConfig?.gatewayTopology?.proxyProtocol === undefined ? [] : [proxyProtocol]),
-      ...(inspects ? [tlsInspector()] : []),
-    ],
-    // A client that connects and says nothing is cut off.
-    listenerFiltersTimeout: durationOf(15_000),
-    // One by one, so that a burst is spread over the workers.
-    maxConnectionsToAcceptPerSocketEvent: wrapped(1),
     filterChains: chains.map(({ message: built }) => built),
     accessLog: listenerAccessLogs(edge.settings),
   };
@@ -96,6 +104,26 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
   );
   const ofTokens = edge.jwt.objects.map((object) => ({ at: "", object }));
   return resource("listener", name, message, [...ofPolicies, ...ofTokens, ...ofChains]);
+}
+
+/** How connections of TCP are taken. */
+function acceptance({ settings }: Edge, chains: readonly Chain[]): Message {
+  const inspects = chains.some(({ serverNames, tls }) => tls || serverNames.length > 0);
+  return {
+    listenerFilters: [
+      ...(settings.defaultConfig?.gatewayTopology?.proxyProtocol === undefined ? [] : [proxyProtocol]),
+      ...(inspects ? [tlsInspector()] : []),
+    ],
+    // A client that connects and says nothing is cut off.
+    listenerFiltersTimeout: durationOf(15_000),
+    // One by one, so that a burst is spread over the workers.
+    maxConnectionsToAcceptPerSocketEvent: wrapped(1),
+  };
+}
+
+/** The same servers over QUIC: HTTP/3 by the same route tables. */
+function quicChains(edge: Edge, servers: readonly MergedServer[]): Chain[] {
+  return distinct(servers.map((server) => httpChain(edge, server, [server], true)));
 }
 
 function chainsOf(edge: Edge, servers: readonly MergedServer[]): Chain[] {
@@ -133,13 +161,19 @@ function distinct(chains: readonly Chain[]): Chain[] {
   });
 }
 
-function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedServer[]): Chain {
+function httpChain(
+  edge: Edge,
+  server: MergedServer,
+  servers: readonly MergedServer[],
+  isQuic = false,
+): Chain {
   const { settings, rbac, jwt, listenerName } = edge;
   const statPrefix = server.name !== "" && server.kind === "https" ? server.name : `outbound_${listenerName}`;
   const anyRoute = (query: typeof persistsSessions): boolean =>
     servers.some((one) => boundTo(edge, one).some(({ key }) => edge.read(query, key)));
   const filter = httpConnectionManager(settings, {
     side: "gateway",
+    isHttp3: isQuic,
     statPrefix: `${statPrefix};`,
     routes: { kind: "named", name: server.routeName },
     policyFilters: [
@@ -151,9 +185,13 @@ function httpChain(edge: Edge, server: MergedServer, servers: readonly MergedSer
     ],
     routeFilters: anyRoute(asksOutside) ? [externalAuthFilter] : [],
   });
-  return chain(edge, server, [filter], server.kind === "https" ? serverNamesOf(server) : [], [
-    ...servers.map(({ object }) => object),
-  ]);
+  const hosts = server.kind === "https" ? serverNamesOf(server) : [];
+  const objects = servers.map(({ object }) => object);
+  const built = chain(edge, server, [filter], hosts, objects);
+  if (!isQuic || server.tls === undefined) return built;
+  const { transportSocketConnectTimeout: _forTcp, ...message } = built.message;
+  const transportSocket = quicTransportSocket(serverTlsOverQuic(server.tls, edge.tls));
+  return { ...built, message: { ...message, transportSocket } };
 }
 
 /** Whether some route of a VirtualService, by row key, has sessions: only then the filter for them is there. */

@@ -61,6 +61,7 @@ export function gatewayRoute(read: Read, { scope, name }: GatewayRouteKey): Envo
   const message: Message = {
     name,
     virtualHosts: shared.length === 0 ? [nothingHere(first)] : shared.map(virtualHost),
+    ...(first.http3 === true ? { responseHeadersToAdd: [alternative(first)] } : {}),
     validateClusters: wrapped(false),
     ignorePortInHostMatching: true,
     maxDirectResponseBodySizeBytes: wrapped(directResponseBytesMax),
@@ -69,6 +70,14 @@ export function gatewayRoute(read: Read, { scope, name }: GatewayRouteKey): Envo
     objects.map((object) => ({ at: `virtual_hosts[${at}]`, object })),
   );
   return resource("route", name, message, origins);
+}
+
+/** Tells clients of TCP that the host is there over QUIC as well (RFC 7838), for a day, as Istio does. */
+function alternative({ number }: MergedServer): Message {
+  return {
+    header: { key: "alt-svc", value: `h3=":${number}"; ma=86400` },
+    appendAction: "APPEND_IF_EXISTS_OR_ADD",
+  };
 }
 
 function addServer(read: Read, scope: GatewayScope, server: MergedServer, hosts: Map<string, Host>): void {

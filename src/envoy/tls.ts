@@ -114,6 +114,17 @@ export function serverTls(settings: ServerTLSSettings, mesh: MeshTls, terminates
   };
 }
 
+/** The same for QUIC, which knows TLS 1.3 alone, with ciphers of its own. */
+export function serverTlsOverQuic(settings: ServerTLSSettings, mesh: MeshTls): Message {
+  const context = serverTls(settings, mesh, false);
+  const common = {
+    ...(context["commonTlsContext"] as Message),
+    tlsParams: tlsParameters("TLSv1_3", "TLSv1_3", undefined, settings.ecdhCurves),
+    alpnProtocols: ["h3"],
+  };
+  return { ...context, commonTlsContext: common };
+}
+
 /** The secret's name in Envoy for a `credentialName`, as Istio forms it. */
 export function credentialSecretName(credential: string): string {
   if (credential.startsWith("builtin://")) return workloadSecret;
@@ -136,6 +147,16 @@ export function serverTransportSocket(context: Message): Message {
   return {
     name: "envoy.transport_sockets.tls",
     typedConfig: typed("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", context),
+  };
+}
+
+/** Wraps a DownstreamTlsContext for QUIC. */
+export function quicTransportSocket(context: Message): Message {
+  return {
+    name: "envoy.transport_sockets.quic",
+    typedConfig: typed("envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport", {
+      downstreamTlsContext: context,
+    }),
   };
 }
 

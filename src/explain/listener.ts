@@ -17,7 +17,7 @@ export function findListener(listeners: readonly Listener[], call: Call): Listen
 function bindsTo(listener: Listener, address: string, port: number): boolean {
   const additional = (listener.additionalAddresses ?? []).map((extra) => extra.address?.socketAddress);
   return [listener.address?.socketAddress, ...additional].some(
-    (socket) => socket?.address === address && socket.portValue === port,
+    (socket) => socket?.address === address && socket.protocol !== "UDP" && socket.portValue === port,
   );
 }
 

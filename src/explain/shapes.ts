@@ -4,6 +4,7 @@
 export interface SocketAddress {
   readonly address?: string;
   readonly portValue?: number;
+  readonly protocol?: string;
 }
 
 export interface CidrRange {

@@ -4,7 +4,7 @@
 // port and are told apart by server name; everything else is a conflict, in which the older object wins.
 
 import type { ObjectRef } from "#base";
-import { defineKeyedQuery, sameData } from "#engine";
+import { defineKeyedQuery, sameData, type Read } from "#engine";
 import type { Gateway, GatewayServer, ServerTLSSettings, Topology } from "#objects";
 import {
   gatewayRef,
@@ -14,6 +14,7 @@ import {
 } from "./gateway-api/generated.ts";
 import { ingressGateways } from "./ingress/index.ts";
 import { inboundTargetsOf, type InboundTarget } from "./inbound.ts";
+import { environmentOf } from "./mesh.ts";
 import { isHttp, parseProtocol, type Protocol } from "./protocol.ts";
 import type { ProxyClass } from "./proxy.ts";
 import { outboundScopeOf, scopeText, type OutboundScope } from "./scope.ts";
@@ -50,6 +51,8 @@ export interface MergedServer {
   readonly kind: ServerKind;
   /** The route table of an HTTP server; "" for others. */
   readonly routeName: string;
+  /** It is served over QUIC, too. */
+  readonly http3?: true;
 }
 
 export type ServerKind = "http" | "https" | "passthrough" | "auto-passthrough" | "tcp" | "tls-terminating";
@@ -69,6 +72,8 @@ export interface GatewayConflict {
 
 export interface MergedGateway {
   readonly listeners: readonly GatewayListener[];
+  /** On the same ports of UDP: the servers of HTTPS that speak HTTP/3. */
+  readonly quicListeners: readonly GatewayListener[];
   /** Route tables by name, with the servers whose hosts they serve. */
   readonly routes: Readonly<Record<string, readonly MergedServer[]>>;
   readonly conflicts: readonly GatewayConflict[];
@@ -111,10 +116,24 @@ export const mergedGatewayOf = defineKeyedQuery<GatewayScope, MergedGateway>(
     ]
       .toSorted(oldestFirst)
       .flatMap((gateway) => portsFor(gateway, scope.labels, targets));
-    return merge(chosen);
+    return merge(chosen, read(environmentOf, "").quicListeners ? udpPorts(read, targets) : noUdpPorts);
   },
   sameData,
 );
+
+/** `443>8443`: the UDP ports of the Services in front of the proxy, with the proxy's own for each. */
+function udpPorts(read: Read, targets: readonly InboundTarget[]): ReadonlySet<string> {
+  const services = new Set(targets.map(({ service }) => service));
+  return new Set(
+    [...services].flatMap((service) =>
+      (read(serviceOf, service)?.ports ?? [])
+        .filter(({ protocol }) => protocol === "udp")
+        .map(({ port, targetPort }) => `${port}>${targetPort}`),
+    ),
+  );
+}
+
+const noUdpPorts: ReadonlySet<string> = new Set();
 
 interface ChosenGateway {
   readonly gateway: Gateway;
@@ -150,12 +169,12 @@ interface Ports {
   readonly conflicts: GatewayConflict[];
 }
 
-function merge(gateways: readonly ChosenGateway[]): MergedGateway {
+function merge(gateways: readonly ChosenGateway[], udp: ReadonlySet<string>): MergedGateway {
   const ports: Ports = { listeners: new Map(), routes: new Map(), serverNames: new Map(), conflicts: [] };
   for (const { gateway, portsOf } of gateways) {
     (gateway.spec?.servers ?? []).forEach((server, at) => {
       for (const port of portsOf(server.port.number))
-        add(ports, mergedServer(gateway, server, at, port), port);
+        add(ports, overQuic(mergedServer(gateway, server, at, port), udp, port), port);
     });
   }
   const listeners = [...ports.listeners.values()].map(({ bind, port, servers }) => ({
@@ -164,8 +183,16 @@ function merge(gateways: readonly ChosenGateway[]): MergedGateway {
     port,
     servers,
   }));
+  const quicListeners = listeners
+    .map((listener) => ({
+      ...listener,
+      name: `udp_${listener.name}`,
+      servers: listener.servers.filter(({ http3 }) => http3 === true),
+    }))
+    .filter(({ servers }) => servers.length > 0);
   return {
     listeners: listeners.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+    quicListeners: quicListeners.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
     routes: Object.fromEntries(ports.routes),
     conflicts: ports.conflicts,
   };
@@ -197,6 +224,16 @@ function mergedServer(gateway: Gateway, server: GatewayServer, at: number, port:
     kind,
     routeName,
   };
+}
+
+/**
+ * Only where nothing is asked of clients' certificates: Envoy asks for none over QUIC (envoyproxy/envoy#23809), so that a server that
+ * demands them would be open to everybody.
+ */
+function overQuic(server: MergedServer, udp: ReadonlySet<string>, port: number): MergedServer {
+  const isFit =
+    server.kind === "https" && server.tls?.mode === "SIMPLE" && udp.has(`${server.number}>${port}`);
+  return isFit ? { ...server, http3: true } : server;
 }
 
 function kindOf(protocol: Protocol, tls: ServerTLSSettings | undefined): ServerKind {

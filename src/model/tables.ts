@@ -210,6 +210,8 @@ export interface Environment {
   readonly gatewayLabels: "copied" | "left-out";
   /** Whose calls a VirtualService may route that is for a host of another namespace of the mesh. */
   readonly foreignRoutes: ForeignRoutes;
+  /** Whether servers of HTTPS are served over QUIC as well, where the gateway's Service has a UDP port for it. */
+  readonly quicListeners: boolean;
 }
 
 /**
@@ -232,6 +234,7 @@ export const defaultEnvironment: Environment = {
   routeDelivery: "virtual-hosts",
   gatewayLabels: "copied",
   foreignRoutes: "own-clients",
+  quicListeners: false,
 };
 
 /** One row, `environmentRow`. */

@@ -143,8 +143,8 @@ const serverChunks = defineKeyedQuery<
   "gatewayServerChunks",
   gatewayScopeText,
   (read, scope) => {
-    const { listeners, routes } = read(mergedGatewayOf, scope);
-    const listener = listeners.map(({ name }): Planned<GatewayListenerKey> => ({
+    const { listeners, quicListeners, routes } = read(mergedGatewayOf, scope);
+    const listener = [...listeners, ...quicListeners].map(({ name }): Planned<GatewayListenerKey> => ({
       name,
       key: { kind: "gateway", scope, name },
     }));

@@ -17,6 +17,7 @@ type Fields = Readonly<Record<string, unknown>>;
 interface Case {
   readonly case: string;
   readonly ignored: boolean;
+  readonly quic: boolean;
   readonly copyLabelsAnnotations: "enabled" | "disabled" | null;
   readonly discoveryNamespaceFilter: boolean;
 }
@@ -85,13 +86,14 @@ function judge(folder: string, given: Case): string[] {
 function deployedFor(
   gateway: KubeObject,
   around: readonly KubeObject[],
-  { ignored, copyLabelsAnnotations, discoveryNamespaceFilter }: Case,
+  { ignored, copyLabelsAnnotations, discoveryNamespaceFilter, quic }: Case,
 ): readonly KubeObject[] {
   const engine = new Engine();
   const spec = { gatewayClassName: "istio", ...(gateway.spec as object | undefined) };
   engine.apply(
     worldChanges([customClass, ...around, { ...gateway, spec }], {
       rootNamespace: "istio-system",
+      quicListeners: quic,
       gatewayLabels: copyLabelsAnnotations === "disabled" ? "left-out" : "copied",
       // Istio's cases give a list of namespaces; the Gateway's is in it unless the case says that nothing is made.
       ...(discoveryNamespaceFilter && ignored

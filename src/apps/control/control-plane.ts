@@ -180,6 +180,7 @@ export class ControlPlane {
       routeDelivery: settings.routeDelivery,
       gatewayLabels: settings.gatewayLabels,
       foreignRoutes: settings.foreignRoutes,
+      quicListeners: settings.quicListeners,
     };
     this.#batcher.add([environmentChange({ rootNamespace, ...environment })]);
     const synced = this.#startSource();

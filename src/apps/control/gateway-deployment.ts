@@ -24,6 +24,9 @@ const ownAnnotations: ReadonlySet<string> = new Set([
   "kubectl.kubernetes.io/last-applied-configuration",
 ]);
 
+/** Of the name of a port for HTTP/3. */
+const quicSuffix = "-quic";
+
 /** Kubernetes' limit for a port's name. */
 const portNameLengthMax = 63;
 
@@ -171,7 +174,7 @@ function service(facts: DeploymentFacts, base: Base): AppliedObject {
 }
 
 /** One port for each number, named by its first listener. */
-function servicePorts({ ports }: DeploymentFacts): readonly Fields[] {
+function servicePorts({ ports, quicListeners }: DeploymentFacts): readonly Fields[] {
   const status = { name: "status-port", port: meshPorts.ready, protocol: "TCP", appProtocol: "tcp" };
   const used = new Set([status.name]);
   const numbers = new Set<number>();
@@ -180,7 +183,16 @@ function servicePorts({ ports }: DeploymentFacts): readonly Fields[] {
     numbers.add(port);
     const unique = portName(name, port, used);
     used.add(unique);
-    return [{ name: unique, port, protocol: "TCP", appProtocol: protocol.toLowerCase() }];
+    const appProtocol = protocol.toLowerCase();
+    const tcp = { name: unique, port, protocol: "TCP", appProtocol };
+    if (!quicListeners || appProtocol !== "https") return [tcp];
+    const quic = portName(
+      `${unique.slice(0, portNameLengthMax - quicSuffix.length)}${quicSuffix}`,
+      port,
+      used,
+    );
+    used.add(quic);
+    return [tcp, { name: quic, port, protocol: "UDP", appProtocol }];
   });
   return [status, ...ofListeners];
 }

@@ -21,6 +21,8 @@ export interface Settings {
   readonly jwksAllowLocal: boolean;
   /** Whose calls VirtualServices of other namespaces than the host's may route. */
   readonly foreignRoutes: ForeignRoutes;
+  /** Whether gateways speak HTTP/3. */
+  readonly quicListeners: boolean;
   readonly logLevel: string;
   readonly host: string;
   readonly ports: { readonly xds: number; readonly monitoring: number; readonly webhook: number };
@@ -54,7 +56,8 @@ Environment: POD_NAME, POD_NAMESPACE, REVISION, CLUSTER_ID, CLUSTER_DOMAIN, NETW
 GATEWAY_LABELS_COPIED: true (what is deployed for a Gateway bears its labels and annotations, unless it
 names others) or false; OBJECT_STATUS: true (what is wrong with an object stands in its status) or false; JWKS_ALLOW_LOCAL: true lets keys of JWT issuers be
 fetched from loopback and link-local addresses (false);
-FOREIGN_ROUTES: own-clients (a VirtualService for a host of another namespace routes its own namespace's calls alone) or all-clients.
+FOREIGN_ROUTES: own-clients (a VirtualService for a host of another namespace routes its own namespace's calls alone) or all-clients;
+QUIC_LISTENERS: true has HTTPS servers of gateways speak HTTP/3 as well, where the gateway's Service has the port for UDP too (false).
 
 Example: discovery --kubeconfig ~/.kube/config --plaintext 127.0.0.1:15010`;
 
@@ -84,6 +87,7 @@ export function parseSettings(
     objectStatus: switchOf("OBJECT_STATUS", env["OBJECT_STATUS"], true),
     jwksAllowLocal: switchOf("JWKS_ALLOW_LOCAL", env["JWKS_ALLOW_LOCAL"], false),
     foreignRoutes: foreignRoutesOf(env["FOREIGN_ROUTES"]),
+    quicListeners: switchOf("QUIC_LISTENERS", env["QUIC_LISTENERS"], false),
     logLevel: values["log-level"] ?? "info",
     host: values.host ?? "0.0.0.0",
     ports: {

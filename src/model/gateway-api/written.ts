@@ -149,6 +149,8 @@ export interface DeploymentFacts {
   readonly ports: readonly { readonly name: string; readonly port: number; readonly protocol: string }[];
   /** Data of the ConfigMaps that the class and the Gateway's `parametersRef` name, each over the one before it. */
   readonly parameters: readonly Readonly<Record<string, string>>[];
+  /** HTTPS is served over UDP as well. */
+  readonly quicListeners: boolean;
   /** The Service is there: when somebody deletes it, this changes. */
   readonly exists: boolean;
 }
@@ -197,6 +199,7 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
         ...read(classParametersOf, facts.gatewayClass.name),
         ...(ownParameters === undefined ? [] : [ownParameters]),
       ],
+      quicListeners: read(environmentOf, "").quicListeners,
       exists: read(tables.Service, `${namespace}/${name}`) !== undefined,
     };
   },
