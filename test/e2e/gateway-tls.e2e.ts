@@ -52,6 +52,7 @@ before(async () => {
     pairs.set(pair, await authority.issue([`${pair}.example.com`, "kinds.example.com"], type));
   pairs.set("stranger", await stranger.issue(["client.example.com"]));
   mesh = await startMesh({ name, port: apiPort });
+  await speakHttp3();
   await mesh.kubectl(["create", "namespace", "teams"]);
   await mesh.kubectl(["label", "namespace", "default", "istio-injection=enabled", "--overwrite"]);
   // Without a sidecar, so that it shows what the gateway sent.
@@ -67,6 +68,16 @@ after(async () => {
   await mesh?.down();
   assert.deepEqual(await leftovers(name), [], "nothing of ours is left on the machine");
 });
+
+/** Switched on, and the gateway's Service has the port for UDP. */
+async function speakHttp3(): Promise<void> {
+  await mesh.kubectl(["set", "env", "deployment/istiod", "-n", "istio-d", "QUIC_LISTENERS=true"]);
+  await mesh.kubectl(["rollout", "status", "deployment/istiod", "-n", "istio-d", "--timeout=60s"]);
+  const quic = { name: "https-quic", port: 443, targetPort: 8443, protocol: "UDP" };
+  const patch = JSON.stringify([{ op: "add", path: "/spec/ports/-", value: quic }]);
+  const words = ["patch", "service", "istio-ingressgateway", "-n", gatewayNamespace, "--type=json", "-p"];
+  await mesh.kubectl([...words, patch]);
+}
 
 function pair(wanted: string): Pair {
   const found = pairs.get(wanted);
@@ -358,6 +369,13 @@ test("a server speaks the versions, ciphers and curves that it names, and no oth
 test("several Gateways share the port, and a host of one namespace is routed by that namespace alone", async () => {
   const answer = await call("teams.example.com");
   assert.deepEqual([answer.status, answer.body], [200, "of the team"]);
+});
+
+test("where HTTP/3 is on, clients of TCP hear of it, but not at servers that ask for their certificates", async () => {
+  await eventually("the header names the port", async () =>
+    (await call("simple.example.com")).headers["alt-svc"] === 'h3=":443"; ma=86400' ? true : undefined,
+  );
+  assert.equal((await call("older.example.com", { client: pair("client") })).headers["alt-svc"], undefined);
 });
 
 test("a missing, malformed, mismatched or foreign Secret leaves its own host without TLS, and its Gateway says so", async () => {

@@ -1,5 +1,6 @@
 // Calls of a gateway's HTTPS port from outside of the mesh, with what the handshake said.
 
+import type { IncomingHttpHeaders } from "node:http";
 import { request, type Agent } from "node:https";
 import { connect as connectTcp } from "node:net";
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
@@ -20,6 +21,7 @@ export interface TlsCall {
 export interface TlsAnswer {
   readonly status: number;
   readonly body: string;
+  readonly headers: IncomingHttpHeaders;
   /** SHA-256 of the server's certificate. */
   readonly fingerprint: string;
   readonly protocol: string;
@@ -54,7 +56,9 @@ export async function callTls(call: TlsCall): Promise<TlsAnswer> {
       let body = "";
       response.on("data", (chunk: Buffer) => (body += chunk.toString()));
       response.on("error", reject);
-      response.on("end", () => resolve({ status: response.statusCode ?? 0, body, ...handshake }));
+      response.on("end", () =>
+        resolve({ status: response.statusCode ?? 0, headers: response.headers, body, ...handshake }),
+      );
     });
     sent.on("timeout", () => sent.destroy(new Error("timed out")));
     sent.on("error", reject);
@@ -62,7 +66,7 @@ export async function callTls(call: TlsCall): Promise<TlsAnswer> {
   });
 }
 
-function facts(socket: TLSSocket): Omit<TlsAnswer, "status" | "body"> {
+function facts(socket: TLSSocket): Omit<TlsAnswer, "status" | "body" | "headers"> {
   const ephemeral = socket.getEphemeralKeyInfo() as { readonly name?: string } | null;
   return {
     fingerprint: socket.getPeerX509Certificate()?.fingerprint256 ?? "",
