@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { AdsClient } from "../../test/support/ads-client.ts";
+import { deployedNodeFlags } from "../deployed.ts";
 import type { Table } from "../table.ts";
 import type { FromApi, ToApi } from "../xds/messages.ts";
 import {
@@ -96,9 +97,13 @@ class Soak {
     const ports = ["--xds-port", "0", "--monitoring-port", "0", "--webhook-port", "0"];
     const args = ["discovery", "--kubeconfig", ready.kubeconfig ?? "", "--host", "127.0.0.1", ...ports];
     const plain = ["--plaintext", `127.0.0.1:${this.#port}`, "--log-level", "error"];
-    this.#control = spawn(process.execPath, [join(root, "dist/control.mjs"), ...args, ...plain], {
-      stdio: ["ignore", "inherit", "inherit"],
-    });
+    this.#control = spawn(
+      process.execPath,
+      [...deployedNodeFlags(), join(root, "dist/control.mjs"), ...args, ...plain],
+      {
+        stdio: ["ignore", "inherit", "inherit"],
+      },
+    );
     while (!(await listens(this.#port))) {
       if (this.#control.exitCode !== null) throw new Error("the control plane did not start");
       await pause(100);

@@ -4,6 +4,7 @@
 import { fork, spawn, type ChildProcess } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { deployedNodeFlags } from "../deployed.ts";
 import type { Table } from "../table.ts";
 import {
   sharedNowMs,
@@ -183,7 +184,7 @@ class Bench {
       "127.0.0.1",
     ];
     const zero = ["--xds-port", "0", "--monitoring-port", "0", "--webhook-port", "0", "--log-level", "error"];
-    const flags = profileFlags(this.#options);
+    const flags = [...deployedNodeFlags(), ...profileFlags(this.#options)];
     const control = spawn(process.execPath, [...flags, join(root, "dist/control.mjs"), ...args, ...zero], {
       stdio: ["ignore", "inherit", "inherit"],
     });
