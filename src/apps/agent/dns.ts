@@ -34,7 +34,11 @@ export interface DnsOptions {
 }
 
 const loopback = "127.0.0.1";
-const tableTimeoutMs = 500;
+/**
+ * A port without a table refuses at once, so silence is an Envoy that is busy: others would say that there is no such name. Resolvers
+ * wait for 5 s.
+ */
+const tableTimeoutMs = 2_500;
 const serverTimeoutMs = 3_000;
 const tcpIdleMs = 10_000;
 /** Questions at a time; beyond it they are dropped, and the asker asks again. */
