@@ -48,8 +48,9 @@ export async function callTls(call: TlsCall): Promise<TlsAnswer> {
   };
   const opened = call.preface === undefined ? undefined : await afterPreface(call.preface, options);
   return new Promise((resolve, reject) => {
-    const connection = opened === undefined ? {} : { createConnection: () => opened };
-    const all = { ...options, ...connection, agent: agent ?? false, headers: { ...headers, host } };
+    // An agent, even the one that `false` makes, would open a connection of its own.
+    const connection = opened === undefined ? { agent: agent ?? false } : { createConnection: () => opened };
+    const all = { ...options, ...connection, headers: { ...headers, host } };
     const sent = request({ ...all, timeout: timeoutMs }, (response) => {
       const socket = response.socket as TLSSocket;
       const handshake = facts(socket);
