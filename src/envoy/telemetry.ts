@@ -13,7 +13,7 @@ import {
   type TelemetryTag,
 } from "#base";
 import { fileAccessLogs, type AccessLog, type AccessLogSettings } from "./access-log.ts";
-import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
+import { durationOf, neverChanging, typed, wrapped, type Message } from "./proto/api.ts";
 import { agentSdsCluster } from "./tls.ts";
 
 export interface AccessLogPlace {
@@ -31,7 +31,23 @@ export function accessLogs(settings: AccessLogSettings, place: AccessLogPlace): 
     place.protocol === "tcp" ? { ...log, filter: atLastLine } : log,
   );
   const unknown = place.side !== "client" ? [] : egressLog(place.protocol, place.cluster);
-  return [...lines, ...statsLogs(place), recordsLog(place), ...unknown];
+  return [...lines, ...countingLogs(place), ...unknown];
+}
+
+const countingLogsMade = new Map<string, readonly AccessLog[]>();
+
+/** What counts is the same in all listeners of a side, and the better part of an inbound listener's bytes: made once. */
+function countingLogs(place: AccessLogPlace): readonly AccessLog[] {
+  const { side, protocol } = place;
+  let logs = countingLogsMade.get(`${side} ${protocol}`);
+  if (logs === undefined) {
+    logs = [...statsLogs(place), recordsLog(place)].map((log) => ({
+      ...log,
+      typedConfig: neverChanging(log.typedConfig),
+    }));
+    countingLogsMade.set(`${side} ${protocol}`, logs);
+  }
+  return logs;
 }
 
 /** Calls of hosts that nobody claims: those that the catch-all of a route table takes, and connections to its clusters. */

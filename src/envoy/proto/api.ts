@@ -3,6 +3,8 @@
 
 import protobuf from "protobufjs";
 import { encodePlain, setAnyTypes } from "./encode.ts";
+
+export { neverChanging } from "./encode.ts";
 import descriptor from "./generated/envoy-api.json" with { type: "json" };
 
 const root = protobuf.Root.fromJSON(descriptor as protobuf.INamespace);

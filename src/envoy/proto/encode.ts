@@ -353,9 +353,39 @@ function isAny(type: protobuf.Type): boolean {
   return type.name === "Any" && type.fullName === ".google.protobuf.Any";
 }
 
-/** A plain object with "@type" is encoded as what it says; one with a type URL and bytes is an `Any` as it is. */
+/** The bytes of each constant, with their length before them; undefined until it is first encoded. */
+const constants = new WeakMap<object, Uint8Array | undefined>();
+
+/** Promises that the `Any` never changes: it is encoded once, however many messages hold it. Freezes it. */
+export function neverChanging<T extends object>(any: T): T {
+  deepFreeze(any);
+  constants.set(any, undefined);
+  return any;
+}
+
+function deepFreeze(value: unknown): void {
+  if (typeof value !== "object" || value === null || Object.isFrozen(value)) return;
+  Object.freeze(value);
+  for (const inner of Object.values(value)) deepFreeze(inner);
+}
+
 function writeAny(out: Backwards, value: unknown): void {
   const plain = value as Plain;
+  const known = constants.get(plain);
+  if (known !== undefined) {
+    // Making room may take another buffer.
+    const at = out.reserve(known.length);
+    out.buffer.set(known, at);
+    return;
+  }
+  const before = out.written;
+  writeAnyAnew(out, plain);
+  if (constants.has(plain))
+    constants.set(plain, new Uint8Array(out.buffer.subarray(out.at, out.buffer.length - before)));
+}
+
+/** A plain object with "@type" is encoded as what it says; one with a type URL and bytes is an `Any` as it is. */
+function writeAnyAnew(out: Backwards, plain: Plain): void {
   const before = out.written;
   const url = plain["@type"];
   const type = typeof url === "string" ? anyTypes?.(url.slice(url.lastIndexOf("/") + 1)) : undefined;
