@@ -10,6 +10,7 @@ import { fullHost, isWildcard } from "./hosts.ts";
 import { environmentOf } from "./mesh.ts";
 import type { Found } from "./object-problems.ts";
 import { selects, type Labels } from "./selectors.ts";
+import { accountsSelected, secretReaderTable } from "./secret-readers.ts";
 import { serviceOf, servicesOfHost } from "./services.ts";
 import { isKnown } from "./virtual-service-problems.ts";
 
@@ -28,12 +29,31 @@ function credentialProblems(read: Read, row: DestinationRule): readonly Found[] 
     const pair = mode === "MUTUAL" ? uselessness(read(keyPairOf, named.row)) : undefined;
     return pair ?? uselessness(read(trustedCaOf, named.row)) ?? [];
   });
-  return [...new Set(reasons)].map((reason) => ({
-    code: "MZ0402",
+  const unusable = [...new Set(reasons)].map((reason) => ({
+    code: "MZ0402" as const,
     path: "spec.trafficPolicy",
     text: `${reason}.`,
   }));
+  return [...unusable, ...readerProblems(read, row)];
 }
+
+/** Of workloads whose service account the API server has said no about. */
+function readerProblems(read: Read, row: DestinationRule): readonly Found[] {
+  if (!credentialsIn(policiesOf(row)).some(({ mode }) => mode === "MUTUAL")) return [];
+  const namespace = namespaceOf(row);
+  const labels = row.spec?.workloadSelector?.matchLabels ?? {};
+  const refused = read(accountsSelected, { namespace, labels }).filter(
+    (account) => read(secretReaderTable, account)?.allowed === false,
+  );
+  if (refused.length === 0) return [];
+  const shown = refused.slice(0, accountsShownMax).join(", ");
+  const more = refused.length > accountsShownMax ? ` and ${refused.length - accountsShownMax} more` : "";
+  const text = `Selected workloads get no key: their service accounts may not list the Secrets of ${namespace} (${shown}${more}).`;
+  return [{ code: "MZ0404", path: "spec.workloadSelector", text }];
+}
+
+/** The rest is counted. */
+const accountsShownMax = 5;
 
 function hostProblems(read: Read, row: DestinationRule): readonly Found[] {
   const { clusterDomain } = read(environmentOf, "");

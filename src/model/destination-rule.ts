@@ -170,6 +170,12 @@ export const clientTlsOf = defineQuery<readonly OriginatedCredential[]>(
   sameData,
 );
 
+/** Whether any rule of a namespace names credentials for workloads that it selects: most have none. */
+export const namespaceNamesCredentials = defineQuery<boolean>(
+  "namespaceNamesCredentials",
+  (read, namespace) => read(tables.DestinationRule.by.credential, namespace).length > 0,
+);
+
 /** The credentials that rules of a namespace name for the workloads that they select. */
 export const selectedCredentials = defineKeyedQuery<
   { readonly namespace: string; readonly labels: Labels },

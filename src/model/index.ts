@@ -14,6 +14,8 @@ export {
   remoteUris,
   uriOf,
 } from "./request-authentication.ts";
+export type { SecretReader } from "./secret-readers.ts";
+export { mayReadSecrets, secretReadersInQuestion, secretReaderTable } from "./secret-readers.ts";
 export type { Labels } from "./selectors.ts";
 export { oldestFirst, selects, targets } from "./selectors.ts";
 export type { WorkloadKey } from "./workload.ts";
@@ -120,6 +122,7 @@ export {
   failoverLabelsOf,
   failoverLabelsOfHost,
   mergedRule,
+  namespaceNamesCredentials,
   selectedCredentials,
   namespacesWithRules,
   noRule,

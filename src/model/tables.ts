@@ -68,6 +68,9 @@ const asksForFacts = (row: EnvoyFilter): boolean =>
 /** The one group of an index that holds a whole (small) subset of a table. */
 export const everything = "all";
 
+/** The group that holds a whole subset in an index whose other groups are namespaces: no namespace is called so. */
+export const everyNamespace = "*";
+
 export const tables = {
   Service: defineTable<Service, "namespace" | "port" | "externalName" | "network" | "all">("Service", {
     namespace,
@@ -112,10 +115,10 @@ export const tables = {
     ordering: (row) => (JSON.stringify(row.spec ?? {}).includes('"failoverPriority"') ? [everything] : []),
     host: (row) => [hostGroup(row.spec?.host ?? "", namespaceOf(row))],
     selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [everything]),
-    // By namespace, those that may bring Secrets to sidecars.
+    // By namespace and all together, those that may bring Secrets to sidecars.
     credential: (row) =>
       row.spec?.workloadSelector !== undefined && JSON.stringify(row.spec).includes('"credentialName"')
-        ? [namespaceOf(row)]
+        ? [namespaceOf(row), everyNamespace]
         : [],
   }),
   Gateway: defineTable<Gateway, "namespace" | "all">("Gateway", { namespace, all: () => [everything] }),

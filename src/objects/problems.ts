@@ -121,6 +121,12 @@ export const problemTable = {
     title: "Patch does not fit Envoy's API",
     remedy: "Correct the field named; the patch is left out until then.",
   },
+  MZ0404: {
+    severity: "error",
+    title: "Service account may not read Secrets",
+    remedy:
+      "Bind the service account to a Role of its namespace that lists secrets, or take the workload out of the selector. The API server is asked again within a minute.",
+  },
   MZ0601: {
     severity: "error",
     title: "Destination is not known",

@@ -2,11 +2,12 @@
 
 import { defineKeyedQuery, sameData } from "#engine";
 import {
+  mayReadSecrets,
   namedSecret,
-  scopeText,
+  proxyClassText,
   selectedCredentials,
-  type OutboundScope,
   type OriginatedCredential,
+  type ProxyClass,
 } from "#model";
 import type { CredentialKey } from "./gateway-keys.ts";
 import type { Chunk } from "./plan.ts";
@@ -36,18 +37,27 @@ export function clientCredentialKeys(
 
 /**
  * The Secrets of a sidecar: those that DestinationRules name that select it. As in Istio only such rules bring Secrets to
- * sidecars: others are for everyone, and nobody would know who has the key.
+ * sidecars (others are for everyone, and nobody would know who has the key), and keys only where the workload's service account
+ * may read the Secrets of its namespace. CAs are no secrets.
  */
-export const sidecarCredentials = defineKeyedQuery<OutboundScope, Chunk<CredentialKey>>(
+export const sidecarCredentials = defineKeyedQuery<ProxyClass, Chunk<CredentialKey>>(
   "sidecarCredentials",
-  scopeText,
-  (read, { namespace, labels }) => {
-    const named = read(selectedCredentials, { namespace, labels });
-    const keys = new Map(
-      named.flatMap((one) => clientCredentialKeys(one, namespace)).map((key) => [key.name, key]),
+  proxyClassText,
+  (read, { namespace, labels, serviceAccount }) => {
+    const named = read(selectedCredentials, { namespace, labels }).flatMap((one) =>
+      clientCredentialKeys(one, namespace),
     );
+    const allowed =
+      named.some(isSecret) && !read(mayReadSecrets, `${namespace}/${serviceAccount}`)
+        ? named.filter((key) => !isSecret(key))
+        : named;
+    const keys = new Map(allowed.map((key) => [key.name, key]));
     const entries = [...keys].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([name, key]) => ({ name, key }));
     return { id: "credentials", entries };
   },
   sameData,
 );
+
+function isSecret({ part }: CredentialKey): boolean {
+  return part === "pair";
+}

@@ -8,6 +8,7 @@ import {
   inboundScopeText,
   jwksServicesOf,
   moduleServicesOf,
+  namespaceNamesCredentials,
   outboundScopeOf,
   proxyClassText,
   selfDiscoveryField,
@@ -16,6 +17,7 @@ import {
   type InboundScope,
   type ProxyClass,
 } from "#model";
+import { sidecarCredentials } from "./credential-keys.ts";
 import { serviceClusterChunks, type ClusterChunks } from "./outbound.ts";
 import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
 import type {
@@ -28,6 +30,14 @@ import type {
 import type { InboundView } from "./views.ts";
 
 export function planInbound(read: Read, { proxy }: InboundView): Plan {
+  const plan = planWorkload(read, proxy);
+  // Here and not on the outbound side, which workloads of several service accounts share.
+  if (!read(namespaceNamesCredentials, proxy.namespace)) return plan;
+  const secret = read(sidecarCredentials, proxy);
+  return secret.entries.length === 0 ? plan : { ...plan, secret: [secret] };
+}
+
+function planWorkload(read: Read, proxy: ProxyClass): Plan {
   const plan = read(inboundPlanOf, inboundScopeOf(proxy));
   const own = proxy.metadata[selfDiscoveryField] === "true" ? [read(ownService, proxy)] : [];
   if (read(clusterDiscoveryOf, proxy) === "eager")

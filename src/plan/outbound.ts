@@ -37,7 +37,6 @@ import {
   type VirtualOutboundKey,
   type WellKnownClusterKey,
 } from "./keys.ts";
-import { sidecarCredentials } from "./credential-keys.ts";
 import { outboundPortChunks, unknownCluster } from "./outbound-ports.ts";
 import { discoveredTables, type TableChunks } from "./discovered-tables.ts";
 import { discovering, eagerServices, offered } from "./on-demand.ts";
@@ -102,7 +101,6 @@ function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
       ...ports.map(({ listener }) => listener),
     ].filter(hasEntries),
     route: tables.map(({ route }) => route).filter(hasEntries),
-    secret: [read(sidecarCredentials, scope)].filter(hasEntries),
     virtualHost: tables.flatMap(({ virtualHosts }) => virtualHosts).filter(hasEntries),
   };
 }

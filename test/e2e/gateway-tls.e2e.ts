@@ -414,9 +414,37 @@ const files = { caCertificates: "/etc/client/ca.crt" };
 const ownFiles = { ...files, clientCertificate: "/etc/client/own.crt", privateKey: "/etc/client/own.key" };
 
 test("a sidecar shows the certificate of a Secret to servers outside, where a rule selects its workload", async () => {
-  await originate("older.example.com", { mode: "MUTUAL", credentialName: "client" });
+  const host = "older.example.com";
+  const rule = ["destinationrule", host, "-n", "default"];
+  await originate(host, { mode: "MUTUAL", credentialName: "client" });
+  await eventually("the rule says that the caller's service account may not read Secrets", async () => {
+    const status = await mesh.kubectl(["get", ...rule, "-o", "jsonpath={.status}"]);
+    assert.match(status, /MZ0404/);
+    assert.match(status, /may not list the Secrets of default \(default\/caller\)/);
+    return true;
+  });
+  await assert.rejects(called("caller", host), "nobody has allowed it the key");
+
+  const reader = { name: "secret-reader", namespace: "default" };
+  const ofRoles = (kind: string, rest: object) => ({
+    ...{ apiVersion: "rbac.authorization.k8s.io/v1", kind, metadata: reader },
+    ...rest,
+  });
+  await apply(
+    ofRoles("Role", { rules: [{ apiGroups: [""], resources: ["secrets"], verbs: ["list"] }] }),
+    ofRoles("RoleBinding", {
+      roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "Role", name: reader.name },
+      subjects: [{ kind: "ServiceAccount", name: "caller", namespace: "default" }],
+    }),
+  );
+  // A rule that comes anew asks anew, without the minute that a refusal is remembered for. What a later rule does says that the
+  // control plane knows that this one was gone.
+  await mesh.kubectl(["delete", ...rule]);
+  await originate("simple.example.com", { mode: "SIMPLE", ...files });
+  await eventually("a later rule has its effect", async () => called("caller", "simple.example.com"));
+  await originate(host, { mode: "MUTUAL", credentialName: "client" });
   await eventually("the caller is taken", async () => {
-    const seen = await called("caller", "older.example.com");
+    const seen = await called("caller", host);
     assert.match(seen.headers["x-forwarded-client-cert"] ?? "", /Subject="CN=client\.example\.com"/);
     return true;
   });

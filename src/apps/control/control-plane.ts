@@ -42,8 +42,9 @@ import { createMetrics, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
 import { JwksFetcher } from "./jwks-fetcher.ts";
 import { meshReports, sessionReports } from "./reports.ts";
-import { mayRead, reviewToken } from "./reviews.ts";
+import { mayListSecrets, mayRead, reviewToken } from "./reviews.ts";
 import { RootPublisher } from "./root-publisher.ts";
+import { SecretReaders } from "./secret-readers.ts";
 import type { ObjectSource, Settings } from "./settings.ts";
 import { StandingStatuses } from "./standing-statuses.ts";
 import { standaloneAuthority } from "./standalone-authority.ts";
@@ -80,6 +81,7 @@ export class ControlPlane {
   readonly #mesh: Mesh<ProxyClass, View>;
   readonly #inputs: Inputs;
   readonly #keys: JwksFetcher;
+  readonly #secretReaders: SecretReaders;
   readonly #ads: AdsServer<ProxyClass, View>;
   readonly #unprovenAds: AdsServer<ProxyClass, View>;
   readonly #stops: (() => void | Promise<void>)[] = [];
@@ -148,6 +150,16 @@ export class ControlPlane {
       allowLocal: settings.jwksAllowLocal,
       reached: this.#reached,
     });
+    this.#secretReaders = new SecretReaders({
+      engine: this.#engine,
+      clock,
+      log,
+      publish: (changes) => this.#batcher.add(changes),
+      // Without an API server the objects are the operator's own files.
+      ask: async (namespace, account) =>
+        this.#client === undefined || mayListSecrets(this.#client, namespace, account),
+      reached: this.#reached,
+    });
     const admission = this.#admission();
     const { revision, namespace } = settings;
     const name = revision === "default" ? "istiod" : `istiod-${revision}`;
@@ -187,6 +199,9 @@ export class ControlPlane {
     const certificates = await this.#startCertificates();
     await synced;
     this.#batcher.release();
+    await this.#secretReaders.start();
+    this.#stops.push(() => this.#secretReaders.stop());
+    this.#batcher.flush();
     await this.#startServers(certificates);
     if (this.#client !== undefined) this.#startHousekeeping(this.#client, certificates);
     this.#startTicks();
@@ -215,6 +230,7 @@ export class ControlPlane {
     const startedMs = clock.monotonicMs();
     const { woken, computed, answers } = this.#mesh.publish(changes);
     this.#keys.settled(answers);
+    this.#secretReaders.settled(answers);
     const objects = this.#inputs.takeChangedObjects();
     this.#writers?.settled(objects, answers);
     this.#metrics.batchSeconds.observe((clock.monotonicMs() - startedMs) / 1000);

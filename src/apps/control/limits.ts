@@ -12,6 +12,12 @@ const ownLimits = {
     of: "the wait of a proxy that connects for its Pod to become known",
     beyond: "the stream ends, and Envoy comes again",
   },
+  secretReaders: {
+    value: 10_000,
+    unit: "",
+    of: "service accounts that the API server is asked about, whether they may list Secrets",
+    beyond: "further ones are not asked about: their workloads get no keys",
+  },
   keySources: {
     value: 1_000,
     unit: "",

@@ -45,11 +45,24 @@ export async function reviewToken(
 export async function mayRead(client: KubeClient, token: string, path: string): Promise<boolean> {
   const { authenticated, username, groups } = await reviewToken(client, token, undefined);
   if (!authenticated) return false;
-  const body = {
-    apiVersion: "authorization.k8s.io/v1",
-    kind: "SubjectAccessReview",
-    spec: { user: username, groups, nonResourceAttributes: { path, verb: "get" } },
-  };
+  return isAllowed(client, { user: username, groups, nonResourceAttributes: { path, verb: "get" } });
+}
+
+/** May a service account list the Secrets of its namespace? Throws if the API server does not answer. */
+export async function mayListSecrets(
+  client: KubeClient,
+  namespace: string,
+  account: string,
+): Promise<boolean> {
+  const user = `system:serviceaccount:${namespace}:${account}`;
+  // The API server adds no groups to a user that it is asked about, and Roles may be bound to these.
+  const groups = ["system:serviceaccounts", `system:serviceaccounts:${namespace}`, "system:authenticated"];
+  const resourceAttributes = { namespace, verb: "list", resource: "secrets" };
+  return isAllowed(client, { user, groups, resourceAttributes });
+}
+
+async function isAllowed(client: KubeClient, spec: object): Promise<boolean> {
+  const body = { apiVersion: "authorization.k8s.io/v1", kind: "SubjectAccessReview", spec };
   const review = await client.request<{ readonly status?: { readonly allowed?: boolean } }>(
     "/apis/authorization.k8s.io/v1/subjectaccessreviews",
     { method: "POST", body },
