@@ -9,6 +9,7 @@ import { after, before, test } from "node:test";
 import { stringify } from "yaml";
 import { hashPin, spkiPin, TestAuthority, type Pair } from "../support/test-authority.ts";
 import { deployEchoes, echoIn, order, podIp, type Echo, type EchoApp } from "./echoes.ts";
+import type { Http3Answer, Http3Calls } from "./http3-client.ts";
 import type { Knock, Reply } from "./knock.ts";
 import { leftovers } from "./leftovers.ts";
 import { eventually, pause, root, startMesh, type Mesh } from "./mesh.ts";
@@ -32,6 +33,9 @@ const callers: readonly EchoApp[] = [
   { name: "other", namespace: "default", ports },
 ];
 
+/** In every certificate: a client of QUIC takes no other name. */
+const calledOverQuic = ["simple.example.com", "kinds.example.com", "optional.example.com"];
+
 let mesh: Mesh;
 let authority: TestAuthority;
 let stranger: TestAuthority;
@@ -49,7 +53,7 @@ before(async () => {
     ["revoked", "ecdsa"],
     ["other-client", "ecdsa"],
   ] as const)
-    pairs.set(pair, await authority.issue([`${pair}.example.com`, "kinds.example.com"], type));
+    pairs.set(pair, await authority.issue([`${pair}.example.com`, ...calledOverQuic], type));
   pairs.set("stranger", await stranger.issue(["client.example.com"]));
   mesh = await startMesh({ name, port: apiPort });
   await speakHttp3();
@@ -376,6 +380,24 @@ test("where HTTP/3 is on, clients of TCP hear of it, but not at servers that ask
     (await call("simple.example.com")).headers["alt-svc"] === 'h3=":443"; ma=86400' ? true : undefined,
   );
   assert.equal((await call("older.example.com", { client: pair("client") })).headers["alt-svc"], undefined);
+});
+
+test("over HTTP/3 a client reaches the application by each server's name, but none that asks for certificates", async () => {
+  const words = ["get", "service/istio-ingressgateway", "-n", gatewayNamespace, "-o"];
+  const address = await mesh.kubectl([...words, "jsonpath={.spec.clusterIP}"]);
+  const calls: Http3Calls = { address, port: 443, root: authority.certificate, hosts: calledOverQuic };
+  const program = [process.execPath, `${root}/test/e2e/http3-client.ts`];
+  await eventually("two answer", async () => {
+    const ran = await mesh.inNode(program, JSON.stringify(calls));
+    assert.equal(ran.code, 0, ran.stderr);
+    const answers = JSON.parse(ran.stdout) as Http3Answer[];
+    const statuses = answers.map(({ status }) => status);
+    assert.deepEqual(statuses, [200, 200, 503], ran.stdout);
+    for (const { body } of answers.slice(0, 2)) assert.equal((JSON.parse(body) as Echo).service, "web");
+    return true;
+  });
+  // The one that is not there over QUIC takes the same client over TCP.
+  await admitted("optional.example.com");
 });
 
 test("a missing, malformed, mismatched or foreign Secret leaves its own host without TLS, and its Gateway says so", async () => {
