@@ -2,6 +2,8 @@
 // One mesh serves all tests of this file.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { after, before, test } from "node:test";
 import { stringify } from "yaml";
 import { layoutOf, podNetns } from "#cluster";
@@ -148,19 +150,7 @@ test("a headless Service is called by its name and by its pods' names, for HTTP 
 });
 
 test("a ProxyConfig gives the proxies that it selects their threads and environment", async () => {
-  const [uid = ""] = (
-    await mesh.kubectl([
-      "get",
-      "pods",
-      "-n",
-      namespace,
-      "-l",
-      "app=set",
-      "-o",
-      "jsonpath={.items[*].metadata.uid}",
-    ])
-  ).split(" ");
-  const netns = `--net=/run/netns/${podNetns(layoutOf(name), uid)}`;
+  const netns = await netnsOf("set");
   const asked = await command("nsenter", [netns, "--", "curl", "-sS", "http://127.0.0.1:15000/server_info"]);
   assert.equal(asked.code, 0, asked.stderr);
   const { command_line_options: options, node } = JSON.parse(asked.stdout) as {
@@ -381,6 +371,68 @@ test("a Sidecar's pool limits what an application gets at once", async () => {
   );
 });
 
+test("a Sidecar says at which port and at which unix socket its application takes what comes in", async () => {
+  const socket = "mizzen-ingress";
+  const led: KubeObject = {
+    apiVersion: "networking.istio.io/v1",
+    kind: "Sidecar",
+    metadata: { name: "led", namespace },
+    spec: {
+      workloadSelector: { labels: { app: "server" } },
+      ingress: [
+        { port: { ...entryPort, number: 8080 }, defaultEndpoint: "127.0.0.1:8083" },
+        { port: { ...entryPort, name: "http-socket", number: 8084 }, defaultEndpoint: `unix://@${socket}` },
+      ],
+    },
+  };
+  const reached = (port: number) =>
+    answered({ url: "http://server/" }, (result) => {
+      assert.equal(echoIn(result)?.port, port, JSON.stringify(result));
+      assertMutualTls(result);
+    });
+  await reached(8080);
+  await listening("server", socket, () =>
+    applied([led], async () => {
+      await reached(8083);
+      await answered({ url: "http://server:8184/" }, ({ body }) => assert.equal(body, `GET / at ${socket}`));
+    }),
+  );
+  await reached(8080);
+});
+
+test("a ServiceEntry leads to a unix socket beside the caller", async () => {
+  const socket = "mizzen-entry";
+  const entry = serviceEntry("socket.example.com", {
+    resolution: "STATIC",
+    ports: [{ ...entryPort, number: 80 }],
+    endpoints: [{ address: `unix://@${socket}` }],
+  });
+  await listening("caller", socket, () =>
+    applied([entry], () =>
+      answered({ url: "http://pair/there", headers: { Host: "socket.example.com" } }, ({ body }) =>
+        assert.equal(body, `GET /there at ${socket}`),
+      ),
+    ),
+  );
+});
+
+test("a ServiceEntry of a range of addresses takes calls to each of them, and to no other", async () => {
+  const address = pods.get("stranger") ?? "";
+  const entry = serviceEntry("range.example.com", {
+    addresses: ["240.77.0.0/16"],
+    resolution: "STATIC",
+    ports: [{ name: "tcp", protocol: "TCP", number: 9500, targetPort: 9001 }],
+    endpoints: [{ address }],
+  });
+  const call = (to: string): Order => ({ url: `tcp://${to}:9500`, message: "hello", expect: "echo=hello" });
+  await applied([entry], async () => {
+    for (const to of ["240.77.0.1", "240.77.255.9"])
+      await answered(call(to), ({ body }) => assert.match(body, /service=stranger/));
+    const [beside] = await calls(call("240.78.0.1"));
+    assert.doesNotMatch(beside?.body ?? "", /service=stranger/);
+  });
+});
+
 test("hosts of a wildcard are looked up as requests name them, also from another port by a rule", async () => {
   const wildcard = "*.outside.svc.cluster.local";
   const entry = (own: string, spec: object): KubeObject => ({
@@ -478,6 +530,40 @@ test("names that lead nowhere are told in the object's status, and its sound rou
       await answered({ url }, ({ status }) => assert.equal(status, 200, url));
   });
 });
+
+function serviceEntry(host: string, spec: object): KubeObject {
+  return {
+    apiVersion: "networking.istio.io/v1",
+    kind: "ServiceEntry",
+    metadata: { name: host, namespace },
+    spec: { hosts: [host], location: "MESH_EXTERNAL", ...spec },
+  };
+}
+
+/** Does something while an HTTP server listens at an abstract unix socket, which a Pod's containers share as they share its network. */
+async function listening(app: string, socket: string, work: () => Promise<unknown>): Promise<void> {
+  const server = `require("node:http").createServer(({ method, url }, response) => response.end(method + " " + url + " at ${socket}"))
+    .listen("\\0${socket}", () => console.log("listening"));`;
+  const child = spawn("nsenter", [await netnsOf(app), "--", process.execPath, "-e", server], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  try {
+    const [first] = await Promise.race([once(child.stdout, "data"), once(child, "exit")]);
+    assert.equal(String(first).trim(), "listening");
+    await work();
+  } finally {
+    child.kill();
+  }
+}
+
+/** The network of an app's first Pod, as nsenter takes it. */
+async function netnsOf(app: string): Promise<string> {
+  const uid = await mesh.kubectl([
+    ...["get", "pods", "-n", namespace, "-l", `app=${app},version=v1`],
+    ...["-o", "jsonpath={.items[0].metadata.uid}"],
+  ]);
+  return `--net=/run/netns/${podNetns(layoutOf(name), uid)}`;
+}
 
 /** Waits until an object's status names the problems. */
 async function toldIn(object: string, of: string, codes: readonly string[]): Promise<void> {
