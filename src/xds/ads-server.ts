@@ -33,6 +33,8 @@ export interface AdsServerOptions<C, V> {
   /** The class of a client that asks for these listeners and clusters, if its class says that. */
   readonly classAsking?: (proxyClass: C, names: readonly string[]) => C;
   readonly nowMs: () => number;
+  /** Where `admit` believes what a proxy says: keys are for those who have proven who they are. */
+  readonly withholdsSecrets?: boolean;
   /** The replicas among which proxies are spread; without it each stays where it is. */
   readonly spread?: { readonly fleet: (nowMs: number) => Fleet; readonly random: () => number };
   readonly log: Logger;
@@ -227,6 +229,11 @@ export class AdsServer<C, V> {
         { proxy: connection.admitted?.id, type: request.typeUrl },
         "a type that is not served",
       );
+      return;
+    }
+    if (type === "secret" && this.#options.withholdsSecrets === true) {
+      const proxy = connection.admitted?.id;
+      this.#options.log.warn({ proxy }, "secrets are not served to a proxy that has proven nothing");
       return;
     }
     this.#noteNames(connection, session, request, type);

@@ -23,7 +23,7 @@ import {
   Batcher,
   GrpcServer,
   Mesh,
-  type Fleet,
+  type AdsServerOptions,
   type ProxyStatus,
 } from "#xds";
 import { admitProven, admitUnproven, classAgain, classAsking, type AdmissionOptions } from "./admission.ts";
@@ -164,8 +164,11 @@ export class ControlPlane {
     const { revision, namespace } = settings;
     const name = revision === "default" ? "istiod" : `istiod-${revision}`;
     this.#fleet = new FleetCount(this.#engine, { namespace, name });
-    this.#ads = this.#newAds(admitProven(admission), (nowMs) => this.#fleet.at(nowMs));
-    this.#unprovenAds = this.#newAds(admitUnproven(admission));
+    this.#ads = this.#newAds({
+      admit: admitProven(admission),
+      spread: { fleet: (nowMs) => this.#fleet.at(nowMs), random: options.random },
+    });
+    this.#unprovenAds = this.#newAds({ admit: admitUnproven(admission), withholdsSecrets: true });
   }
 
   /** The ports that it really listens on. */
@@ -249,17 +252,15 @@ export class ControlPlane {
   }
 
   #newAds(
-    admit: ConstructorParameters<typeof AdsServer<ProxyClass, View>>[0]["admit"],
-    fleet?: (nowMs: number) => Fleet,
-  ) {
-    const { clock, log, random, version } = this.#options;
+    how: Pick<AdsServerOptions<ProxyClass, View>, "admit" | "spread" | "withholdsSecrets">,
+  ): AdsServer<ProxyClass, View> {
+    const { clock, log, version } = this.#options;
     const metrics = this.#metrics;
     return new AdsServer<ProxyClass, View>({
+      ...how,
       mesh: this.#mesh,
-      admit,
       classAsking,
       nowMs: clock.monotonicMs,
-      ...(fleet === undefined ? {} : { spread: { fleet, random } }),
       log,
       reports: sessionReports({
         metrics,
