@@ -7,23 +7,12 @@ import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject } from "#objects";
 import { planOf, viewsOf } from "#plan";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { messageNameOf } from "./resource.ts";
 import { snapshotOf } from "./snapshot.ts";
 
-const client: ProxyClass = {
-  kind: "sidecar",
-  namespace: "default",
-  labels: { app: "sleep" },
-  serviceAccount: "sleep",
-  network: "",
-  locality: "r1/z1",
-  clusterId: "Kubernetes",
-  dnsDomain: "default.svc.cluster.local",
-  interception: "REDIRECT",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+const client = proxyOf({ labels: { app: "sleep" }, serviceAccount: "sleep", locality: "r1/z1" });
 
 const router: ProxyClass = {
   ...client,

@@ -1,26 +1,22 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
-import { worldChanges, type ProxyClass } from "#model";
+import { worldChanges } from "#model";
 import type { KubeObject } from "#objects";
 import { TestAuthority } from "../../test/support/test-authority.ts";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage } from "./proto/api.ts";
 import { snapshotOf, type Snapshot } from "./snapshot.ts";
 
-const proxy: ProxyClass = {
+const proxy = proxyOf({
   kind: "router",
   namespace: "edge",
   labels: { "gateway.networking.k8s.io/gateway-name": "web" },
   serviceAccount: "web-istio",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
   dnsDomain: "edge.svc.cluster.local",
   interception: "NONE",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+});
 
 const authority = await TestAuthority.create("test");
 const { certificate: testCertificate, key: testKey } = await authority.issue(["a.example.com"]);

@@ -1,34 +1,23 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
-import {
-  gatewayProblemsOf,
-  gatewayScopeOf,
-  mergedGatewayOf,
-  worldChanges,
-  type GatewayScope,
-  type ProxyClass,
-} from "#model";
+import { gatewayProblemsOf, gatewayScopeOf, mergedGatewayOf, worldChanges, type GatewayScope } from "#model";
 import { planOf } from "#plan";
 import type { KubeObject } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { gatewayListener } from "./gateway-listener.ts";
 import { decodeMessage } from "./proto/api.ts";
 import type { EnvoyResource } from "./resource.ts";
 
-const proxy: ProxyClass = {
+const proxy = proxyOf({
   kind: "router",
   namespace: "sm-gateways",
   labels: { istio: "ingressgateway" },
   serviceAccount: "istio-ingressgateway",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
   dnsDomain: "sm-gateways.svc.cluster.local",
   interception: "NONE",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+});
 
 const service: KubeObject = {
   apiVersion: "v1",

@@ -1,25 +1,21 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
-import { tables, worldChanges, type ProxyClass } from "#model";
+import { tables, worldChanges } from "#model";
 import type { KubeObject } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage } from "./proto/api.ts";
 import { snapshotOf, type Snapshot } from "./snapshot.ts";
 
-const proxy: ProxyClass = {
+const proxy = proxyOf({
   kind: "router",
   namespace: "sm-gateways",
   labels: { istio: "ingressgateway" },
   serviceAccount: "istio-ingressgateway",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
   dnsDomain: "sm-gateways.svc.cluster.local",
   interception: "NONE",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+});
 
 function object(kind: string, name: string, spec: object, namespace = "default"): KubeObject {
   const apiVersion = kind === "Service" ? "v1" : "networking.istio.io/v1";

@@ -1,25 +1,14 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
-import { worldChanges, type ProxyClass } from "#model";
+import { worldChanges } from "#model";
 import type { KubeObject, SidecarSpec } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { snapshotOf, type Snapshot } from "./snapshot.ts";
 
-const proxy: ProxyClass = {
-  kind: "sidecar",
-  namespace: "default",
-  labels: { app: "reviews" },
-  serviceAccount: "reviews",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
-  dnsDomain: "default.svc.cluster.local",
-  interception: "REDIRECT",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+const proxy = proxyOf({ labels: { app: "reviews" }, serviceAccount: "reviews" });
 
 const service: KubeObject = {
   apiVersion: "v1",

@@ -1,25 +1,21 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
-import { ingressStatusOf, worldChanges, type ProxyClass, type WorldOptions } from "#model";
+import { ingressStatusOf, worldChanges, type WorldOptions } from "#model";
 import type { KubeObject, MeshConfig } from "#objects";
 import { envoyComplaint } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage } from "./proto/api.ts";
 import { snapshotOf, type Snapshot } from "./snapshot.ts";
 
-const proxy: ProxyClass = {
+const proxy = proxyOf({
   kind: "router",
   namespace: "edge",
   labels: { istio: "ingressgateway" },
   serviceAccount: "istio-ingressgateway",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
   dnsDomain: "edge.svc.cluster.local",
   interception: "NONE",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+});
 
 function service(name: string, port = 80): KubeObject {
   const spec = { clusterIP: "10.0.0.1", ports: [{ name: "web", port }] };

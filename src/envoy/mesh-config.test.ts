@@ -1,24 +1,13 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
-import { worldChanges, type ProxyClass } from "#model";
+import { worldChanges } from "#model";
 import type { KubeObject, MeshConfig } from "#objects";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage } from "./proto/api.ts";
 import { snapshotOf } from "./snapshot.ts";
 
-const proxy: ProxyClass = {
-  kind: "sidecar",
-  namespace: "default",
-  labels: { app: "sleep" },
-  serviceAccount: "sleep",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
-  dnsDomain: "default.svc.cluster.local",
-  interception: "REDIRECT",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+const proxy = proxyOf({ labels: { app: "sleep" }, serviceAccount: "sleep" });
 
 const service: KubeObject = {
   apiVersion: "v1",

@@ -2,28 +2,17 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
 import type { KubeObject, MeshConfig } from "#objects";
-import { objectChange, worldChanges, type ProxyClass } from "#model";
+import { objectChange, worldChanges } from "#model";
 import { planOf, viewsOf } from "#plan";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { messageNameOf, type EnvoyResource } from "./resource.ts";
 import { resourceOf } from "./resources.ts";
 import { withHostsInTables } from "./inline-hosts.ts";
 import { snapshotOf, type Snapshot } from "./snapshot.ts";
 
-const client: ProxyClass = {
-  kind: "sidecar",
-  namespace: "default",
-  labels: { app: "sleep" },
-  serviceAccount: "sleep",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
-  dnsDomain: "default.svc.cluster.local",
-  interception: "REDIRECT",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+const client = proxyOf({ labels: { app: "sleep" }, serviceAccount: "sleep" });
 
 describe("the outbound side of a sidecar", () => {
   test("a service has a cluster, endpoints, a virtual host and a listener for its port", () => {

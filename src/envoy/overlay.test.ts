@@ -4,29 +4,14 @@ import { Engine } from "#engine";
 import { objectProblemsOf, worldChanges, type ProxyClass } from "#model";
 import type { KubeObject, MeshConfig } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import type { EnvoyResource } from "./resource.ts";
 import { snapshotOf } from "./snapshot.ts";
 
-function proxyOf(kind: ProxyClass["kind"], labels: Readonly<Record<string, string>>): ProxyClass {
-  return {
-    kind,
-    namespace: "default",
-    labels,
-    serviceAccount: "default",
-    network: "",
-    locality: "",
-    clusterId: "Kubernetes",
-    dnsDomain: "default.svc.cluster.local",
-    interception: kind === "router" ? "NONE" : "REDIRECT",
-    envoyVersion: "1.40.0",
-    metadata: {},
-  };
-}
-
-const reviews = proxyOf("sidecar", { app: "reviews" });
-const sleep = proxyOf("sidecar", { app: "sleep" });
-const router = proxyOf("router", { istio: "edge" });
+const reviews = proxyOf({ labels: { app: "reviews" } });
+const sleep = proxyOf({ labels: { app: "sleep" } });
+const router = proxyOf({ kind: "router", labels: { istio: "edge" }, interception: "NONE" });
 
 function object(
   apiVersion: string,

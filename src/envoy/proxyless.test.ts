@@ -1,28 +1,23 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Engine } from "#engine";
-import { worldChanges, type ProxyClass } from "#model";
+import { worldChanges } from "#model";
 import type { KubeObject } from "#objects";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { snapshotOf } from "./snapshot.ts";
 
 const listener = "reviews.default.svc.cluster.local:9080";
 const cluster = "outbound|9080||reviews.default.svc.cluster.local";
 
-const client: ProxyClass = {
+const client = proxyOf({
   kind: "grpc",
-  namespace: "default",
   labels: { app: "client" },
   serviceAccount: "client",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
-  dnsDomain: "default.svc.cluster.local",
   interception: "NONE",
   envoyVersion: "",
-  metadata: {},
   targets: [listener, cluster],
-};
+});
 
 function object(kind: string, name: string, spec: object): KubeObject {
   const apiVersion = kind === "Service" ? "v1" : "networking.istio.io/v1";

@@ -4,23 +4,12 @@ import { Engine } from "#engine";
 import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject, MeshConfig, ServiceEntrySpec, ServiceEntryStatus } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage } from "./proto/api.ts";
 import { messageNameOf, type EnvoyResource } from "./resource.ts";
 import { snapshotOf, type Snapshot } from "./snapshot.ts";
 
-const client: ProxyClass = {
-  kind: "sidecar",
-  namespace: "default",
-  labels: { app: "sleep" },
-  serviceAccount: "sleep",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
-  dnsDomain: "default.svc.cluster.local",
-  interception: "REDIRECT",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+const client = proxyOf({ labels: { app: "sleep" }, serviceAccount: "sleep" });
 const dnsClient: ProxyClass = { ...client, metadata: { DNS_CAPTURE: "true" } };
 const machine: ProxyClass = { ...client, metadata: { DNS_CAPTURE: "true", INSTANCE_IPS: "192.0.2.9" } };
 

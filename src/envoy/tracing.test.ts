@@ -4,28 +4,13 @@ import { Engine } from "#engine";
 import { objectProblemsOf, worldChanges, type ProxyClass } from "#model";
 import type { KubeObject, MeshConfig } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import type { EnvoyResource } from "./resource.ts";
 import { snapshotOf } from "./snapshot.ts";
 
-function proxyOf(kind: ProxyClass["kind"], labels: Readonly<Record<string, string>>): ProxyClass {
-  return {
-    kind,
-    namespace: "default",
-    labels,
-    serviceAccount: "default",
-    network: "",
-    locality: "",
-    clusterId: "Kubernetes",
-    dnsDomain: "default.svc.cluster.local",
-    interception: kind === "router" ? "NONE" : "REDIRECT",
-    envoyVersion: "1.40.0",
-    metadata: {},
-  };
-}
-
-const reviews = proxyOf("sidecar", { app: "reviews" });
-const router = proxyOf("router", { istio: "edge" });
+const reviews = proxyOf({ labels: { app: "reviews" } });
+const router = proxyOf({ kind: "router", labels: { istio: "edge" }, interception: "NONE" });
 const collector = "collector.telemetry.svc.cluster.local";
 
 function object(

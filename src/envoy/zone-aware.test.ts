@@ -4,6 +4,7 @@ import { Engine } from "#engine";
 import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { messageNameOf } from "./resource.ts";
 import { snapshotOf } from "./snapshot.ts";
@@ -28,19 +29,12 @@ const entries = Object.entries(places).map(([name, locality], at): KubeObject =>
   metadata: { name, namespace: "default" },
   spec: { address: `192.0.2.${at + 1}`, locality, labels: { app: "web" } },
 }));
-const proxy: ProxyClass = {
-  kind: "sidecar",
-  namespace: "default",
+const proxy = proxyOf({
   labels: { app: "web" },
   serviceAccount: "web",
-  network: "",
   locality: "r1/z1",
-  clusterId: "Kubernetes",
-  dnsDomain: "default.svc.cluster.local",
-  interception: "REDIRECT",
-  envoyVersion: "1.40.0",
   metadata: { ENABLE_SELF_DISCOVERY: "true" },
-};
+});
 const cluster = "outbound|80||web.example.com";
 
 function ruled(loadBalancer: object): KubeObject {

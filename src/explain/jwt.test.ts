@@ -2,24 +2,20 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
 import { snapshotOf } from "#envoy";
-import { jwksTable, worldChanges, type ProxyClass } from "#model";
+import { jwksTable, worldChanges } from "#model";
 import type { KubeObject } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { configurationOf, simulate } from "./simulate.ts";
 
-const router: ProxyClass = {
+const router = proxyOf({
   kind: "router",
   namespace: "gw",
   labels: { istio: "edge" },
   serviceAccount: "edge",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
   dnsDomain: "gw.svc.cluster.local",
   interception: "NONE",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+});
 
 // The keys were made for this file; the private ones are gone. The tokens end in 2100.
 const jwks =

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
 import type { KubeObject } from "#objects";
+import { proxyOf } from "../../test/support/proxies.ts";
 import { mergedRule, rulesFor } from "./destination-rule.ts";
 import { bySpecificity, fullHost, hostCovers, hostGroups, wildcardsOf } from "./hosts.ts";
 import { endpointsOf, serviceAccountsOf } from "./endpoints.ts";
@@ -259,19 +260,12 @@ describe("rules for a host", () => {
   });
 });
 
-const client: ProxyClass = {
-  kind: "sidecar",
+const client = proxyOf({
   namespace: "a",
   labels: { app: "sleep" },
   serviceAccount: "sleep",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
   dnsDomain: "a.svc.cluster.local",
-  interception: "REDIRECT",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+});
 
 function world(objects: readonly KubeObject[]): Engine {
   const engine = new Engine();

@@ -3,24 +3,13 @@ import { describe, test } from "node:test";
 import { Engine } from "#engine";
 import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject, MeshConfig } from "#objects";
+import { proxyOf } from "../../test/support/proxies.ts";
 import type { OutboundListenerKey } from "./keys.ts";
 import { planOf } from "./plan-of.ts";
 import type { Plan, Planned } from "./plan.ts";
 import { viewsOf, type OutboundView } from "./views.ts";
 
-const client: ProxyClass = {
-  kind: "sidecar",
-  namespace: "default",
-  labels: { app: "sleep" },
-  serviceAccount: "sleep",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
-  dnsDomain: "default.svc.cluster.local",
-  interception: "REDIRECT",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+const client = proxyOf({ labels: { app: "sleep" }, serviceAccount: "sleep" });
 
 const services = ["reviews", "ratings", "mirror", "authz", "limits"].map(service);
 

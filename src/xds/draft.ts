@@ -63,6 +63,7 @@ export class Draft {
       tableHosts.settled(table);
       ready.delete(table);
     }
+    if (ready.size === 0) return;
     for (const table of this.#tablesHeld(ready.keys())) {
       tableHosts.settled(table);
       ready.delete(table);

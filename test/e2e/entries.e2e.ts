@@ -10,7 +10,7 @@ import { stringify } from "yaml";
 import type { KubeObject } from "#objects";
 import { deployEchoes, echoIn, order, podIp, type EchoApp, type Result } from "./echoes.ts";
 import { leftovers } from "./leftovers.ts";
-import { command, eventually, root, startMesh, type Mesh } from "./mesh.ts";
+import { command, eventually, type Mesh, patchConfig, root, startMesh } from "./mesh.ts";
 
 const name = "entries-e2e";
 const namespace = "default";
@@ -155,17 +155,7 @@ test("another network is reached by its gateway alone, with mutual TLS to the wo
   );
   const gateway = await podIp(mesh, "sm-gateways", "istio=egressgateway");
   const networks = { networks: { far: { endpoints: [], gateways: [{ address: gateway, port: 15_443 }] } } };
-  const data = { meshNetworks: stringify(networks) };
-  await mesh.kubectl([
-    "patch",
-    "configmap",
-    "istio",
-    "-n",
-    "istio-d",
-    "--type=merge",
-    "-p",
-    JSON.stringify({ data }),
-  ]);
+  await patchConfig(mesh, "istio", { meshNetworks: stringify(networks) });
   await eventually("the far network is out of reach without a listener at its gateway", async () => {
     assert.equal((await call("caller", { url: "http://far:9080/" })).status, 503);
     return true;

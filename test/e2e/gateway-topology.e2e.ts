@@ -7,7 +7,7 @@ import { parse, stringify } from "yaml";
 import { TestAuthority, type Pair } from "../support/test-authority.ts";
 import { deployEchoes, type Echo } from "./echoes.ts";
 import { leftovers } from "./leftovers.ts";
-import { eventually, startMesh, type Mesh } from "./mesh.ts";
+import { configText, eventually, type Mesh, patchConfig, startMesh } from "./mesh.ts";
 import { callTls, type TlsCall } from "./tls-client.ts";
 
 const name = "gateway-topology-e2e";
@@ -28,10 +28,7 @@ before(async () => {
   client = await authority.issue(["client.example.com"]);
   const server = await authority.issue([host]);
   mesh = await startMesh({ name, port: apiPort });
-  const text = await mesh.kubectl([
-    ...["get", "configmap/istio", "-n", "istio-d", "-o", "jsonpath={.data.mesh}"],
-  ]);
-  written = parse(text) as typeof written;
+  written = parse(await configText(mesh, "istio", "mesh")) as typeof written;
   // Without a sidecar, so that it shows what the gateway sent.
   const ports = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
   await deployEchoes(mesh, [{ name: "web", namespace: "default", ports, naked: true }]);
@@ -84,9 +81,7 @@ function gateway(): object[] {
 /** MeshConfig as the mesh came with it, and this of its gateways. */
 async function stand(gatewayTopology: object): Promise<void> {
   const defaultConfig = { ...(written["defaultConfig"] as object), gatewayTopology };
-  const patch = { data: { mesh: stringify({ ...written, defaultConfig }) } };
-  const words = ["patch", "configmap", "istio", "-n", "istio-d", "--type=merge", "-p"];
-  await mesh.kubectl([...words, JSON.stringify(patch)]);
+  await patchConfig(mesh, "istio", { mesh: stringify({ ...written, defaultConfig }) });
 }
 
 /** The headers as the application got them; rejects where it was not reached. */

@@ -124,6 +124,21 @@ export function command(
   return promise;
 }
 
+/** A text of one of the control plane's ConfigMaps. */
+export function configText(mesh: Mesh, configMap: string, key: string): Promise<string> {
+  return mesh.kubectl(["get", "configmap", configMap, "-n", "istio-d", "-o", `jsonpath={.data.${key}}`]);
+}
+
+/** Sets texts of one of the control plane's ConfigMaps, and leaves its others. */
+export async function patchConfig(
+  mesh: Mesh,
+  configMap: string,
+  data: Readonly<Record<string, string>>,
+): Promise<void> {
+  const patch = JSON.stringify({ data });
+  await mesh.kubectl(["patch", "configmap", configMap, "-n", "istio-d", "--type=merge", "-p", patch]);
+}
+
 /** Asks again and again until the answer is not undefined; throws with what was waited for. */
 export async function eventually<T>(
   what: string,

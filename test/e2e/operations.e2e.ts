@@ -12,7 +12,17 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { TLSSocket } from "node:tls";
 import { deployEchoes, echoIn, order, podIp, type EchoApp } from "./echoes.ts";
-import { command, curl, eventually, pause, root, startMesh, type Mesh } from "./mesh.ts";
+import {
+  command,
+  configText,
+  curl,
+  eventually,
+  type Mesh,
+  patchConfig,
+  pause,
+  root,
+  startMesh,
+} from "./mesh.ts";
 
 const port = 18_320;
 const httpsPort = port + 1;
@@ -366,11 +376,9 @@ test("the operator's own CA signs after istiod's restart, and workloads' chains 
 });
 
 async function replaceInConfigMap(name: string, key: string, from: string, to: string): Promise<void> {
-  const shown = ["get", "configmap", name, "-n", "istio-d", "-o", `jsonpath={.data.${key}}`];
-  const text = await mesh.kubectl(shown);
+  const text = await configText(mesh, name, key);
   assert.ok(text.includes(from), `${name} has ${from}`);
-  const patch = JSON.stringify({ data: { [key]: text.replace(from, to) } });
-  await mesh.kubectl(["patch", "configmap", name, "-n", "istio-d", "--type=merge", "-p", patch]);
+  await patchConfig(mesh, name, { [key]: text.replace(from, to) });
 }
 
 interface KeyPair {

@@ -8,7 +8,7 @@ import { stringify } from "yaml";
 import type { KubeObject } from "#objects";
 import type { Collected } from "./collector.ts";
 import { deployEchoes, echoIn, order, podIp } from "./echoes.ts";
-import { eventually, root, startMesh, type Mesh } from "./mesh.ts";
+import { configText, eventually, type Mesh, patchConfig, pause, root, startMesh } from "./mesh.ts";
 
 const name = "telemetry-e2e";
 const port = 14_317;
@@ -35,26 +35,8 @@ before(async () => {
   );
   front = await podIp(mesh, "shop", "app=front");
   await startCollector();
-  const known = await mesh.kubectl([
-    "get",
-    "configmap",
-    "istio",
-    "-n",
-    "istio-d",
-    "-o",
-    "jsonpath={.data.mesh}",
-  ]);
-  const data = { mesh: `${known}\n${stringify({ extensionProviders: providers })}` };
-  await mesh.kubectl([
-    "patch",
-    "configmap",
-    "istio",
-    "-n",
-    "istio-d",
-    "--type=merge",
-    "-p",
-    JSON.stringify({ data }),
-  ]);
+  const known = await configText(mesh, "istio", "mesh");
+  await patchConfig(mesh, "istio", { mesh: `${known}\n${stringify({ extensionProviders: providers })}` });
 });
 after(async () => {
   collector?.kill("SIGKILL");
@@ -95,8 +77,7 @@ async function traced(isOf: (traceId: string) => boolean): Promise<void> {
     const headers = echoIn(result)?.headers ?? {};
     const traceId = headers["traceparent"]?.split("-")[1] ?? headers["x-b3-traceid"] ?? "";
     assert.notEqual(traceId, "", "the application sees the trace");
-    for (let tried = 0; tried < 80 && !isOf(traceId); tried++)
-      await new Promise((resolve) => setTimeout(resolve, 100));
+    for (let tried = 0; tried < 80 && !isOf(traceId); tried++) await pause(100);
     return isOf(traceId) ? true : undefined;
   });
 }

@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { silentLog, type Clock } from "#base";
 import { Engine } from "#engine";
-import { objectChange, objectProblemsOf, worldChanges, type ProxyClass } from "#model";
+import { objectChange, objectProblemsOf, worldChanges } from "#model";
 import type { KubeObject } from "#objects";
 import { planOf, viewsOf } from "#plan";
+import { proxyOf } from "../../../test/support/proxies.ts";
 import { SecretReaders } from "./secret-readers.ts";
 
 const metadata = { name: "partner", namespace: "default" };
@@ -28,19 +29,7 @@ function pod(app: string, serviceAccountName: string): KubeObject {
   };
 }
 
-const caller: ProxyClass = {
-  kind: "sidecar",
-  namespace: "default",
-  labels: { app: "caller" },
-  serviceAccount: "good",
-  network: "",
-  locality: "",
-  clusterId: "Kubernetes",
-  dnsDomain: "default.svc.cluster.local",
-  interception: "REDIRECT",
-  envoyVersion: "1.40.0",
-  metadata: {},
-};
+const caller = proxyOf({ labels: { app: "caller" }, serviceAccount: "good" });
 
 /** An API server that allows the accounts in `allowed`; the clock goes when it is told. */
 function bench() {

@@ -226,6 +226,18 @@ const isZero = (value: unknown): boolean => Object.is(Number(value), 0);
 
 const whole: Scalar = { wire: varint, isDefault: isZero, write: (out, value) => out.int64(value as number) };
 
+/** A number of so many bytes, least significant first. */
+function fixed(bytes: 4 | 8, put: (buffer: Buffer, at: number, value: number) => void): Scalar {
+  return {
+    wire: bytes === 8 ? fixed64 : fixed32,
+    isDefault: isZero,
+    write: (out, value) => {
+      const at = out.reserve(bytes);
+      put(out.buffer, at, value as number);
+    },
+  };
+}
+
 const scalars: Readonly<Record<string, Scalar>> = {
   int32: whole,
   int64: whole,
@@ -246,54 +258,12 @@ const scalars: Readonly<Record<string, Scalar>> = {
     isDefault: (value) => value !== true,
     write: (out, value) => out.uint32(value === true ? 1 : 0),
   },
-  double: {
-    wire: fixed64,
-    isDefault: isZero,
-    write: (out, value) => {
-      const at = out.reserve(8);
-      out.buffer.writeDoubleLE(Number(value), at);
-    },
-  },
-  float: {
-    wire: fixed32,
-    isDefault: isZero,
-    write: (out, value) => {
-      const at = out.reserve(4);
-      out.buffer.writeFloatLE(Number(value), at);
-    },
-  },
-  fixed32: {
-    wire: fixed32,
-    isDefault: isZero,
-    write: (out, value) => {
-      const at = out.reserve(4);
-      out.buffer.writeUInt32LE(Number(value) >>> 0, at);
-    },
-  },
-  sfixed32: {
-    wire: fixed32,
-    isDefault: isZero,
-    write: (out, value) => {
-      const at = out.reserve(4);
-      out.buffer.writeInt32LE(Number(value), at);
-    },
-  },
-  fixed64: {
-    wire: fixed64,
-    isDefault: isZero,
-    write: (out, value) => {
-      const at = out.reserve(8);
-      out.buffer.writeBigUInt64LE(BigInt.asUintN(64, BigInt(value as number)), at);
-    },
-  },
-  sfixed64: {
-    wire: fixed64,
-    isDefault: isZero,
-    write: (out, value) => {
-      const at = out.reserve(8);
-      out.buffer.writeBigInt64LE(BigInt(value as number), at);
-    },
-  },
+  double: fixed(8, (buffer, at, value) => buffer.writeDoubleLE(Number(value), at)),
+  float: fixed(4, (buffer, at, value) => buffer.writeFloatLE(Number(value), at)),
+  fixed32: fixed(4, (buffer, at, value) => buffer.writeUInt32LE(Number(value) >>> 0, at)),
+  sfixed32: fixed(4, (buffer, at, value) => buffer.writeInt32LE(Number(value), at)),
+  fixed64: fixed(8, (buffer, at, value) => buffer.writeBigUInt64LE(BigInt.asUintN(64, BigInt(value)), at)),
+  sfixed64: fixed(8, (buffer, at, value) => buffer.writeBigInt64LE(BigInt(value), at)),
   string: {
     wire: lengthDelimited,
     isDefault: (value) => value === "",

@@ -1,7 +1,7 @@
 // `mizzen up`: a whole mesh on this machine: cluster, control plane, gateways, and a demo or your own objects.
 
 import { spawn } from "node:child_process";
-import { mkdirSync, openSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { defaultApiPort, layoutOf, packageRoot } from "#cluster";
 import pc from "picocolors";
@@ -171,6 +171,7 @@ function announce(
     "",
     "Things to try, in another terminal:",
     `  export KUBECONFIG=${running.kubeconfig}`,
+    ...kubectlHint(io),
     ...(withDemo
       ? [
           "  kubectl apply -f deploy/demo/networking/virtual-service-reviews-test-v2.yaml   # then sign in as jason: black stars",
@@ -183,6 +184,14 @@ function announce(
     "",
   ];
   io.out(lines.join("\n"));
+}
+
+/** Where the kubectl is that the set-up brought, for those who have none. */
+function kubectlHint({ env }: Io): readonly string[] {
+  const holdsKubectl = (folder: string): boolean => existsSync(join(folder, "kubectl"));
+  const brought = join(packageRoot(), ".cache/bin");
+  if ((env["PATH"] ?? "").split(":").some(holdsKubectl) || !holdsKubectl(brought)) return [];
+  return [`  export PATH="$PATH:${brought}"   # for kubectl`];
 }
 
 function aborted(signal: AbortSignal): Promise<undefined> {
