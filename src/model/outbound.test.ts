@@ -7,7 +7,6 @@ import { mergedRule, rulesFor } from "./destination-rule.ts";
 import { bySpecificity, fullHost, hostCovers, hostGroups, wildcardsOf } from "./hosts.ts";
 import { endpointsOf, serviceAccountsOf } from "./endpoints.ts";
 import { listenerProtocol, selectProtocol } from "./protocol.ts";
-import type { ProxyClass } from "./proxy.ts";
 import { isImported, outboundScopeOf, unknownTrafficOf, visibleService } from "./scope.ts";
 import { serviceOf, servicesOfNamespace } from "./services.ts";
 import { httpRoutesOf, routesFor } from "./virtual-service.ts";
