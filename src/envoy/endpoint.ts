@@ -6,6 +6,7 @@ import {
   endpointsOf,
   mergedRule,
   mtlsModeOf,
+  nodeLabel,
   readMesh,
   selects,
   serviceOf,
@@ -120,20 +121,24 @@ function nearness(read: Read, key: OutboundClusterKey, rule: MergedRule): Nearne
       byRegion: true,
     };
   const own = policy.loadBalancer?.localityLbSetting;
-  const nearby = own === undefined && read(serviceOf, key.service)?.prefersNear === true;
-  const setting = own ?? (nearby ? nearFirst : (readMesh(read, "localityLbSetting") ?? {}));
+  const preference = own === undefined ? (read(serviceOf, key.service)?.prefers ?? "any") : "any";
+  const setting =
+    own ?? (preference === "any" ? (readMesh(read, "localityLbSetting") ?? {}) : nearFirst[preference]);
   if (setting.enabled === false) return undefined;
   return {
     client: key.locality,
     labels: key.clientLabels ?? {},
     setting,
-    failover: nearby || policy.outlierDetection !== undefined,
+    failover: preference !== "any" || policy.outlierDetection !== undefined,
   };
 }
 
-/** What a Service's trafficDistribution asks for: its own zone, then its region. */
-const nearFirst: LocalityLoadBalancerSetting = {
-  failoverPriority: ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"],
+const zoneFirst = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
+
+/** What a Service's trafficDistribution asks for: its own node where it says so, then its zone, then its region. */
+const nearFirst: Readonly<Record<"zone" | "node", LocalityLoadBalancerSetting>> = {
+  zone: { failoverPriority: zoneFirst },
+  node: { failoverPriority: [...zoneFirst, nodeLabel] },
 };
 
 function localityMessage(locality: string): Message {

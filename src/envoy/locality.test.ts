@@ -17,6 +17,7 @@ function endpoint(
     serviceAccount: "",
     mesh: true,
     locality,
+    node: "",
     network: "",
     weight: 1,
     healthy: true,

@@ -2,6 +2,7 @@
 // are fallen back to (`failover`, `failoverPriority`, a Service's trafficDistribution).
 
 import type { LocalityLoadBalancerSetting } from "#objects";
+import { networkLabel, nodeLabel } from "#model";
 import type { Reached } from "./network-endpoints.ts";
 
 /** Endpoints of one locality that are equally near. */
@@ -101,9 +102,14 @@ function matchingLabels(endpoint: Reached, near: Nearness, names: readonly strin
   const differs = names.findIndex((text) => {
     const [name = "", value] = text.split("=");
     const wanted = value ?? topology(name, near.client) ?? near.labels[name];
-    return wanted !== (topology(name, endpoint.locality) ?? endpoint.labels[name]);
+    return wanted !== (topology(name, endpoint.locality) ?? labelOf(endpoint, name));
   });
   return differs === -1 ? names.length : differs;
+}
+
+/** Node and network are known of every endpoint, whether or not a label says them. */
+function labelOf({ labels, node, network }: Reached, name: string): string | undefined {
+  return name === nodeLabel ? node : name === networkLabel ? network : labels[name];
 }
 
 const topologyNames = [

@@ -13,10 +13,11 @@ import type { PortPolicy } from "./traffic-policy.ts";
 export function zoneAwareSetting(
   read: Read,
   { loadBalancer }: PortPolicy,
-  service: Pick<MeshService, "prefersNear"> | undefined,
+  service: Pick<MeshService, "prefers"> | undefined,
 ): ZoneAwareLoadBalancerSetting | undefined {
   if (loadBalancer?.zoneAwareLbSetting !== undefined) return loadBalancer.zoneAwareLbSetting;
-  if (loadBalancer?.localityLbSetting !== undefined || service?.prefersNear === true) return undefined;
+  if (loadBalancer?.localityLbSetting !== undefined || (service?.prefers ?? "any") !== "any")
+    return undefined;
   return readMesh(read, "zoneAwareLbSetting");
 }
 

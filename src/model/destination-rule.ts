@@ -135,6 +135,13 @@ export function policiesOf({ spec }: DestinationRule): readonly TrafficPolicy[] 
   ];
 }
 
+/** They say what a locality says. */
+const labelsOfLocality: ReadonlySet<string> = new Set([
+  "topology.kubernetes.io/region",
+  "topology.kubernetes.io/zone",
+  "topology.istio.io/subzone",
+]);
+
 /** Labels of a client that any of the policies orders failover by; those of its place come with its locality. */
 export function labelsOfFailover(policies: readonly TrafficPolicy[]): readonly string[] {
   const parts = policies.flatMap((policy) => [policy, ...(policy.portLevelSettings ?? [])]);
@@ -143,7 +150,7 @@ export function labelsOfFailover(policies: readonly TrafficPolicy[]): readonly s
       ...(loadBalancer?.localityLbSetting?.failoverPriority ?? []),
       ...(loadBalancer?.zoneAwareLbSetting?.failoverPriority ?? []),
     ])
-    .filter((text) => !text.includes("=") && !text.startsWith("topology."));
+    .filter((text) => !text.includes("=") && !labelsOfLocality.has(text));
   return [...new Set(names)].toSorted();
 }
 

@@ -24,6 +24,8 @@ export interface Endpoint {
   /** A sidecar answers there and speaks the mesh's mutual TLS. */
   readonly mesh: boolean;
   readonly locality: string;
+  /** The Kubernetes node that it runs on; "" when unknown. */
+  readonly node: string;
   readonly network: string;
   readonly weight: number;
   readonly healthy: boolean;
@@ -38,6 +40,7 @@ interface Workload {
   readonly serviceAccount: string;
   readonly mesh: boolean;
   readonly locality: string;
+  readonly node: string;
   readonly network: string;
   readonly facts: string;
   readonly addresses: readonly string[];
@@ -136,7 +139,7 @@ const kubeEndpoints = defineQuery<readonly Endpoint[]>(
             : endpoint.addresses.flatMap((address) => read(tables.Pod.by.address.members, address));
         const workload =
           podRows.map((row) => read(podWorkload, row)).find((pod) => pod !== undefined) ??
-          bareWorkload(service.namespace, endpoint.zone ?? "", network, clusterId);
+          bareWorkload(service.namespace, endpoint, network, clusterId);
         const healthy = endpoint.conditions?.ready !== false;
         for (const found of ofSlice(slice, endpoint.addresses, workload, healthy, service)) {
           // A pod that moves between slices stands in both for a moment.
@@ -259,8 +262,8 @@ function ofSlice(
 }
 
 function endpointOf(workload: Workload): Omit<Endpoint, "address" | "servicePort" | "port" | "healthy"> {
-  const { labels, namespace, serviceAccount, mesh, locality, network, facts, weight } = workload;
-  return { labels, namespace, serviceAccount, mesh, locality, network, facts, weight };
+  const { labels, namespace, serviceAccount, mesh, locality, node, network, facts, weight } = workload;
+  return { labels, namespace, serviceAccount, mesh, locality, node, network, facts, weight };
 }
 
 function ofPod(pod: Pod, nodeLocality: string, clusterId: string, network: string): Workload {
@@ -279,6 +282,7 @@ function ofPod(pod: Pod, nodeLocality: string, clusterId: string, network: strin
     serviceAccount: pod.spec?.serviceAccountName ?? "default",
     mesh: labels[tlsModeLabel] === "istio",
     locality: localityLabel(labels) ?? nodeLocality,
+    node: pod.spec?.nodeName ?? "",
     network: labels["topology.istio.io/network"] ?? network,
     facts: packFacts(labels, workloadName(pod), namespace, clusterId),
     addresses,
@@ -310,6 +314,7 @@ function ofWorkloadEntry(
     // Istio takes a ServiceEntry's endpoint for a proxied one when it says so, or when it has an identity.
     mesh: labels[tlsModeLabel] === "istio" || (spec.serviceAccount ?? "") !== "",
     locality: spec.locality ?? localityLabel(labels) ?? "",
+    node: "",
     network: own === "" ? (labels["topology.istio.io/network"] ?? network) : own,
     facts: packFacts(labels, labels["app"] ?? "", namespace, clusterId),
     addresses: spec.address === undefined || spec.address === "" ? [] : [spec.address],
@@ -326,13 +331,19 @@ function inNetwork(read: Read, workload: Workload): Workload {
 }
 
 /** An endpoint without a Pod that we know: an address somebody wrote into an EndpointSlice. */
-function bareWorkload(namespace: string, zone: string, network: string, clusterId: string): Workload {
+function bareWorkload(
+  namespace: string,
+  { zone = "", nodeName = "" }: { readonly zone?: string; readonly nodeName?: string },
+  network: string,
+  clusterId: string,
+): Workload {
   return {
     labels: {},
     namespace,
     serviceAccount: "",
     mesh: false,
     locality: zone === "" ? "" : `/${zone}`,
+    node: nodeName,
     network,
     facts: packWorkload({ namespace, cluster: clusterId }),
     addresses: [],

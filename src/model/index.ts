@@ -97,6 +97,7 @@ export type { DnsName } from "./dns-names.ts";
 export { dnsNamesOf } from "./dns-names.ts";
 export type { Endpoint } from "./endpoints.ts";
 export { addressesOf, endpointsOf, podFacts, serviceAccountsOf } from "./endpoints.ts";
+export { networkLabel, nodeLabel } from "./traffic-distribution.ts";
 export type { DnsScope, Egress, Import, OutboundScope, Outlet, UnknownTraffic } from "./scope.ts";
 export {
   anyClient,
@@ -107,6 +108,7 @@ export {
   isImported,
   isPublicMesh,
   isPublicNamespace,
+  nodesMatter,
   outboundScopeOf,
   outletText,
   scopeText,

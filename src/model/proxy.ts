@@ -22,6 +22,8 @@ export interface ProxyClass {
   readonly network: string;
   /** region/zone/subzone; "" when unknown. */
   readonly locality: string;
+  /** The Kubernetes node that it runs on; absent outside of the cluster. */
+  readonly node?: string;
   readonly clusterId: string;
   /** e.g. "default.svc.cluster.local": what short names are completed with. */
   readonly dnsDomain: string;

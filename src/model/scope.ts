@@ -17,6 +17,7 @@ import {
   servicesOfNamespace,
 } from "./services.ts";
 import { everything, tables } from "./tables.ts";
+import { networkLabel, nodeLabel } from "./traffic-distribution.ts";
 import { instanceAddresses } from "./workload.ts";
 
 export interface OutboundScope {
@@ -104,9 +105,28 @@ const labelsAskedFor = defineQuery<readonly string[]>(
       ).flatMap(({ spec }) => Object.keys(spec?.selector?.matchLabels ?? {})),
     );
     const byFailover = read(failoverLabels, "");
-    return [...new Set([...byRoutes, ...byRules, ...byFilters, ...bySelectors, ...byFailover])].toSorted();
+    const byNode =
+      read(tables.Service.by.ownNode, everything).length > 0 ||
+      read(tables.ServiceEntry.by.ownNode, everything).length > 0;
+    return [
+      ...new Set([
+        ...byRoutes,
+        ...byRules,
+        ...byFilters,
+        ...bySelectors,
+        ...byFailover,
+        ...(byNode ? [nodeLabel] : []),
+      ]),
+    ].toSorted();
   },
   sameData,
+);
+
+/** Whether it matters to anyone's routes or clusters on which node a client runs. */
+export const nodesMatter = defineQuery<boolean>(
+  "nodesMatter",
+  (read) => read(labelsAskedFor, "").includes(nodeLabel),
+  Object.is,
 );
 
 /** The names of metadata that patches of EnvoyFilters match, in order. */
@@ -129,14 +149,20 @@ export const outboundScopeOf = defineKeyedQuery<ProxyClass, OutboundScope>(
     const own = read(tables.Sidecar.by.namespace, proxy.namespace);
     const ofRoot = proxy.namespace === rootNamespace ? [] : read(tables.Sidecar.by.namespace, rootNamespace);
     const chosen = chooseSidecar(own, proxy) ?? ofRoot.filter(isDefault).toSorted(oldestFirst)[0];
-    const asked = read(labelsAskedFor, "").filter((name) => Object.hasOwn(proxy.labels, name));
+    const network = networkFor(read, proxy);
+    const labelOf = (name: string): string | undefined =>
+      name === nodeLabel ? proxy.node : name === networkLabel ? network : proxy.labels[name];
+    const asked = read(labelsAskedFor, "").flatMap((name) => {
+      const value = labelOf(name);
+      return value === undefined ? [] : [[name, value] as const];
+    });
     return {
       namespace: proxy.namespace,
       sidecar:
         chosen === undefined ? "" : `${chosen.metadata.namespace ?? "default"}/${chosen.metadata.name}`,
-      labels: Object.fromEntries(asked.map((name) => [name, proxy.labels[name] ?? ""])),
+      labels: Object.fromEntries(asked),
       locality: proxy.locality,
-      network: networkFor(read, proxy),
+      network,
       unintercepted: proxy.interception === "NONE",
       dns: dnsScopeOf(proxy),
       ...factsFor(read(factsAskedFor, ""), proxy),

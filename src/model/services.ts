@@ -7,6 +7,7 @@ import { namespaceOf, type Service } from "./core-kinds.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { parseProtocol, selectProtocol, type Protocol } from "./protocol.ts";
 import { everything, tables } from "./tables.ts";
+import { preferenceOf, type Preference } from "./traffic-distribution.ts";
 
 /** Where the endpoints of a service come from, and who picks one. */
 export type Resolution =
@@ -53,8 +54,8 @@ export interface MeshService {
   /** The host that an alias stands for. */
   readonly aliasOf: string;
   readonly subjectAltNames: readonly string[];
-  /** Its trafficDistribution: near endpoints first, others when there are none. */
-  readonly prefersNear: boolean;
+  /** Which endpoints go first; others when there are none. */
+  readonly prefers: Preference;
   readonly selects: boolean;
   readonly labels: Readonly<Record<string, string>>;
 }
@@ -227,14 +228,6 @@ export function kubeRowOf(host: string, clusterDomain: string): string | undefin
   return parts.length === 2 ? `${parts[1]}/${parts[0]}` : undefined;
 }
 
-const trafficDistributionAnnotation = "networking.istio.io/traffic-distribution";
-/** One node counts as its zone here. PreferClose is Kubernetes' older name. */
-const nearWords = new Set(["PreferClose", "PreferSameZone", "PreferSameNode"]);
-
-function prefersNear({ metadata }: Service | ServiceEntry, trafficDistribution = ""): boolean {
-  return nearWords.has(metadata.annotations?.[trafficDistributionAnnotation] ?? trafficDistribution);
-}
-
 function ofService(
   row: Service,
   clusterDomain: string,
@@ -273,7 +266,7 @@ function ofService(
     ),
     aliasOf: alias,
     subjectAltNames: [],
-    prefersNear: prefersNear(row, spec.trafficDistribution),
+    prefers: preferenceOf(row),
     selects: Object.keys(spec.selector ?? {}).length > 0,
     labels: labelsOf(row),
   };
@@ -313,7 +306,7 @@ function ofServiceEntry(row: ServiceEntry, defaultExportTo: readonly string[] | 
     exportTo: exportOf(spec.exportTo, namespace, defaultExportTo),
     aliasOf: "",
     subjectAltNames: spec.subjectAltNames ?? [],
-    prefersNear: prefersNear(row),
+    prefers: preferenceOf(row),
     selects: spec.workloadSelector !== undefined,
     labels: labelsOf(row),
   }));

@@ -53,6 +53,7 @@ import {
   policyGroups,
 } from "./gateway-api/references.ts";
 import { hostGroup } from "./hosts.ts";
+import { preferenceOf } from "./traffic-distribution.ts";
 
 const namespace = (row: KubeObject): readonly string[] => [namespaceOf(row)];
 
@@ -65,6 +66,10 @@ const selecting = (
 const asksForFacts = (row: EnvoyFilter): boolean =>
   (row.spec?.configPatches ?? []).some(({ match }) => Object.keys(match?.proxy?.metadata ?? {}).length > 0);
 
+/** Services that prefer endpoints of the client's node. */
+const ownNode = (row: KubeObject<object>): readonly string[] =>
+  preferenceOf(row) === "node" ? [everything] : [];
+
 /** The one group of an index that holds a whole (small) subset of a table. */
 export const everything = "all";
 
@@ -72,14 +77,21 @@ export const everything = "all";
 export const everyNamespace = "*";
 
 export const tables = {
-  Service: defineTable<Service, "namespace" | "port" | "externalName" | "network" | "all">("Service", {
-    namespace,
-    network: (row) => (row.metadata.labels?.["topology.istio.io/network"] === undefined ? [] : [everything]),
-    externalName: (row) =>
-      row.spec?.type === "ExternalName" && row.spec.externalName !== undefined ? [row.spec.externalName] : [],
-    port: (row) => [...new Set((row.spec?.ports ?? []).map(({ port }) => String(port)))],
-    all: () => [everything],
-  }),
+  Service: defineTable<Service, "namespace" | "port" | "externalName" | "network" | "ownNode" | "all">(
+    "Service",
+    {
+      namespace,
+      ownNode,
+      network: (row) =>
+        row.metadata.labels?.["topology.istio.io/network"] === undefined ? [] : [everything],
+      externalName: (row) =>
+        row.spec?.type === "ExternalName" && row.spec.externalName !== undefined
+          ? [row.spec.externalName]
+          : [],
+      port: (row) => [...new Set((row.spec?.ports ?? []).map(({ port }) => String(port)))],
+      all: () => [everything],
+    },
+  ),
   EndpointSlice: defineTable<EndpointSlice, "service" | "address">("EndpointSlice", {
     service: (row) => {
       const service = row.metadata.labels?.["kubernetes.io/service-name"];
@@ -122,17 +134,18 @@ export const tables = {
         : [],
   }),
   Gateway: defineTable<Gateway, "namespace" | "all">("Gateway", { namespace, all: () => [everything] }),
-  ServiceEntry: defineTable<ServiceEntry, "namespace" | "host" | "selecting" | "port" | "dynamic" | "all">(
-    "ServiceEntry",
-    {
-      namespace,
-      dynamic: (row) => (row.spec?.resolution === "DYNAMIC_DNS" ? [everything] : []),
-      port: (row) => [...new Set((row.spec?.ports ?? []).map((port) => String(port.number)))],
-      all: () => [everything],
-      host: (row) => row.spec?.hosts ?? [],
-      selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [namespaceOf(row)]),
-    },
-  ),
+  ServiceEntry: defineTable<
+    ServiceEntry,
+    "namespace" | "host" | "selecting" | "port" | "dynamic" | "ownNode" | "all"
+  >("ServiceEntry", {
+    namespace,
+    ownNode,
+    dynamic: (row) => (row.spec?.resolution === "DYNAMIC_DNS" ? [everything] : []),
+    port: (row) => [...new Set((row.spec?.ports ?? []).map((port) => String(port.number)))],
+    all: () => [everything],
+    host: (row) => row.spec?.hosts ?? [],
+    selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [namespaceOf(row)]),
+  }),
   WorkloadEntry: defineTable<WorkloadEntry, "namespace" | "address">("WorkloadEntry", {
     namespace,
     address: (row) => (row.spec?.address === undefined ? [] : [row.spec.address]),

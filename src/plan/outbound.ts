@@ -14,6 +14,7 @@ import {
   isPublicMesh,
   isPublicNamespace,
   namespacesWithRules,
+  nodeLabel,
   readMesh,
   rulesFor,
   scopeText,
@@ -26,6 +27,7 @@ import {
   visibleRoutes,
   visibleService,
   visibleServices,
+  type MeshService,
   type Labels,
   type OutboundScope,
 } from "#model";
@@ -156,6 +158,7 @@ const namespaceClusters = defineKeyedQuery<
       !read(namespacesWithRulesOf, namespace).includes(scope.namespace)
         ? {
             ...anyClient,
+            labels: hasLabels(scope) ? picked(scope.labels, read(orderingLabels, namespace)) : noLabels,
             locality: scope.locality,
             network: scope.network,
             unintercepted: scope.unintercepted,
@@ -171,6 +174,22 @@ const namespacesWithRulesOf = defineQuery<readonly string[]>(
     const hosts = read(servicesOfNamespace, namespace).map((key) => key.slice(namespace.length + 1));
     return [...new Set(hosts.flatMap((host) => read(namespacesWithRules, host)))].toSorted();
   },
+  sameData,
+);
+
+/** Labels of clients that order the endpoints of any service of a namespace. */
+const orderingLabels = defineQuery<readonly string[]>(
+  "orderingLabels",
+  (read, namespace) => [
+    ...new Set(read(servicesOfNamespace, namespace).flatMap((key) => read(orderingLabelsOf, key))),
+  ],
+  sameData,
+);
+
+/** Of one service: those that rules name, and the node where its own endpoints go first. */
+const orderingLabelsOf = defineQuery<readonly string[]>(
+  "orderingLabelsOf",
+  (read, service) => withNode(read(failoverLabelsOfHost, hostOfKey(service)), read(serviceOf, service)),
   sameData,
 );
 
@@ -248,9 +267,9 @@ const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
     const rules = read(rulesFor, { client: namespace, labels, host, serviceNamespace: service.namespace });
     const joined = rules.join(",");
     const subsets = ["", ...read(subsetNames, joined)];
-    const byPlace = service.prefersNear || readMesh(read, "zoneAwareLbSetting") !== undefined;
+    const byPlace = service.prefers !== "any" || readMesh(read, "zoneAwareLbSetting") !== undefined;
     const near = byPlace || read(asksForLocality, joined) ? locality : "";
-    const ordering = read(failoverLabelsOf, joined);
+    const ordering = withNode(read(failoverLabelsOf, joined), service);
     const ordered = ordering.length === 0 ? {} : { clientLabels: picked(labels, ordering) };
     // Nothing that reaches a router was meant for an address that it could go on to: it picks an endpoint itself.
     const toOriginal = service.resolution === "original-destination" && !unintercepted;
@@ -283,9 +302,19 @@ const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
       : {
           ...key,
           namespace: "",
-          labels: picked(key.labels, read(failoverLabelsOfHost, hostOfKey(key.service))),
+          labels: picked(key.labels, read(orderingLabelsOf, key.service)),
         },
 );
+
+/** Most clients have no label that anyone asks for. */
+function hasLabels({ labels }: OutboundScope): boolean {
+  return Object.keys(labels).length > 0;
+}
+
+/** With the client's node, where endpoints of it go first. */
+function withNode(labels: readonly string[], service: MeshService | undefined): readonly string[] {
+  return service?.prefers === "node" ? [...labels, nodeLabel] : labels;
+}
 
 function hostOfKey(service: string): string {
   return service.slice(service.indexOf("/") + 1);

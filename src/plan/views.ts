@@ -5,6 +5,7 @@ import { defineKeyedQuery, sameData } from "#engine";
 import {
   clusterDiscoveryOf,
   environmentOf,
+  nodesMatter,
   outboundScopeOf,
   proxyClassText,
   type ClusterDiscovery,
@@ -54,9 +55,10 @@ export const viewsOf = defineKeyedQuery<ProxyClass, readonly View[]>(
   "viewsOf",
   proxyClassText,
   (read, proxy) => {
+    const { node: _node, ...anywhere } = proxy;
     switch (proxy.kind) {
       case "router":
-        return [{ kind: "gateway", proxy }];
+        return [{ kind: "gateway", proxy: read(nodesMatter, "") ? proxy : anywhere }];
       case "grpc": {
         const scope = read(outboundScopeOf, proxy);
         return (proxy.targets ?? []).map((target) => ({ kind: "proxyless", scope, target }));
@@ -69,7 +71,7 @@ export const viewsOf = defineKeyedQuery<ProxyClass, readonly View[]>(
             delivery: isRecentEnvoy(proxy) ? read(environmentOf, "").routeDelivery : "tables",
             clusters: isRecentEnvoy(proxy) ? read(clusterDiscoveryOf, proxy) : "eager",
           },
-          { kind: "inbound", proxy },
+          { kind: "inbound", proxy: anywhere },
         ];
     }
   },

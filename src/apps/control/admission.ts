@@ -259,6 +259,7 @@ function classOf(engine: Engine, nodeId: NodeId, pod: Pod, said: Said): ProxyCla
     serviceAccount: serviceAccountOf(pod),
     network: labels[labelNames.network] ?? environment.network,
     locality: localityOf(engine, pod),
+    ...(pod.spec?.nodeName === undefined ? {} : { node: pod.spec.nodeName }),
     clusterId: environment.clusterId,
     dnsDomain: `${nodeId.namespace}.svc.${environment.clusterDomain}`,
     // The annotation, where there is one; ProxyConfig may say it too, and only the proxy knows with which it was made.
