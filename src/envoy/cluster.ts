@@ -249,6 +249,7 @@ function explicitSecurity(read: Read, secured: Secured, tls: ClientTLSSettings):
     return originatedTls(tls, alpn, service, {
       configuredCa: readConfiguredCa(read, tls),
       clientCertificate: key.clientCertificate,
+      defaults: readMesh(read, "tlsDefaults"),
     });
   }
   const named = tls.subjectAltNames ?? [];

@@ -128,5 +128,5 @@ function timeoutMs(timeout: string | undefined): number {
 }
 
 function statusOf(status: string | undefined): number | undefined {
-  return status === undefined || !/^[1-5]\d\d$/.test(status) ? undefined : Number(status);
+  return status === undefined || status === "" ? undefined : Number(status);
 }

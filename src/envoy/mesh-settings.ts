@@ -21,5 +21,6 @@ export function readMeshTls(read: Read): MeshTls {
     trustDomains: readTrustDomains(read),
     minProtocolVersion: mutual?.minProtocolVersion,
     cipherSuites: mutual?.cipherSuites,
+    defaults: readMesh(read, "tlsDefaults"),
   };
 }

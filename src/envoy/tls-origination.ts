@@ -1,11 +1,12 @@
 // TLS that a proxy originates for its application, to servers outside of the mesh (DestinationRule tls SIMPLE, MUTUAL).
 
-import type { ClientTLSSettings } from "#objects";
+import type { ClientTLSSettings, MeshConfigTLSConfig } from "#objects";
 import type { MeshService } from "#model";
 import { isWildcard } from "#model";
 import type { Message } from "./proto/api.ts";
 import {
   agentSecret,
+  clientTlsParameters,
   clientTransportSocket,
   controlPlaneSecret,
   credentialSecretName,
@@ -24,13 +25,15 @@ export interface KnownHere {
   readonly configuredCa?: string | undefined;
   /** The name of the secret that a client of mode SIMPLE shows all the same. */
   readonly clientCertificate?: string | undefined;
+  /** MeshConfig's `tlsDefaults`. */
+  readonly defaults?: MeshConfigTLSConfig | undefined;
 }
 
 export function originatedTls(
   tls: ClientTLSSettings,
   alpn: readonly string[],
   service: MeshService,
-  { configuredCa, clientCertificate: shown }: KnownHere = {},
+  { configuredCa, clientCertificate: shown, defaults }: KnownHere = {},
 ): OriginatedTls {
   const names = tls.subjectAltNames ?? service.subjectAltNames;
   const given = tls.sni ?? "";
@@ -38,7 +41,7 @@ export function originatedTls(
   const verifies = tls.insecureSkipVerify !== true;
   const context: Message = {
     commonTlsContext: {
-      tlsParams: { tlsMinimumProtocolVersion: "TLSv1_2", tlsMaximumProtocolVersion: "TLSv1_3" },
+      tlsParams: clientTlsParameters(defaults),
       ...(tls.mode === "MUTUAL"
         ? { tlsCertificateSdsSecretConfigs: [clientCertificate(tls)] }
         : shown === undefined

@@ -2,7 +2,13 @@
 // listener or cluster: both name a secret, and Envoy asks for it: the agent for the workload's own identity, the
 // control plane for what a `credentialName` refers to.
 
-import { isCipher, type ServerTLSSettings, type TLSProtocol } from "#objects";
+import {
+  isCipher,
+  isCurve,
+  type MeshConfigTLSConfig,
+  type ServerTLSSettings,
+  type TLSProtocol,
+} from "#objects";
 import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
 
 /** The cluster of the bootstrap that reaches the agent's secret service over its socket. */
@@ -34,12 +40,13 @@ const meshCiphers = [
   "AES128-GCM-SHA256",
 ];
 
-/** What MeshConfig says about mutual TLS. */
+/** What MeshConfig says about TLS: of mutual TLS within the mesh, and in `defaults` of all other. */
 export interface MeshTls {
   /** The trust domain and its aliases: a peer's SPIFFE id must start with one of them. */
   readonly trustDomains: readonly string[];
   readonly minProtocolVersion?: string;
   readonly cipherSuites?: readonly string[];
+  readonly defaults?: MeshConfigTLSConfig;
 }
 
 /** The server side of mutual TLS: a client certificate of the mesh is demanded. */
@@ -101,10 +108,10 @@ export function serverTls(settings: ServerTLSSettings, mesh: MeshTls, terminates
   return {
     commonTlsContext: {
       tlsParams: tlsParameters(
-        protocolOf(settings.minProtocolVersion),
+        protocolOf(settings.minProtocolVersion) ?? protocolOf(mesh.defaults?.minProtocolVersion),
         protocolOf(settings.maxProtocolVersion) ?? "TLSv1_3",
-        settings.cipherSuites,
-        settings.ecdhCurves,
+        named(settings.cipherSuites) ?? named(mesh.defaults?.cipherSuites) ?? settings.cipherSuites,
+        curvesOf(settings, mesh),
       ),
       tlsCertificateSdsSecretConfigs: certificateSecrets(settings),
       ...validationOf(settings, validateClient),
@@ -119,10 +126,24 @@ export function serverTlsOverQuic(settings: ServerTLSSettings, mesh: MeshTls): M
   const context = serverTls(settings, mesh, false);
   const common = {
     ...(context["commonTlsContext"] as Message),
-    tlsParams: tlsParameters("TLSv1_3", "TLSv1_3", undefined, settings.ecdhCurves),
+    tlsParams: tlsParameters("TLSv1_3", "TLSv1_3", undefined, curvesOf(settings, mesh)),
     alpnProtocols: ["h3"],
   };
   return { ...context, commonTlsContext: common };
+}
+
+function curvesOf(settings: ServerTLSSettings, mesh: MeshTls): readonly string[] | undefined {
+  return named(settings.ecdhCurves) ?? mesh.defaults?.ecdhCurves;
+}
+
+/** Undefined for a list that names nothing. */
+function named(list: readonly string[] | undefined): readonly string[] | undefined {
+  return list === undefined || list.length === 0 ? undefined : list;
+}
+
+/** `tls_params` of TLS that a proxy originates to servers outside of the mesh. Istio applies the least version to servers alone. */
+export function clientTlsParameters(defaults: MeshConfigTLSConfig | undefined): Message {
+  return tlsParameters(undefined, "TLSv1_3", named(defaults?.cipherSuites), defaults?.ecdhCurves);
 }
 
 /** The secret's name in Envoy for a `credentialName`, as Istio forms it. */
@@ -262,6 +283,8 @@ function tlsParameters(
   cipherSuites: readonly string[] | undefined = undefined,
   ecdhCurves: readonly string[] = [],
 ): Message {
+  // Envoy refuses what names an unknown curve, or one twice; admission has warned of it.
+  const curves = [...new Set(ecdhCurves)].filter(isCurve);
   return {
     // Never below 1.2 unless a Gateway asks for it by name: Envoy's own default differs between client and server.
     tlsMinimumProtocolVersion:
@@ -269,6 +292,6 @@ function tlsParameters(
     tlsMaximumProtocolVersion: max,
     // Envoy would refuse the listener for one name that it does not know; admission has warned of it.
     ...(cipherSuites === undefined ? {} : { cipherSuites: cipherSuites.filter(isCipher) }),
-    ...(ecdhCurves.length === 0 ? {} : { ecdhCurves }),
+    ...(curves.length === 0 ? {} : { ecdhCurves: curves }),
   };
 }

@@ -1,7 +1,7 @@
 // Which AuthorizationPolicies hold for a workload.
 
 import { defineKeyedQuery, sameData } from "#engine";
-import type { AuthorizationPolicy } from "#objects";
+import { canAuthorize, type AuthorizationPolicy } from "#objects";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { oldestFirst, targets } from "./selectors.ts";
 import { providerService } from "./tracing.ts";
@@ -35,7 +35,7 @@ export interface ExtAuthzService {
   readonly port: number;
 }
 
-/** The services behind the providers that a workload's CUSTOM policies name; one that is not known is left out. */
+/** The services behind the providers that a workload's CUSTOM policies name; one that is not known, or faulty, is left out. */
 export const extAuthzServicesOf = defineKeyedQuery<WorkloadKey, readonly ExtAuthzService[]>(
   "extAuthzServicesOf",
   workloadText,
@@ -46,7 +46,8 @@ export const extAuthzServicesOf = defineKeyedQuery<WorkloadKey, readonly ExtAuth
     return (readMesh(read, "extensionProviders") ?? []).flatMap((provider) => {
       const { service = "", port = 0 } = provider.envoyExtAuthzHttp ?? provider.envoyExtAuthzGrpc ?? {};
       const { name = "" } = provider;
-      const found = names.has(name) ? providerService(read, { service, port }) : undefined;
+      const asked = names.has(name) && canAuthorize(provider);
+      const found = asked ? providerService(read, { service, port }) : undefined;
       return found === undefined
         ? []
         : [{ provider: name, service: found.key, host: found.host, port: found.port }];

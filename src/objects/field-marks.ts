@@ -112,7 +112,9 @@ MeshConfig accessLogEncoding works
 MeshConfig connectTimeout works
 MeshConfig discoverySelectors works
 MeshConfig h2UpgradePolicy works
-MeshConfig meshMTLS.minProtocolVersion works
+MeshConfig meshMTLS works
+MeshConfig meshMTLS.ecdhCurves refused
+MeshConfig tlsDefaults works
 MeshConfig defaultConfig.configPath works
 MeshConfig defaultConfig.serviceCluster works
 MeshConfig defaultConfig.proxyAdminPort works
@@ -168,6 +170,8 @@ MeshConfig trustDomain works
 MeshConfig trustDomainAliases works
 MeshConfig zoneAwareLbSetting works
 MeshConfig zoneAwareLbSetting.failoverPriority warns
+MeshConfig extensionProviders[].envoyExtAuthzHttp works
+MeshConfig extensionProviders[].envoyExtAuthzGrpc works
 
 MeshNetworks networks works
 MeshNetworks networks{}.gateways[].locality warns

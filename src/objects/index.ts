@@ -68,7 +68,8 @@ export { conditionFault, isPathTemplate, isTemplateLiteral, pathTemplateFault } 
 export type { ProblemCode, ProblemRow } from "./problems.ts";
 export { presentFilterName } from "./filter-names.ts";
 export { makeProblem, problemTable } from "./problems.ts";
-export { isCipher } from "./validate/server-tls.ts";
+export { isCipher, isCurve } from "./validate/server-tls.ts";
+export { canAuthorize } from "./validate/providers.ts";
 export type { ValidationContext } from "./validate.ts";
 export { admissionProblems, hasErrors, validateObject } from "./validate.ts";
 export { schemaKinds } from "./schema.ts";

@@ -1,9 +1,11 @@
 // What stands before a gateway, as MeshConfig's and the Pod's `gatewayTopology` say it: whose connection it is by the
-// PROXY protocol, how many proxies before it are believed, and which words on clients' certificates go on.
+// PROXY protocol, how many proxies before it are believed, and which words on clients' certificates go on; and the TLS that
+// MeshConfig's `tlsDefaults` have it speak.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { parse, stringify } from "yaml";
+import type { MeshConfig } from "#objects";
 import { TestAuthority, type Pair } from "../support/test-authority.ts";
 import { deployEchoes, type Echo } from "./echoes.ts";
 import { leftovers } from "./leftovers.ts";
@@ -79,9 +81,9 @@ function gateway(): object[] {
 }
 
 /** MeshConfig as the mesh came with it, and this of its gateways. */
-async function stand(gatewayTopology: object): Promise<void> {
+async function stand(gatewayTopology: object, more: MeshConfig = {}): Promise<void> {
   const defaultConfig = { ...(written["defaultConfig"] as object), gatewayTopology };
-  await patchConfig(mesh, "istio", { mesh: stringify({ ...written, defaultConfig }) });
+  await patchConfig(mesh, "istio", { mesh: stringify({ ...written, ...more, defaultConfig }) });
 }
 
 /** The headers as the application got them; rejects where it was not reached. */
@@ -152,6 +154,27 @@ test("what clients say of certificates is dropped, passed on or added to, as Mes
     const own = (await seen(call))[clientCertificate] ?? "";
     assert.doesNotMatch(own, /CN=said/);
     assert.match(own, /Subject="CN=client\.example\.com"/);
+    return true;
+  });
+});
+
+test("handshakes below MeshConfig's least version are refused, and its curves are those that keys are agreed on by", async () => {
+  const old = { port, host, tls: { maxVersion: "TLSv1.2" } } as const;
+  await stand({});
+  await eventually("the older version", async () => {
+    assert.equal((await callTls(old)).protocol, "TLSv1.2");
+    return true;
+  });
+  await stand({}, { tlsDefaults: { minProtocolVersion: "TLSV1_3", ecdhCurves: ["P-384"] } });
+  await eventually("the named curve", async () => {
+    const { protocol, curve } = await callTls({ port, host });
+    assert.deepEqual([protocol, curve], ["TLSv1.3", "secp384r1"]);
+    return true;
+  });
+  await assert.rejects(callTls(old), /alert|protocol version|handshake/i);
+  await stand({});
+  await eventually("the older version again", async () => {
+    assert.equal((await callTls(old)).status, 200);
     return true;
   });
 });

@@ -25,6 +25,7 @@ import {
 import { checkRetries } from "./http-route.ts";
 import { checkLocality, checkZoneAware } from "./locality.ts";
 import { checkProviders } from "./providers.ts";
+import { isCurve } from "./server-tls.ts";
 import { checkClientTls, checkConnectionPool, checkOutliers } from "./traffic-policy.ts";
 
 const connectTimeoutMaxMs = 30_000;
@@ -75,17 +76,6 @@ export function checkMeshConfig(mesh: MeshConfig, path: string, report: Report):
   checkInboundRetries(mesh, pathOf(path, "defaultInboundHttpRetryPolicy"), report);
 }
 
-// What Envoy's TLS library offers.
-const curves = new Set([
-  "P-224",
-  "P-256",
-  "P-384",
-  "P-521",
-  "X25519",
-  "X25519Kyber768Draft00",
-  "X25519MLKEM768",
-]);
-
 function checkTlsDefaults(mesh: MeshConfig, path: string, report: Report): void {
   if (mesh.meshMTLS?.ecdhCurves !== undefined)
     report.add(
@@ -95,7 +85,7 @@ function checkTlsDefaults(mesh: MeshConfig, path: string, report: Report): void 
     );
   const seen = new Set<string>();
   eachOf(mesh.tlsDefaults?.ecdhCurves, pathOf(path, "tlsDefaults.ecdhCurves"), (curve, at) => {
-    if (!curves.has(curve)) report.add("MZ0250", at, `${show(curve)} is no curve here and is ignored`);
+    if (!isCurve(curve)) report.add("MZ0250", at, `${show(curve)} is no curve here and is ignored`);
     else if (seen.has(curve)) report.add("MZ0250", at, `${show(curve)} stands twice`);
     seen.add(curve);
   });

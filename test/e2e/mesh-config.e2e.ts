@@ -1,0 +1,123 @@
+// What MeshConfig says for the whole mesh, as clients see it: who may be asked whether requests go on, and which of a service's
+// workloads are near. One mesh serves all tests of this file, in order.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { parse, stringify } from "yaml";
+import type { MeshConfig } from "#objects";
+import { deciderManifest, password } from "./decider.ts";
+import { deployEchoes, echoIn, order, podIp, type EchoApp, type Order, type Result } from "./echoes.ts";
+import { leftovers } from "./leftovers.ts";
+import { configText, eventually, type Mesh, patchConfig, startMesh } from "./mesh.ts";
+
+const name = "mesh-config-e2e";
+const namespace = "shop";
+const ports = [
+  { name: "http", servicePort: 80, workloadPort: 8080, flag: "http" },
+  { name: "tcp-raw", servicePort: 9000, workloadPort: 9001, flag: "tcp" },
+] as const;
+
+const apps: readonly EchoApp[] = [
+  // Its service account is the password: who decides over TCP knows nothing but the caller's identity.
+  { name: "friend", namespace, ports, account: password },
+  { name: "stranger", namespace, ports },
+  { name: "shop", namespace, ports },
+];
+
+let mesh: Mesh;
+let written: MeshConfig;
+const pods = new Map<string, string>();
+
+before(async () => {
+  mesh = await startMesh({ name, port: 18_830 });
+  written = parse(await configText(mesh, "istio", "mesh")) as MeshConfig;
+  await mesh.kubectl(["create", "namespace", namespace]);
+  await mesh.kubectl(["label", "namespace", namespace, "istio-injection=enabled"]);
+  await mesh.kubectl(["apply", "-f", "-"], deciderManifest(namespace));
+  await deployEchoes(mesh, apps);
+  for (const app of apps) pods.set(app.name, await podIp(mesh, namespace, `app=${app.name}`));
+});
+after(async () => {
+  await mesh?.down();
+  assert.deepEqual(await leftovers(name), [], "nothing of ours is left on the machine");
+});
+
+/** MeshConfig as the mesh came with it, and this. */
+async function configure(more: MeshConfig): Promise<void> {
+  await patchConfig(mesh, "istio", { mesh: stringify({ ...written, ...more }) });
+}
+
+async function call(from: string, what: Order): Promise<Result> {
+  const [result] = await order(mesh, pods.get(from) ?? "", { timeoutMs: 5_000, ...what });
+  assert.ok(result !== undefined);
+  return result;
+}
+
+/** Calls until the check of the answer holds. */
+async function becomes(what: string, from: string, sent: Order, check: (result: Result) => void) {
+  await eventually(`${what} for ${from}`, async () => {
+    check(await call(from, sent));
+    return true;
+  });
+}
+
+const gets = (status: number) => (result: Result) =>
+  assert.equal(result.status, status, JSON.stringify(result));
+
+const askForAll = (provider: string): string => `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: ask, namespace: ${namespace} }
+spec:
+  selector: { matchLabels: { app: shop } }
+  action: CUSTOM
+  provider: { name: ${provider} }
+  rules: [{}]
+`;
+
+const withWord = { authorization: `Bearer ${password}` };
+const guarded = { url: "http://shop/a", method: "POST", body: "body" };
+const raw = { url: "tcp://shop:9000", message: "hello\n" };
+
+test("a CUSTOM policy has a service asked over HTTP, whose answer goes on to the application and to the caller", async () => {
+  const service = `decider.${namespace}.svc.cluster.local`;
+  await configure({
+    extensionProviders: [
+      {
+        name: "over-http",
+        envoyExtAuthzHttp: {
+          service,
+          port: 80,
+          pathPrefix: "/check",
+          includeRequestHeadersInCheck: ["authorization"],
+          includeRequestBodyInCheck: { maxRequestBytes: 4, allowPartialMessage: true },
+          headersToUpstreamOnAllow: ["x-decided"],
+          headersToDownstreamOnDeny: ["x-decided"],
+        },
+      },
+      { name: "over-grpc", envoyExtAuthzGrpc: { service, port: 90 } },
+    ],
+  });
+  await mesh.kubectl(["apply", "-f", "-"], askForAll("over-http"));
+  await becomes("a refusal", "stranger", guarded, (result) => {
+    assert.equal(result.status, 401, JSON.stringify(result));
+    assert.equal(result.headers["x-decided"], "POST /check/a body");
+  });
+  const may = await call("stranger", { ...guarded, headers: withWord });
+  assert.equal(echoIn(may)?.headers["x-decided"], "POST /check/a body", JSON.stringify(may));
+});
+
+test("one asked over gRPC decides about requests, and about connections by who opens them", async () => {
+  await mesh.kubectl(["apply", "-f", "-"], askForAll("over-grpc"));
+  await becomes("a refusal", "stranger", guarded, gets(403));
+  gets(200)(await call("stranger", { ...guarded, headers: withWord }));
+  assert.match((await call("friend", raw)).body, /hello/);
+  await becomes("a closed connection", "stranger", raw, ({ body }) => assert.doesNotMatch(body, /hello/));
+});
+
+test("where nobody can be asked what the policy is about is denied", async () => {
+  await mesh.kubectl(["apply", "-f", "-"], askForAll("unknown"));
+  await becomes("a denial", "stranger", { ...guarded, headers: withWord }, gets(403));
+  await mesh.kubectl(["delete", "authorizationpolicy", "ask", "-n", namespace]);
+  await becomes("no more policy", "stranger", guarded, gets(200));
+});
