@@ -12,10 +12,12 @@ import {
   namespaceMtlsModeOf,
   readMesh,
   readTrustDomains,
+  readTuning,
   serviceAccountsOf,
   serviceOf,
   type MeshService,
   type Protocol,
+  type ProxyTuning,
 } from "#model";
 import {
   clusterNameOf,
@@ -51,7 +53,7 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
   const { protocol } = port;
   const rule = read(mergedRule, key.rules.join(","));
   const policy = policyFor(rule, key.subset, key.port);
-  const defaults = readPoolDefaults(read);
+  const defaults = readPoolDefaults(read, key.tuning);
   const name = clusterNameOf(key);
   const places = discovery(read, key, service, policy);
   if (places === undefined) return undefined;
@@ -84,7 +86,7 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
 }
 
 /** Where traffic goes that no service claims, and where it ends. */
-export function wellKnownCluster(read: Read, { name }: WellKnownClusterKey): EnvoyResource {
+export function wellKnownCluster(read: Read, { name, tuning }: WellKnownClusterKey): EnvoyResource {
   const metadata = { filterMetadata: serviceMetadata(name, name, "") };
   if (name === "BlackHoleCluster") {
     return resource("cluster", name, {
@@ -98,8 +100,8 @@ export function wellKnownCluster(read: Read, { name }: WellKnownClusterKey): Env
     name,
     type: "ORIGINAL_DST",
     lbPolicy: "CLUSTER_PROVIDED",
-    ...poolFields({}, readPoolDefaults(read)),
-    ...httpOptions({}, "auto", readPoolDefaults(read)),
+    ...poolFields({}, readPoolDefaults(read, tuning)),
+    ...httpOptions({}, "auto", readPoolDefaults(read, tuning)),
     metadata,
   });
 }
@@ -113,11 +115,12 @@ export function absentCluster(name: string): EnvoyResource {
   return resource("cluster", name, { name, type: "STATIC", connectTimeout: durationOf(1_000), metadata });
 }
 
-function readPoolDefaults(read: Read): PoolDefaults {
+function readPoolDefaults(read: Read, own: ProxyTuning | undefined): PoolDefaults {
   return {
     connectTimeout: readMesh(read, "connectTimeout"),
     tcpKeepalive: readMesh(read, "tcpKeepalive"),
     h2Upgrade: readMesh(read, "h2UpgradePolicy") === "UPGRADE",
+    tuning: readTuning(read, own),
   };
 }
 

@@ -3,7 +3,9 @@
 
 import { accessLogs, tcpAccessLogOptions, unknownHostMark, type AccessLogPlace } from "./telemetry.ts";
 import type { AccessLogSettings } from "./access-log.ts";
+import type { ProxyTuning } from "#model";
 import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
+import { headerCase, httpTuning, serverClientCertificate, serverName } from "./tuning.ts";
 
 /** The parts of MeshConfig that connection managers and TCP proxies read. */
 export interface FilterSettings extends AccessLogSettings {
@@ -15,6 +17,8 @@ export interface FilterSettings extends AccessLogSettings {
       readonly proxyProtocol?: object;
     };
   };
+  /** ProxyConfig's headers and connections, as they hold for the proxies of the resource. */
+  readonly tuning?: ProxyTuning;
   /** A cluster that a request or a connection wants and that is not there is asked for. */
   readonly discoversClusters?: boolean;
 }
@@ -46,6 +50,8 @@ const earlyDataBytesMax = 65_536;
 /** The network filter of an HTTP filter chain. */
 export function httpConnectionManager(settings: FilterSettings, manager: HttpConnectionManager): Message {
   const { side, routes } = manager;
+  const { proxyHeaders, connectionSettings } = settings.tuning ?? {};
+  const tuned = httpTuning(connectionSettings);
   return {
     name: "envoy.filters.network.http_connection_manager",
     typedConfig: typed("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", {
@@ -54,25 +60,31 @@ export function httpConnectionManager(settings: FilterSettings, manager: HttpCon
         : { codecType: "AUTO" }),
       statPrefix: manager.statPrefix,
       ...(routes.kind === "named" ? { rds: routeSource(routes.name) } : { routeConfig: routes.table }),
-      httpFilters: httpFilters(manager, settings.discoversClusters === true),
-      ...serverName(side),
+      httpFilters: httpFilters(manager, settings),
+      ...serverName(side, proxyHeaders),
       ...pathNormalization(settings.pathNormalization?.normalization),
       ...clientCertificate(settings, side),
       useRemoteAddress: wrapped(side === "gateway"),
       ...(side === "gateway" ? trustedHops(settings) : {}),
       internalAddressConfig: {},
-      generateRequestId: wrapped(true),
+      generateRequestId: wrapped(proxyHeaders?.requestId?.disabled !== true),
+      ...(proxyHeaders?.xForwardedPort?.enabled === true ? { appendXForwardedPort: true } : {}),
       // A caller inside of the mesh keeps the id it came with, so that one call has one id on its whole way.
       preserveExternalRequestId: side !== "gateway",
       proxy_100Continue: true,
       upgradeConfigs: [{ upgradeType: "websocket" }],
-      commonHttpProtocolOptions: { idleTimeout: durationOf(idleTimeoutMs) },
+      commonHttpProtocolOptions: { idleTimeout: durationOf(idleTimeoutMs), ...tuned.common },
       // Old clients are answered, and not told to upgrade.
-      httpProtocolOptions: { acceptHttp_10: true, defaultHostForHttp_10: hostOfHttp10 },
-      http2ProtocolOptions: { maxConcurrentStreams: wrapped(streamsPerConnectionMax) },
+      httpProtocolOptions: {
+        acceptHttp_10: true,
+        defaultHostForHttp_10: hostOfHttp10,
+        ...headerCase(proxyHeaders),
+      },
+      http2ProtocolOptions: { maxConcurrentStreams: wrapped(streamsPerConnectionMax), ...tuned.http2 },
       // Long polls and streams are the application's business; routes carry the time-outs.
       streamIdleTimeout: durationOf(0),
       requestTimeout: durationOf(0),
+      ...tuned.manager,
       accessLog: accessLogs(settings, { side, protocol: "http" }),
     }),
   };
@@ -256,8 +268,9 @@ export const unknownHostOn: Message = {
 
 function httpFilters(
   { policyFilters = [], routeFilters = [] }: HttpConnectionManager,
-  discoversClusters: boolean,
+  { discoversClusters, tuning }: FilterSettings,
 ): Message[] {
+  const suppressed = tuning?.proxyHeaders?.envoyDebugHeaders?.disabled === true;
   return [
     ...policyFilters,
     {
@@ -274,17 +287,15 @@ function httpFilters(
     { name: "envoy.filters.http.cors", typedConfig: typed("envoy.extensions.filters.http.cors.v3.Cors") },
     ...routeFilters,
     // By now nothing changes the route any more, so what is asked for is what the router will want.
-    ...(discoversClusters ? [onDemandFilter] : []),
+    ...(discoversClusters === true ? [onDemandFilter] : []),
     {
       name: "envoy.filters.http.router",
-      typedConfig: typed("envoy.extensions.filters.http.router.v3.Router"),
+      typedConfig: typed(
+        "envoy.extensions.filters.http.router.v3.Router",
+        suppressed ? { suppressEnvoyHeaders: true } : {},
+      ),
     },
   ];
-}
-
-/** Istio answers as `istio-envoy` to callers from outside and as `envoy` to the application beside it. */
-function serverName(side: AccessLogPlace["side"]): Message {
-  return { serverName: side === "client" ? "envoy" : "istio-envoy", serverHeaderTransformation: "OVERWRITE" };
 }
 
 function pathNormalization(kind: string | undefined): Message {
@@ -300,13 +311,7 @@ function pathNormalization(kind: string | undefined): Message {
 /** X-Forwarded-Client-Cert: a server in the mesh appends its caller, a gateway lets nobody from outside claim one. */
 function clientCertificate(settings: FilterSettings, side: AccessLogPlace["side"]): Message {
   if (side === "client") return { forwardClientCertDetails: "SANITIZE" };
-  if (side === "server")
-    return {
-      forwardClientCertDetails: "APPEND_FORWARD",
-      // Without the Subject, which Istio asks for: Istio's certificates have an empty one, ours holds the workload's facts,
-      // which are not the application's business and would lengthen every request.
-      setCurrentClientCertDetails: { uri: true, dns: true },
-    };
+  if (side === "server") return serverClientCertificate(settings.tuning?.proxyHeaders);
   const asked = settings.defaultConfig?.gatewayTopology?.forwardClientCertDetails;
   const details = asked === undefined || asked === "UNDEFINED" ? "SANITIZE_SET" : asked;
   if (details !== "SANITIZE_SET" && details !== "APPEND_FORWARD")

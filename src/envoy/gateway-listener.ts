@@ -37,6 +37,7 @@ import { externalAuthFilter } from "./external-auth.ts";
 import { streamPolicy } from "./traffic-policy.ts";
 import { statefulSession } from "./route-filters.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
+import { listenerBuffer } from "./tuning.ts";
 import {
   meshAlpn,
   quicTransportSocket,
@@ -67,7 +68,10 @@ interface Chain {
 }
 
 /** Undefined while no server of the listener has anything to do: Envoy takes no listener without a chain. */
-export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey): EnvoyResource | undefined {
+export function gatewayListener(
+  read: Read,
+  { scope, name, tuning }: GatewayListenerKey,
+): EnvoyResource | undefined {
   const { listeners, quicListeners } = read(mergedGatewayOf, scope);
   const quic = quicListeners.find((one) => one.name === name);
   const listener = quic ?? listeners.find((one) => one.name === name);
@@ -75,7 +79,7 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
   const edge: Edge = {
     read,
     scope,
-    settings: settingsFor(readFilterSettings(read), scope),
+    settings: settingsFor(readFilterSettings(read, tuning), scope),
     tls: readMeshTls(read),
     rbac: readRbac(read, scope),
     jwt: readJwt(read, scope),
@@ -95,6 +99,7 @@ export function gatewayListener(read: Read, { scope, name }: GatewayListenerKey)
     name,
     ...transport,
     trafficDirection: "OUTBOUND",
+    ...listenerBuffer(edge.settings.tuning?.connectionSettings),
     filterChains: chains.map(({ message: built }) => built),
     accessLog: listenerAccessLogs(edge.settings),
   };

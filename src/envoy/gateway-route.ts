@@ -13,10 +13,12 @@ import {
   isIngressGateway,
   mergedGatewayOf,
   readMesh,
+  readTuning,
   selects,
   type GatewayScope,
   type MergedServer,
   type MeshService,
+  type ProxyTuning,
   type RouteFacts,
 } from "#model";
 import type { GatewayRouteKey } from "#plan";
@@ -32,9 +34,15 @@ import { httpRoutes } from "./http-route.ts";
 import { wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { takesEverything } from "./route-match.ts";
+import { attemptCount } from "./tuning.ts";
 
 /** Bodies of direct responses may be this long, in bytes: Istio's limit. */
 const directResponseBytesMax = 1_048_576;
+
+interface Router {
+  readonly scope: GatewayScope;
+  readonly headers: ProxyTuning["proxyHeaders"];
+}
 
 /** A host of the table while it is put together. */
 interface Host {
@@ -47,12 +55,16 @@ interface Host {
   redirects: boolean;
 }
 
-export function gatewayRoute(read: Read, { scope, name }: GatewayRouteKey): EnvoyResource | undefined {
+export function gatewayRoute(
+  read: Read,
+  { scope, name, tuning }: GatewayRouteKey,
+): EnvoyResource | undefined {
   const servers = read(mergedGatewayOf, scope).routes[name];
   const [first] = servers ?? [];
   if (servers === undefined || first === undefined) return undefined;
   const hosts = new Map<string, Host>();
-  for (const server of servers) addServer(read, scope, server, hosts);
+  const headers = readTuning(read, tuning).proxyHeaders;
+  for (const server of servers) addServer(read, { scope, headers }, server, hosts);
   isolate(servers, neighboursOf(read, scope, first), hosts);
   const ordered = [...hosts.values()].toSorted((a, b) =>
     bySpecificity(a.domains[0] ?? "", b.domains[0] ?? ""),
@@ -60,7 +72,10 @@ export function gatewayRoute(read: Read, { scope, name }: GatewayRouteKey): Envo
   const shared = withSharedRoutes(ordered);
   const message: Message = {
     name,
-    virtualHosts: shared.length === 0 ? [nothingHere(first)] : shared.map(virtualHost),
+    virtualHosts:
+      shared.length === 0
+        ? [nothingHere(first)]
+        : shared.map((host) => ({ ...virtualHost(host), ...attemptCount(headers) })),
     ...(first.http3 === true ? { responseHeadersToAdd: [alternative(first)] } : {}),
     validateClusters: wrapped(false),
     ignorePortInHostMatching: true,
@@ -80,12 +95,13 @@ function alternative({ number }: MergedServer): Message {
   };
 }
 
-function addServer(read: Read, scope: GatewayScope, server: MergedServer, hosts: Map<string, Host>): void {
+function addServer(read: Read, router: Router, server: MergedServer, hosts: Map<string, Host>): void {
+  const { scope } = router;
   const redirects = server.tls?.httpsRedirect === true;
   for (const facts of read(boundRoutes, { gateway: server.gateway, namespace: scope.namespace })) {
     const common = commonHosts(hostsForNamespace(server.hosts, facts.namespace), facts.hosts);
     if (common.length === 0) continue;
-    const routes = routesOf(read, scope, server, facts);
+    const routes = routesOf(read, router, server, facts);
     for (const name of common) {
       const host = hostOf(hosts, name, server);
       host.routes.push(...routes);
@@ -158,7 +174,7 @@ function commonHosts(served: readonly string[], bound: readonly string[]): reado
 
 function routesOf(
   read: Read,
-  scope: GatewayScope,
+  { scope, headers }: Router,
   server: MergedServer,
   facts: RouteFacts,
 ): readonly Message[] {
@@ -171,6 +187,7 @@ function routesOf(
     hashOf: (destination) => destinationHash(read, scope, destination, server.number),
     isDynamic: ({ host }) => isDynamicHost(read, host),
     retries: readMesh(read, "defaultHttpRetryPolicy"),
+    headers,
   });
   return routes.map((route) => withMeshAlpn(read, scope, route));
 }
@@ -248,7 +265,6 @@ function virtualHost({ name, domains, routes, redirects }: Host): Message {
     name,
     domains,
     routes: [...before, ...last],
-    includeRequestAttemptCount: true,
     ...(redirects ? { requireTls: "ALL" } : {}),
   };
 }

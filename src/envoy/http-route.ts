@@ -9,7 +9,7 @@ import type {
   HTTPRouteDestination,
   VirtualServiceHttpRoute,
 } from "#objects";
-import { isGenerated } from "#model";
+import { isGenerated, type ProxyTuning } from "#model";
 import { corsPolicy, faultFilter, stickySession } from "./route-filters.ts";
 import { durationMsOf } from "./duration.ts";
 import { externalAuth } from "./external-auth.ts";
@@ -18,6 +18,7 @@ import { dynamicLookup } from "./dynamic-forward.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
 import { retryPolicy, type RetrySettings } from "./retry.ts";
 import { routeMatch, takesEverything } from "./route-match.ts";
+import { forwardedHost } from "./tuning.ts";
 
 /** What a VirtualService's routes are translated for. */
 export interface RouteContext {
@@ -35,6 +36,8 @@ export interface RouteContext {
   readonly isDynamic: (destination: Destination) => boolean;
   /** MeshConfig's defaultHttpRetryPolicy. */
   readonly retries?: RetrySettings;
+  /** ProxyConfig's headers. */
+  readonly headers?: ProxyTuning["proxyHeaders"];
   /** The service that calls of the virtual host mean, for metrics of answers that no cluster gives. */
   readonly service?: { readonly host: string; readonly name: string; readonly namespace: string };
 }
@@ -171,11 +174,10 @@ function weightedClusters(targets: readonly HTTPRouteDestination[], context: Rou
 function rewriteFields(
   { rewrite }: VirtualServiceHttpRoute,
   condition: HTTPMatchRequest | undefined,
-  { virtualService }: RouteContext,
+  { virtualService, headers }: RouteContext,
 ): Message {
   if (rewrite === undefined) return {};
-  // Whoever rewrites the host still wants the application to know the one that was asked for.
-  const forwarded = { appendXForwardedHost: true };
+  const forwarded = forwardedHost(headers);
   const regex = rewrite.uriRegexRewrite;
   if (regex !== undefined) {
     return {

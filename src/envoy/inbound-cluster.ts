@@ -2,13 +2,14 @@
 
 import { packService, telemetryMetadata } from "#base";
 import type { Read } from "#engine";
-import { mergedRule, readMesh, rulesFor } from "#model";
+import { mergedRule, readMesh, readTuning, rulesFor, type ProxyTuning } from "#model";
 import type { ConnectionPoolSettings } from "#objects";
 import type { InboundClusterKey, InboundPassthroughClusterKey } from "#plan";
 import { durationMsOf } from "./duration.ts";
 import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
 import { commonOptions, http2Settings, policyFor, poolFields } from "./traffic-policy.ts";
+import { clusterBuffer, headerCase } from "./tuning.ts";
 
 /** The source address of connections to the application; the capture rules know it and leave them alone. */
 const passthroughBind = "127.0.0.6";
@@ -21,12 +22,16 @@ export function inboundCluster(read: Read, key: InboundClusterKey): EnvoyResourc
   const name = `inbound|${key.port}||`;
   const first = key.services[0];
   const pool = key.pool ?? poolOfRules(read, key);
+  const tuning = readTuning(read, key.tuning);
   const message: Message = {
-    ...common(read, name),
+    ...common(read, name, tuning),
     ...(pool === undefined ? {} : readPool(read, pool)),
     ...discovery(key),
     ...bindConfig(key),
-    typedExtensionProtocolOptions: protocolOptions({ ...key, ...(pool === undefined ? {} : { pool }) }),
+    typedExtensionProtocolOptions: protocolOptions(
+      { ...key, ...(pool === undefined ? {} : { pool }) },
+      headerCase(tuning.proxyHeaders),
+    ),
     metadata: {
       filterMetadata: {
         istio: structOf({ services: key.services }),
@@ -37,21 +42,28 @@ export function inboundCluster(read: Read, key: InboundClusterKey): EnvoyResourc
   return resource("cluster", name, message);
 }
 
-export function inboundPassthroughCluster(read: Read, _key: InboundPassthroughClusterKey): EnvoyResource {
+export function inboundPassthroughCluster(read: Read, key: InboundPassthroughClusterKey): EnvoyResource {
   const name = "InboundPassthroughCluster";
+  const tuning = readTuning(read, key.tuning);
   return resource("cluster", name, {
-    ...common(read, name),
+    ...common(read, name, tuning),
     ...originalDestination(),
     ...sourceAddress,
-    typedExtensionProtocolOptions: httpOptions({ useDownstreamProtocolConfig: bothProtocols }),
+    typedExtensionProtocolOptions: httpOptions({
+      useDownstreamProtocolConfig: {
+        httpProtocolOptions: headerCase(tuning.proxyHeaders),
+        http2ProtocolOptions: {},
+      },
+    }),
     metadata: { filterMetadata: serviceMetadata(packService(name, name, "")) },
   });
 }
 
-function common(read: Read, name: string): Message {
+function common(read: Read, name: string, { connectionSettings }: ProxyTuning): Message {
   return {
     name,
     connectTimeout: durationOf(durationMsOf(readMesh(read, "connectTimeout"))),
+    ...clusterBuffer(connectionSettings),
     circuitBreakers: {
       thresholds: [
         {
@@ -137,21 +149,22 @@ function isLoopback(address: string): boolean {
   return address.startsWith("127.") || address === "::1";
 }
 
-const bothProtocols: Message = { httpProtocolOptions: {}, http2ProtocolOptions: {} };
-
-function protocolOptions({ protocol, http2, pool }: InboundClusterKey): Message {
+/** @param http1 how HTTP/1 is written */
+function protocolOptions({ protocol, http2, pool }: InboundClusterKey, http1: Message): Message {
   const shared = commonOptions(pool);
   const common = shared === undefined ? {} : { commonHttpProtocolOptions: shared };
   if (protocol === "tcp")
     return shared === undefined
       ? {}
       : httpOptions({ ...common, explicitHttpConfig: { httpProtocolOptions: {} } });
-  const both = { httpProtocolOptions: {}, http2ProtocolOptions: http2Settings(pool) };
+  const both = { httpProtocolOptions: http1, http2ProtocolOptions: http2Settings(pool) };
   if (protocol === "auto" || pool?.http?.useClientProtocol === true)
     return httpOptions({ ...common, useDownstreamProtocolConfig: both });
   return httpOptions({
     ...common,
-    explicitHttpConfig: http2 ? { http2ProtocolOptions: http2Settings(pool) } : { httpProtocolOptions: {} },
+    explicitHttpConfig: http2
+      ? { http2ProtocolOptions: http2Settings(pool) }
+      : { httpProtocolOptions: http1 },
   });
 }
 

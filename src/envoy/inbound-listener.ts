@@ -13,6 +13,7 @@ import {
   type InboundScope,
   type JwtRules,
   type MtlsMode,
+  type ProxyTuning,
 } from "#model";
 import type { InboundListenerKey, VirtualInboundKey } from "#plan";
 import {
@@ -33,6 +34,7 @@ import { readRbac } from "./rbac-input.ts";
 import { jwtFilters, readJwt } from "./request-authentication.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
+import { listenerBuffer } from "./tuning.ts";
 import { meshServerTls, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
 
 /** What every chain of a workload is built from. */
@@ -55,8 +57,8 @@ interface Target {
 
 const passthroughCluster = "InboundPassthroughCluster";
 
-export function virtualInbound(read: Read, { scope }: VirtualInboundKey): EnvoyResource {
-  const workload = readWorkload(read, scope);
+export function virtualInbound(read: Read, { scope, tuning }: VirtualInboundKey): EnvoyResource {
+  const workload = readWorkload(read, scope, tuning);
   const ports = read(inboundPortsOf, scope).filter(({ bind }) => bind === undefined);
   const modes = read(mtlsModesOf, scope);
   const named = new Set(read(inboundPortsOf, scope).map(({ port }) => port));
@@ -76,7 +78,7 @@ export function virtualInbound(read: Read, { scope }: VirtualInboundKey): EnvoyR
   ];
   const chains = targets.flatMap((target) => chainsOf(workload, target));
   const message: Message = {
-    ...listener(read, "virtualInbound", "0.0.0.0", meshPorts.inbound),
+    ...listener(read, workload.settings, "virtualInbound", "0.0.0.0", meshPorts.inbound),
     filterChains: [blackhole(workload.settings), ...chains.map(({ chain }) => chain)],
     listenerFilters: [
       originalDestination,
@@ -91,26 +93,26 @@ export function virtualInbound(read: Read, { scope }: VirtualInboundKey): EnvoyR
 /** A port of a Sidecar's ingress that is not captured: a listener of its own. */
 export function inboundListener(
   read: Read,
-  { scope, port: number }: InboundListenerKey,
+  { scope, port: number, tuning }: InboundListenerKey,
 ): EnvoyResource | undefined {
   const port = read(inboundPortsOf, scope).find((one) => one.port === number);
   if (port?.bind === undefined) return undefined;
-  const workload = readWorkload(read, scope);
+  const workload = readWorkload(read, scope, tuning);
   const modes = read(mtlsModesOf, scope);
   const target = { ...targetOf(port, portMode(modes, number)), port: undefined };
   const chains = chainsOf(workload, target);
   const name = `${port.bind}_${number}`;
   const message: Message = {
-    ...listener(read, name, port.bind, number),
+    ...listener(read, workload.settings, name, port.bind, number),
     filterChains: chains.map(({ chain }) => chain),
     listenerFilters: inspectors([target]),
   };
   return resource("listener", name, message, originsOf(chains, workload, modes.policies));
 }
 
-function readWorkload(read: Read, scope: InboundScope): Workload {
+function readWorkload(read: Read, scope: InboundScope, tuning: ProxyTuning | undefined): Workload {
   return {
-    settings: readFilterSettings(read),
+    settings: readFilterSettings(read, tuning),
     tls: readMeshTls(read),
     rbac: readRbac(read, scope),
     jwt: readJwt(read, scope),
@@ -121,12 +123,18 @@ function targetOf(port: InboundPort, mode: MtlsMode): Target {
   return { port: port.port, cluster: `inbound|${port.port}||`, protocol: port.protocol, mode, known: port };
 }
 
-function listener(read: Read, name: string, address: string, port: number): Message {
-  const settings = readFilterSettings(read);
+function listener(
+  read: Read,
+  settings: FilterSettings,
+  name: string,
+  address: string,
+  port: number,
+): Message {
   return {
     name,
     address: { socketAddress: { address, portValue: port } },
     trafficDirection: "INBOUND",
+    ...listenerBuffer(settings.tuning?.connectionSettings),
     listenerFiltersTimeout: durationOf(durationMsOf(readMesh(read, "protocolDetectionTimeout"))),
     // A server that speaks first never sends what the inspectors wait for; after the time-out it is TCP.
     continueOnListenerFiltersTimeout: true,

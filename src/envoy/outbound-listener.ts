@@ -28,6 +28,7 @@ import { objectPath } from "./object-path.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
+import { listenerBuffer } from "./tuning.ts";
 import { policyFor, streamPolicy } from "./traffic-policy.ts";
 import { clusterOf, destinationPolicy } from "./virtual-host.ts";
 
@@ -42,6 +43,7 @@ export function virtualOutbound(read: Read, key: VirtualOutboundKey): EnvoyResou
     name,
     address: socketAddress("0.0.0.0", meshPorts.outbound),
     trafficDirection: "OUTBOUND",
+    ...listenerBuffer(settings.tuning?.connectionSettings),
     useOriginalDst: wrapped(true),
     maxConnectionsToAcceptPerSocketEvent: wrapped(acceptsPerEventMax),
     accessLog: listenerAccessLogs(settings),
@@ -61,7 +63,7 @@ export function virtualOutbound(read: Read, key: VirtualOutboundKey): EnvoyResou
 }
 
 function settingsFor(read: Read, key: VirtualOutboundKey | OutboundListenerKey): FilterSettings {
-  const settings = readFilterSettings(read);
+  const settings = readFilterSettings(read, key.tuning);
   return key.discoversClusters === true ? { ...settings, discoversClusters: true } : settings;
 }
 
@@ -87,6 +89,7 @@ export function outboundListener(read: Read, key: OutboundListenerKey): EnvoyRes
       ? { pipe: { path: key.bind.slice("unix://".length) } }
       : socketAddress(key.bind, key.port),
     trafficDirection: "OUTBOUND",
+    ...listenerBuffer(settings.tuning?.connectionSettings),
     ...(key.bindToPort
       ? { maxConnectionsToAcceptPerSocketEvent: wrapped(acceptsPerEventMax) }
       : { bindToPort: wrapped(false) }),

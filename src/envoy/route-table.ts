@@ -1,6 +1,7 @@
 // Route tables: their virtual hosts' bytes one after the other. A change in one virtual host encodes that one alone.
 
 import type { Read } from "#engine";
+import { readTuning } from "#model";
 import { virtualHostsOf, type OutboundRouteKey, type OutboundVirtualHostKey } from "#plan";
 import { durationOf, encodeMessage, wrapped, type Message } from "./proto/api.ts";
 import { onDemandOn } from "./filters.ts";
@@ -21,11 +22,14 @@ export function outboundRouteTable(
 ): EnvoyResource {
   const name = key.host === "" ? String(key.port) : `${key.host}:${key.port}`;
   const settings = tableSettings(name, key.discoversClusters === true);
-  if (key.discovers === true) return discoveringTable(name, settings, key.unknownTo);
-  const hosts = read(virtualHostsOf, key).flatMap((host) => hostOf(host) ?? []);
+  const { tuning } = key;
+  const catchAll = catchAllVirtualHost(key.unknownTo, readTuning(read, tuning));
+  if (key.discovers === true) return discoveringTable(name, settings, catchAll);
+  const hosts = read(virtualHostsOf, key).flatMap(
+    (host) => hostOf(tuning === undefined ? host : { ...host, tuning }) ?? [],
+  );
   const encoded = hosts.map(({ bytes }) => bytes);
-  if (key.host === "")
-    encoded.push(encodeMessage("envoy.config.route.v3.VirtualHost", catchAllVirtualHost(key.unknownTo)));
+  if (key.host === "") encoded.push(encodeMessage("envoy.config.route.v3.VirtualHost", catchAll));
   return joinedTable(
     name,
     settings,
@@ -37,10 +41,10 @@ export function outboundRouteTable(
 }
 
 /** A table that holds the catch-all alone; Envoy asks for the rest. */
-function discoveringTable(name: string, settings: Message, unknownTo: string): EnvoyResource {
+function discoveringTable(name: string, settings: Message, catchAll: Message): EnvoyResource {
   return resource("route", name, {
     ...settings,
-    virtualHosts: [catchAllVirtualHost(unknownTo)],
+    virtualHosts: [catchAll],
     // Without its virtual hosts a table sends everything to the catch-all: a new listener waits for them.
     vhds: { configSource: { ads: {}, initialFetchTimeout: durationOf(0), resourceApiVersion: "V3" } },
   });

@@ -7,10 +7,11 @@ import type {
   OutlierDetection,
   TrafficPolicy,
 } from "#objects";
-import type { MergedRule, Protocol } from "#model";
+import type { MergedRule, Protocol, ProxyTuning } from "#model";
 import { isHttp, isHttp2 } from "#model";
 import { durationMsOf } from "./duration.ts";
 import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
+import { clusterBuffer, headerCase } from "./tuning.ts";
 
 /** Envoy's own limits (1,024, and 3 retries) would show as 503 while pods come and go; Istio lifts them all. */
 const unlimited = 4_294_967_295;
@@ -57,6 +58,8 @@ export interface PoolDefaults {
   readonly connectTimeout: string;
   readonly tcpKeepalive?: { readonly probes?: number; readonly time?: string; readonly interval?: string };
   readonly h2Upgrade: boolean;
+  /** ProxyConfig's headers and connections. */
+  readonly tuning?: ProxyTuning;
 }
 
 /** `connect_timeout`, `circuit_breakers` and keep-alive. */
@@ -66,6 +69,7 @@ export function poolFields(policy: PortPolicy, defaults: PoolDefaults): Message 
   const keepalive = tcp?.tcpKeepalive ?? defaults.tcpKeepalive;
   return {
     connectTimeout: durationOf(durationMsOf(tcp?.connectTimeout ?? defaults.connectTimeout)),
+    ...clusterBuffer(defaults.tuning?.connectionSettings),
     circuitBreakers: {
       thresholds: [
         {
@@ -112,6 +116,7 @@ export function httpOptions(
   const http2 = speaksHttp2(policy, protocol, defaults);
   const fromClient = pool?.http?.useClientProtocol === true || (protocol === "auto" && !http2);
   const settings = http2Settings(pool);
+  const http1 = headerCase(defaults.tuning?.proxyHeaders);
   const plain = !isHttp(protocol) && protocol !== "auto" && !http2;
   if (plain && common === undefined && Object.keys(extra).length === 0 && !fromClient) return {};
   const codes = policy.outlierDetection?.outlierDetectionHttpErrorCodes ?? [];
@@ -122,9 +127,11 @@ export function httpOptions(
         {
           ...(common === undefined ? {} : { commonHttpProtocolOptions: common }),
           ...(fromClient
-            ? { useDownstreamProtocolConfig: { httpProtocolOptions: {}, http2ProtocolOptions: settings } }
+            ? { useDownstreamProtocolConfig: { httpProtocolOptions: http1, http2ProtocolOptions: settings } }
             : {
-                explicitHttpConfig: http2 ? { http2ProtocolOptions: settings } : { httpProtocolOptions: {} },
+                explicitHttpConfig: http2
+                  ? { http2ProtocolOptions: settings }
+                  : { httpProtocolOptions: http1 },
               }),
           ...(codes.length === 0 ? {} : { outlierDetection: { errorMatcher: statusMatcher(codes) } }),
           ...extra,

@@ -12,7 +12,9 @@ import {
   selects,
   serviceOf,
   servicesOfHost,
+  readTuning,
   type MeshService,
+  type ProxyTuning,
 } from "#model";
 import {
   discoveredName,
@@ -29,6 +31,7 @@ import { durationOf, structOf, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { retryPolicy } from "./retry.ts";
 import { policyFor, type PortPolicy } from "./traffic-policy.ts";
+import { attemptCount, forwardedHost } from "./tuning.ts";
 
 /** Undefined when nothing is routed: a host of a VirtualService none of whose routes are for this client. */
 export function outboundVirtualHost(read: Read, key: OutboundVirtualHostKey): EnvoyResource | undefined {
@@ -55,14 +58,14 @@ export function virtualHostMessage(read: Read, key: OutboundVirtualHostKey): Bui
     name,
     domains: key.domains,
     routes,
-    includeRequestAttemptCount: true,
+    ...attemptCount(readTuning(read, key.tuning).proxyHeaders),
     ...(isSniffedInMesh(key, service) ? { typedPerFilterConfig: meshHttpAlpnOn } : {}),
   };
   return { name, message, origins: originsOf(read, service, routed?.row) };
 }
 
 /** A table's last virtual host: the cluster that takes hosts which the table does not know, or a refusal. */
-export function catchAllVirtualHost(unknownTo: string): Message {
+export function catchAllVirtualHost(unknownTo: string, { proxyHeaders }: ProxyTuning): Message {
   if (unknownTo === "BlackHoleCluster") {
     return {
       name: "block_all",
@@ -75,7 +78,7 @@ export function catchAllVirtualHost(unknownTo: string): Message {
           metadata: { filterMetadata: serviceMetadata("BlackHoleCluster") },
         },
       ],
-      includeRequestAttemptCount: true,
+      ...attemptCount(proxyHeaders),
       typedPerFilterConfig: unknownHostOn,
     };
   }
@@ -86,10 +89,15 @@ export function catchAllVirtualHost(unknownTo: string): Message {
       {
         name: "allow_any",
         match: { prefix: "/" },
-        route: { cluster: unknownTo, timeout: durationOf(0), maxGrpcTimeout: durationOf(0) },
+        route: {
+          cluster: unknownTo,
+          timeout: durationOf(0),
+          maxGrpcTimeout: durationOf(0),
+          ...forwardedHost(proxyHeaders),
+        },
       },
     ],
-    includeRequestAttemptCount: true,
+    ...attemptCount(proxyHeaders),
     typedPerFilterConfig: unknownHostOn,
   };
 }
@@ -119,6 +127,7 @@ function ruledRoutes(
       isDynamic: ({ host }) => isDynamicHost(read, host),
       retries,
       service,
+      headers: readTuning(read, key.tuning).proxyHeaders,
     };
     const routes = httpRoutes(read(httpRoutesOf, row), context);
     if (routes.length > 0) return { row, routes };

@@ -1,5 +1,7 @@
 export type { Proxy, ProxyClass } from "./proxy.ts";
 export { dnsCaptureField, istioVersion, proxyClassText, proxyFacts, selfDiscoveryField } from "./proxy.ts";
+export type { ProxyTuning } from "./proxy-tuning.ts";
+export { readOwnTuning, readTuning, tuningIn } from "./proxy-tuning.ts";
 export type { ExtAuthzService } from "./authorization-policy.ts";
 export { authorizationPoliciesOf, extAuthzServicesOf, policiesFor } from "./authorization-policy.ts";
 export type { DecidingPolicies, MtlsMode, MtlsModes, WorkloadPort } from "./peer-authentication.ts";

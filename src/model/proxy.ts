@@ -1,6 +1,7 @@
 // A proxy as the control plane knows it after authentication: what it is entitled to is decided by these facts alone.
 
 import type { Topology } from "#objects";
+import type { ProxyTuning } from "./proxy-tuning.ts";
 
 /** The field of `ProxyClass.metadata` that says `true` where the sidecar answers its workload's DNS. */
 export const dnsCaptureField = "DNS_CAPTURE";
@@ -35,6 +36,8 @@ export interface ProxyClass {
   readonly envoyVersion: string;
   /** Of routers: what their Pods say of the load balancers before them. */
   readonly topology?: Topology;
+  /** What the Pod says of its proxy's headers and connections; absent where it says nothing. */
+  readonly tuning?: ProxyTuning;
   /** It speaks state-of-the-world xDS instead of delta. */
   readonly stateOfTheWorld?: true;
   /** Of "grpc": the listeners and clusters that it asks for, in order. */

@@ -125,6 +125,10 @@ MeshConfig defaultConfig.concurrency works
 MeshConfig defaultConfig.discoveryAddress works
 MeshConfig defaultConfig.drainDuration works
 MeshConfig defaultConfig.gatewayTopology works
+MeshConfig defaultConfig.proxyHeaders works
+MeshConfig defaultConfig.connectionSettings works
+MeshConfig defaultConfig.connectionSettings.listenerConnectionLimit warns
+MeshConfig defaultConfig.connectionSettings.globalDownstreamConnectionLimit warns
 MeshConfig defaultConfig.holdApplicationUntilProxyStarts works
 MeshConfig defaultConfig.interceptionMode works
 MeshConfig defaultConfig.proxyMetadata works

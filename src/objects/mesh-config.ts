@@ -8,7 +8,7 @@ import type { MeshProxyConfig } from "./mesh-proxy-config.ts";
 import { makeProblem } from "./problems.ts";
 import { openReport } from "./report.ts";
 import { checkSchema, meshSchemaOf } from "./schema.ts";
-import { checkMeshConfig, checkMeshNetworks, checkProxyConfig } from "./validate/mesh-config.ts";
+import { checkMeshConfig, checkMeshNetworks, checkProxyConfig, checkTuning } from "./validate/mesh-config.ts";
 import { parseYamlValue } from "./yaml-value.ts";
 
 /** The namespace of the control plane, which is the root namespace of policies too. */
@@ -129,6 +129,7 @@ export function parseProxyConfig(
   if (parsed.problem !== undefined) return { config: base, problems: [parsed.problem] };
   const report = openReport();
   checkSchema(parsed.value, meshSchemaOf("ProxyConfig"), "", report);
+  if (report.problems.length === 0) checkTuning(parsed.value as MeshProxyConfig, "", report);
   if (report.problems.some(({ severity }) => severity === "error"))
     return { config: base, problems: report.problems };
   return { config: mergeProxyConfig(base, parsed.value as MeshProxyConfig), problems: report.problems };

@@ -1,12 +1,13 @@
 // Keys of the resources that only routers have.
 
-import type { GatewayScope } from "#model";
+import type { GatewayScope, ProxyTuning } from "#model";
 
 /** `0.0.0.0_8080`. */
 export interface GatewayListenerKey {
   readonly kind: "gateway";
   readonly scope: GatewayScope;
   readonly name: string;
+  readonly tuning?: ProxyTuning;
 }
 
 /** `http.8080`, or `https.443.<port name>.<gateway>.<namespace>`. */
@@ -14,6 +15,7 @@ export interface GatewayRouteKey {
   readonly kind: "gateway";
   readonly scope: GatewayScope;
   readonly name: string;
+  readonly tuning?: ProxyTuning;
 }
 
 /** `kubernetes://name` and `kubernetes://name-cacert`. */

@@ -1,6 +1,6 @@
 // Keys of the resources of a workload's inbound side.
 
-import type { InboundPort, InboundScope, Upstream } from "#model";
+import type { InboundPort, InboundScope, ProxyTuning, Upstream } from "#model";
 
 /** `inbound|9080||`: everything is in the key, so workloads with the same port and service share the bytes. */
 export interface InboundClusterKey {
@@ -13,11 +13,13 @@ export interface InboundClusterKey {
   /** Of the first service: what DestinationRules say of a port is said of this one. */
   readonly servicePort: number;
   readonly pool?: InboundPort["pool"];
+  readonly tuning?: ProxyTuning;
 }
 
 /** `InboundPassthroughCluster`: ports that no service names. */
 export interface InboundPassthroughClusterKey {
   readonly kind: "inbound-passthrough";
+  readonly tuning?: ProxyTuning;
 }
 
 /** `local_cluster`: how the proxy's own service is spread, for proxies that balance by zone. */
@@ -33,6 +35,7 @@ export interface LocalClusterKey {
 export interface VirtualInboundKey {
   readonly kind: "virtual-inbound";
   readonly scope: InboundScope;
+  readonly tuning?: ProxyTuning;
 }
 
 /** A port of a Sidecar's ingress that binds by itself. */
@@ -40,4 +43,5 @@ export interface InboundListenerKey {
   readonly kind: "inbound";
   readonly scope: InboundScope;
   readonly port: number;
+  readonly tuning?: ProxyTuning;
 }

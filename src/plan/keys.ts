@@ -1,7 +1,7 @@
 // Keys of resources: everything that a resource's bytes depend on beside the facts it reads. A key carries resolved
 // names (which DestinationRules apply), never the proxy that asks, so that views share bytes.
 
-import type { Labels, OutboundScope, Outlet } from "#model";
+import type { Labels, OutboundScope, Outlet, ProxyTuning } from "#model";
 import type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
 import type {
   InboundClusterKey,
@@ -36,12 +36,15 @@ export interface OutboundClusterKey {
   readonly byRouter?: true;
   /** For mutual TLS that passes through a gateway between networks: nothing is added to it, and nothing else gets in. */
   readonly passthrough?: true;
+  /** What its proxies' Pods say of headers and connections; absent where MeshConfig alone does. */
+  readonly tuning?: ProxyTuning;
 }
 
 /** PassthroughCluster, BlackHoleCluster: the same bytes for every proxy. */
 export interface WellKnownClusterKey {
   readonly kind: "well-known";
   readonly name: "PassthroughCluster" | "BlackHoleCluster";
+  readonly tuning?: ProxyTuning;
 }
 
 export type ClusterKey =
@@ -60,6 +63,7 @@ export interface VirtualOutboundKey {
   readonly unknownTo: string;
   /** Clusters that are not there are asked for; absent where all are sent. */
   readonly discoversClusters?: true;
+  readonly tuning?: ProxyTuning;
 }
 
 /** The client's facts that rules match sources by. */
@@ -107,6 +111,7 @@ export interface OutboundListenerKey {
   readonly client?: ClientFacts;
   /** Clusters that are not there are asked for; absent where all are sent. */
   readonly discoversClusters?: true;
+  readonly tuning?: ProxyTuning;
 }
 
 /** `dns`: the names that a sidecar answers its workload for. */
@@ -137,6 +142,7 @@ export interface OutboundRouteKey {
   readonly discovers?: true;
   /** Clusters that are not there are asked for; absent where all are sent. */
   readonly discoversClusters?: true;
+  readonly tuning?: ProxyTuning;
 }
 
 export type RouteKey = OutboundRouteKey | GatewayRouteKey | ProxylessRouteKey;
@@ -157,6 +163,7 @@ export interface OutboundVirtualHostKey {
   readonly client?: ClientFacts;
   /** A resource of its own, whose name says which table it belongs to; absent where it stands in its table. */
   readonly discovered?: true;
+  readonly tuning?: ProxyTuning;
 }
 
 export type VirtualHostKey = OutboundVirtualHostKey;

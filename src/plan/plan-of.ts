@@ -7,6 +7,7 @@ import { planOutbound } from "./outbound.ts";
 import { withPatches } from "./patches.ts";
 import type { Plan } from "./plan.ts";
 import { planProxyless } from "./proxyless.ts";
+import { withTuning } from "./tuning.ts";
 import { viewText, type View } from "./views.ts";
 
 /** Chunks come from memoized queries and plans are compared chunk by chunk: an equal plan is no change. */
@@ -15,7 +16,9 @@ export const planOf = defineKeyedQuery<View, Plan>(
   viewText,
   (read, view) =>
     // EnvoyFilters are for Envoys.
-    view.kind === "proxyless" ? unpatched(read, view) : withPatches(read, view, unpatched(read, view)),
+    view.kind === "proxyless"
+      ? unpatched(read, view)
+      : withPatches(read, view, withTuning(read, view, unpatched(read, view))),
   samePlan,
 );
 

@@ -11,6 +11,7 @@ import {
   type ClusterDiscovery,
   type OutboundScope,
   type ProxyClass,
+  type ProxyTuning,
   type RouteDelivery,
 } from "#model";
 import { stableText } from "./keys.ts";
@@ -20,6 +21,8 @@ export interface OutboundView {
   readonly scope: OutboundScope;
   readonly delivery: RouteDelivery;
   readonly clusters: ClusterDiscovery;
+  /** What its Pods say of headers and connections for themselves. */
+  readonly tuning?: ProxyTuning;
 }
 
 /** The inbound side of a workload: shared by its replicas. */
@@ -70,6 +73,7 @@ export const viewsOf = defineKeyedQuery<ProxyClass, readonly View[]>(
             scope: read(outboundScopeOf, proxy),
             delivery: isRecentEnvoy(proxy) ? read(environmentOf, "").routeDelivery : "tables",
             clusters: isRecentEnvoy(proxy) ? read(clusterDiscoveryOf, proxy) : "eager",
+            ...(proxy.tuning === undefined ? {} : { tuning: proxy.tuning }),
           },
           { kind: "inbound", proxy: anywhere },
         ];

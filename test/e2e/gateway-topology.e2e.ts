@@ -1,6 +1,7 @@
 // What stands before a gateway, as MeshConfig's and the Pod's `gatewayTopology` say it: whose connection it is by the
-// PROXY protocol, how many proxies before it are believed, and which words on clients' certificates go on; and the TLS that
-// MeshConfig's `tlsDefaults` have it speak.
+// PROXY protocol, how many proxies before it are believed, and which words on clients' certificates go on; the TLS that
+// MeshConfig's `tlsDefaults` have it speak; and what `proxyHeaders` and `connectionSettings` make of headers and connections, at
+// the gateway and at sidecars.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -10,16 +11,23 @@ import { TestAuthority, type Pair } from "../support/test-authority.ts";
 import { deployEchoes, type Echo } from "./echoes.ts";
 import { leftovers } from "./leftovers.ts";
 import { configText, eventually, type Mesh, patchConfig, startMesh } from "./mesh.ts";
-import { callTls, type TlsCall } from "./tls-client.ts";
+import { callTls, idleMs, type TlsCall } from "./tls-client.ts";
 
 const name = "gateway-topology-e2e";
 const apiPort = 18_760;
 const port = apiPort + 1;
 const host = "web.example.com";
+/** What the gateway makes of it for the application. */
+const innerHost = "inner.example.com";
 const gatewayNamespace = "sm-gateways";
 const forwardedFor = "x-forwarded-for";
 const externalAddress = "x-envoy-external-address";
 const clientCertificate = "x-forwarded-client-cert";
+/** What the Pods of `tuned` say for themselves. */
+const ofTuned = {
+  server: { value: "tuned/1" },
+  setCurrentClientCertDetails: { subject: true, uri: false },
+};
 
 let mesh: Mesh;
 let client: Pair;
@@ -33,7 +41,14 @@ before(async () => {
   written = parse(await configText(mesh, "istio", "mesh")) as typeof written;
   // Without a sidecar, so that it shows what the gateway sent.
   const ports = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
-  await deployEchoes(mesh, [{ name: "web", namespace: "default", ports, naked: true }]);
+  const app = { namespace: "default", ports };
+  const labels = { "sidecar.istio.io/inject": "true" };
+  const annotations = { "proxy.istio.io/config": stringify({ proxyHeaders: ofTuned }) };
+  await deployEchoes(mesh, [
+    { ...app, name: "web", naked: true },
+    { ...app, name: "plain", labels },
+    { ...app, name: "tuned", labels, annotations },
+  ]);
   const objects = [...gateway(), secret(server, authority.certificate)];
   await mesh.kubectl(["apply", "-f", "-"], objects.map((object) => stringify(object)).join("---\n"));
   await eventually("the gateway serves", async () => seen());
@@ -54,7 +69,11 @@ function secret({ certificate, key }: Pair, ca: string): object {
 
 function gateway(): object[] {
   const metadata = { name: "web", namespace: gatewayNamespace };
-  const destination = { host: "web.default.svc.cluster.local", port: { number: 80 } };
+  const routed = (service: string, more: object = {}) => ({
+    match: [{ uri: { prefix: service === "web" ? "/" : `/${service}` } }],
+    route: [{ destination: { host: `${service}.default.svc.cluster.local`, port: { number: 80 } } }],
+    ...more,
+  });
   return [
     {
       apiVersion: "networking.istio.io/v1",
@@ -75,14 +94,23 @@ function gateway(): object[] {
       apiVersion: "networking.istio.io/v1",
       kind: "VirtualService",
       metadata,
-      spec: { hosts: [host], gateways: ["web"], http: [{ route: [{ destination }] }] },
+      spec: {
+        hosts: [host],
+        gateways: ["web"],
+        http: [routed("plain"), routed("tuned"), routed("web", { rewrite: { authority: innerHost } })],
+      },
     },
   ];
 }
 
 /** MeshConfig as the mesh came with it, and this of its gateways. */
-async function stand(gatewayTopology: object, more: MeshConfig = {}): Promise<void> {
-  const defaultConfig = { ...(written["defaultConfig"] as object), gatewayTopology };
+function stand(gatewayTopology: object, more: MeshConfig = {}): Promise<void> {
+  return configure({ gatewayTopology }, more);
+}
+
+/** MeshConfig as the mesh came with it, with these of its defaultConfig's fields and of its own. */
+async function configure(ofProxies: object, more: MeshConfig = {}): Promise<void> {
+  const defaultConfig = { ...(written["defaultConfig"] as object), ...ofProxies };
   await patchConfig(mesh, "istio", { mesh: stringify({ ...written, ...more, defaultConfig }) });
 }
 
@@ -179,9 +207,103 @@ test("handshakes below MeshConfig's least version are refused, and its curves ar
   });
 });
 
+/** A header of the answer, or of the request as the application got it: its name with `<` or `>` before it. */
+async function shows(what: string, path: string, wanted: Readonly<Record<string, RegExp | null>>) {
+  await eventually(what, async () => {
+    const answer = await callTls({ port, host, path });
+    const { headers } = JSON.parse(answer.body) as Echo;
+    for (const [key, pattern] of Object.entries(wanted)) {
+      const value = (key.startsWith("<") ? answer.headers : headers)[key.slice(1)];
+      if (pattern === null) assert.equal(value, undefined, key);
+      else assert.match(String(value ?? ""), pattern, key);
+    }
+    return true;
+  });
+}
+
+test("headers that proxies add are added, called otherwise, left out or asked for, as MeshConfig's proxyHeaders say", async () => {
+  await configure({});
+  await shows("Istio's usual headers", "/", {
+    "<server": /^istio-envoy$/,
+    "<x-envoy-upstream-service-time": /^\d+$/,
+    ">x-request-id": /./,
+    ">x-envoy-attempt-count": /^1$/,
+    ">x-forwarded-host": null,
+    ">x-forwarded-port": null,
+  });
+  assert.ok((await callTls({ port, host })).rawHeaders.includes("date"));
+  const disabled = { disabled: true };
+  const enabled = { enabled: true };
+  const proxyHeaders = {
+    ...{ requestId: disabled, attemptCount: disabled, envoyDebugHeaders: disabled },
+    ...{ server: { value: "edge/1" }, xForwardedHost: enabled, xForwardedPort: enabled },
+  };
+  await configure({ proxyHeaders });
+  await shows("the others", "/", {
+    "<server": /^edge\/1$/,
+    "<x-envoy-upstream-service-time": null,
+    ">x-request-id": null,
+    ">x-envoy-attempt-count": null,
+    ">host": new RegExp(`^${innerHost}$`),
+    ">x-forwarded-host": new RegExp(`^${host}$`),
+    ">x-forwarded-port": /^\d+$/,
+  });
+  await configure({ proxyHeaders: { server: disabled, preserveHttp1HeaderCase: true } });
+  await eventually("names of headers stay as the application writes them", async () => {
+    const { headers, rawHeaders } = await callTls({ port, host });
+    assert.equal(headers["server"], undefined, "the application says nothing of itself");
+    assert.ok(rawHeaders.includes("Date"), rawHeaders.join());
+    return true;
+  });
+});
+
+test("what a sidecar's Pod says of its headers holds for it alone", async () => {
+  await configure({ proxyHeaders: { server: { disabled: true } } });
+  await shows("a sidecar without words of its own", "/plain", {
+    "<server": null,
+    [`>${clientCertificate}`]: /URI=spiffe:/,
+  });
+  await shows("the same", "/plain", { [`>${clientCertificate}`]: /^(?!.*Subject=)/ });
+  await shows("one with", "/tuned", { "<server": /^tuned\/1$/, [`>${clientCertificate}`]: /Subject="/ });
+  await shows("the same", "/tuned", { [`>${clientCertificate}`]: /^(?!.*URI=)/ });
+});
+
+test("connections are limited as MeshConfig's connectionSettings say, and EDGE holds at gateways alone", async () => {
+  const odd = { port, host, headers: { x_odd: "1" } };
+  const encoded = { port, host, path: "/plain/a%2Fb" };
+  await configure({});
+  await eventually("what is odd goes on", async () => {
+    assert.equal((await callTls(odd)).status, 200);
+    assert.equal((JSON.parse((await callTls(encoded)).body) as Echo).url, "/plain/a%2Fb");
+    return true;
+  });
+  await configure({
+    connectionSettings: { profile: "EDGE", httpIdleTimeout: "1s", httpDrainTimeout: "0.1s" },
+  });
+  await eventually("what is odd goes no further", async () => {
+    assert.equal((await callTls(odd)).status, 400);
+    const sent = await callTls(encoded);
+    assert.deepEqual([sent.status, sent.headers.location], [307, "/plain/a/b"]);
+    return true;
+  });
+  const closedMs = await idleMs({ port, host });
+  assert.ok(closedMs >= 900, `an idle connection is left open for its second, and was for ${closedMs} ms`);
+  await configure({ connectionSettings: { httpPathWithEscapedSlashesAction: "REJECT_REQUEST" } });
+  await eventually("and as it is said else", async () => {
+    assert.equal((await callTls(encoded)).status, 400);
+    assert.equal((await callTls(odd)).status, 200);
+    return true;
+  });
+});
+
 test("what the gateway's Pod says goes before MeshConfig, and the rest of MeshConfig holds beside it", async () => {
   await stand({ numTrustedProxies: 1, forwardClientCertDetails: "SANITIZE" });
-  const annotations = { "proxy.istio.io/config": stringify({ gatewayTopology: { numTrustedProxies: 2 } }) };
+  const ofPod = {
+    gatewayTopology: { numTrustedProxies: 2 },
+    proxyHeaders: { server: { value: "pod/1" } },
+    connectionSettings: { httpHeadersWithUnderscoresAction: "HEADERS_WITH_UNDERSCORES_REJECT_REQUEST" },
+  };
+  const annotations = { "proxy.istio.io/config": stringify(ofPod) };
   const patch = JSON.stringify({ spec: { template: { metadata: { annotations } } } });
   const of = ["deployment/istio-ingressgateway", "-n", gatewayNamespace];
   await mesh.kubectl(["patch", ...of, "--type=strategic", "-p", patch]);
@@ -189,4 +311,6 @@ test("what the gateway's Pod says goes before MeshConfig, and the rest of MeshCo
   const headers = { [forwardedFor]: "198.51.100.1, 203.0.113.8, 203.0.113.9" };
   const wanted = { [externalAddress]: "203.0.113.8", [clientCertificate]: undefined };
   await becomes("the Pod's count", { client, headers }, wanted);
+  await shows("the Pod's server", "/", { "<server": /^pod\/1$/ });
+  assert.equal((await callTls({ port, host, headers: { x_odd: "1" } })).status, 400);
 });

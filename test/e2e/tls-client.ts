@@ -10,6 +10,8 @@ export interface TlsCall {
   readonly port: number;
   /** Server name and Host. */
   readonly host: string;
+  /** "/" unless given. */
+  readonly path?: string;
   readonly client?: Pair;
   readonly agent?: Agent;
   readonly headers?: Readonly<Record<string, string>>;
@@ -22,6 +24,8 @@ export interface TlsAnswer {
   readonly status: number;
   readonly body: string;
   readonly headers: IncomingHttpHeaders;
+  /** Names and values by turns, as the server wrote them. */
+  readonly rawHeaders: readonly string[];
   /** SHA-256 of the server's certificate. */
   readonly fingerprint: string;
   readonly protocol: string;
@@ -36,7 +40,7 @@ const timeoutMs = 10_000;
 
 /** One request; rejects where there is no TLS, or none any more. */
 export async function callTls(call: TlsCall): Promise<TlsAnswer> {
-  const { port, host, client, agent, headers = {}, tls = {} } = call;
+  const { port, host, path = "/", client, agent, headers: own = {}, tls = {} } = call;
   const options: ConnectionOptions = {
     host: "127.0.0.1",
     port,
@@ -50,15 +54,16 @@ export async function callTls(call: TlsCall): Promise<TlsAnswer> {
   return new Promise((resolve, reject) => {
     // An agent, even the one that `false` makes, would open a connection of its own.
     const connection = opened === undefined ? { agent: agent ?? false } : { createConnection: () => opened };
-    const all = { ...options, ...connection, headers: { ...headers, host } };
+    const all = { ...options, ...connection, path, headers: { ...own, host } };
     const sent = request({ ...all, timeout: timeoutMs }, (response) => {
       const socket = response.socket as TLSSocket;
       const handshake = facts(socket);
+      const { headers, rawHeaders } = response;
       let body = "";
       response.on("data", (chunk: Buffer) => (body += chunk.toString()));
       response.on("error", reject);
       response.on("end", () =>
-        resolve({ status: response.statusCode ?? 0, headers: response.headers, body, ...handshake }),
+        resolve({ status: response.statusCode ?? 0, headers, rawHeaders, body, ...handshake }),
       );
     });
     sent.on("timeout", () => sent.destroy(new Error("timed out")));
@@ -67,7 +72,20 @@ export async function callTls(call: TlsCall): Promise<TlsAnswer> {
   });
 }
 
-function facts(socket: TLSSocket): Omit<TlsAnswer, "status" | "body" | "headers"> {
+/** Milliseconds until the server closes a connection of which one request has been answered. */
+export function idleMs({ port, host }: TlsCall): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const options = { host: "127.0.0.1", port, servername: host, rejectUnauthorized: false };
+    const socket = connectTls(options, () => socket.write(`GET / HTTP/1.1\r\nhost: ${host}\r\n\r\n`));
+    let answeredMs = 0;
+    socket.on("data", () => (answeredMs = performance.now()));
+    socket.setTimeout(timeoutMs, () => socket.destroy(new Error("the connection stays open")));
+    socket.on("error", reject);
+    socket.on("end", () => resolve(performance.now() - answeredMs));
+  });
+}
+
+function facts(socket: TLSSocket): Omit<TlsAnswer, "status" | "body" | "headers" | "rawHeaders"> {
   const ephemeral = socket.getEphemeralKeyInfo() as { readonly name?: string } | null;
   return {
     fingerprint: socket.getPeerX509Certificate()?.fingerprint256 ?? "",

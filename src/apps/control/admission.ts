@@ -10,6 +10,7 @@ import {
   defaultEnvironment,
   instanceAddressesField,
   tables,
+  tuningIn,
   type Pod,
   type ProxyClass,
 } from "#model";
@@ -266,7 +267,7 @@ function classOf(engine: Engine, nodeId: NodeId, pod: Pod, said: Said): ProxyCla
     interception: kind === "grpc" ? "NONE" : mode === undefined ? said.interception : interceptionOf(mode),
     ...(clusterDiscovery === undefined ? {} : { clusterDiscovery }),
     envoyVersion: said.envoyVersion,
-    ...(nodeId.kind === "router" ? topologyOf(pod) : {}),
+    ...saidByPod(pod, kind),
     metadata: said.metadata,
     ...(said.stateOfTheWorld === true ? { stateOfTheWorld: true } : {}),
     ...(said.targets === undefined ? {} : { targets: said.targets }),
@@ -274,10 +275,16 @@ function classOf(engine: Engine, nodeId: NodeId, pod: Pod, said: Said): ProxyCla
 }
 
 /** What the Pod says in `proxy.istio.io/config`; injection has told its owner if that cannot be read. */
-function topologyOf(pod: Pod): Pick<ProxyClass, "topology"> {
+function saidByPod(pod: Pod, kind: ProxyClass["kind"]): Pick<ProxyClass, "topology" | "tuning"> {
   const text = pod.metadata.annotations?.[annotationNames.proxyConfig] ?? "";
-  const topology = text === "" ? undefined : parseProxyConfig(text, {}).config.gatewayTopology;
-  return topology === undefined ? {} : { topology };
+  if (text === "" || kind === "grpc") return {};
+  const { config } = parseProxyConfig(text, {});
+  const topology = kind === "router" ? config.gatewayTopology : undefined;
+  const tuning = tuningIn(config);
+  return {
+    ...(topology === undefined ? {} : { topology }),
+    ...(tuning === undefined ? {} : { tuning }),
+  };
 }
 
 /** `region/zone/subzone` of the Pod's Node, or of the Pod's own label. */

@@ -143,7 +143,27 @@ export function checkProxyConfig(config: MeshProxyConfig, path: string, report: 
   if (config.controlPlaneAuthPolicy === "INHERIT")
     report.add("MZ0201", pathOf(path, "controlPlaneAuthPolicy"), "expected NONE or MUTUAL_TLS");
   checkKeyProvider(config, pathOf(path, "privateKeyProvider"), report);
-  checkConnectionSettings(config.connectionSettings, pathOf(path, "connectionSettings"), report);
+  checkTuning(config, path, report);
+}
+
+/** What a Pod may say for itself as well, and what Envoy would refuse whole listeners and clusters for. */
+export function checkTuning(
+  { connectionSettings, proxyHeaders }: MeshProxyConfig,
+  path: string,
+  report: Report,
+): void {
+  checkConnectionSettings(connectionSettings, pathOf(path, "connectionSettings"), report);
+  const server = proxyHeaders?.server?.value ?? "";
+  report.value(pathOf(path, "proxyHeaders.server.value"), plainHeaderFault(server));
+}
+
+const headerValueMax = 256;
+
+function plainHeaderFault(value: string): Fault {
+  if (value.length > headerValueMax) return `it is longer than ${headerValueMax} characters`;
+  return /^[\t\u0020-\u007e\u0080-\u00ff]*$/.test(value)
+    ? undefined
+    : `${show(value)} holds a character that no header may hold`;
 }
 
 function secondsFault(text: unknown): Fault {
@@ -187,6 +207,8 @@ const smallest: Readonly<Record<string, number>> = {
   globalDownstreamConnectionLimit: 1,
 };
 
+const int32Max = 2_147_483_647;
+
 function checkConnectionSettings(
   settings: MeshProxyConfig["connectionSettings"],
   path: string,
@@ -196,6 +218,8 @@ function checkConnectionSettings(
     const least = smallest[field];
     if (typeof value === "number" && least !== undefined && value < least)
       report.add("MZ0201", at, `${value} is too small: expected at least ${least}`);
+    if (typeof value === "number" && value > int32Max)
+      report.add("MZ0201", at, `${value} is too large: expected at most ${int32Max}`);
     if (typeof value === "string" && (parseDurationMs(value) ?? 0) < 0)
       report.add("MZ0201", at, `${show(value)} is negative`);
   });

@@ -1,0 +1,70 @@
+// What of ProxyConfig decides about a proxy's listeners, routes and clusters: its headers and its connections. MeshConfig's
+// defaultConfig says it for everyone, a Pod in `proxy.istio.io/config` for itself.
+
+import { defineQuery, sameData, type Read } from "#engine";
+import { mergeProxyConfig, type MeshProxyConfig } from "#objects";
+import { readProxyDefaults } from "./mesh.ts";
+import type { ProxyClass } from "./proxy.ts";
+
+export type ProxyTuning = Pick<MeshProxyConfig, "proxyHeaders" | "connectionSettings">;
+
+type ConnectionSettings = NonNullable<ProxyTuning["connectionSettings"]>;
+
+/** The part of a ProxyConfig that is tuning; undefined where it says nothing of it. */
+export function tuningIn({ proxyHeaders, connectionSettings }: MeshProxyConfig): ProxyTuning | undefined {
+  if (proxyHeaders === undefined && connectionSettings === undefined) return undefined;
+  return {
+    ...(proxyHeaders === undefined ? {} : { proxyHeaders }),
+    ...(connectionSettings === undefined ? {} : { connectionSettings }),
+  };
+}
+
+/** So that other changes of defaultConfig wake nobody. */
+const meshTuning = defineQuery<ProxyTuning>(
+  "meshTuning",
+  (read) => tuningIn(readProxyDefaults(read)) ?? {},
+  sameData,
+);
+
+/** @param own what a Pod says for itself: header by header over the mesh's, and in place of its connection settings, as in Istio */
+export function readTuning(read: Read, own: ProxyTuning | undefined): ProxyTuning {
+  const ofMesh = read(meshTuning, "");
+  return own === undefined ? ofMesh : (tuningIn(mergeProxyConfig(ofMesh, own)) ?? {});
+}
+
+/**
+ * What has to stand in the keys of a proxy's resources: what its Pod says, and at routers the values that the profile EDGE stands
+ * for. Sidecars have no such defaults, as in Istio. Undefined where MeshConfig alone decides.
+ */
+export function readOwnTuning(read: Read, proxy: ProxyClass): ProxyTuning | undefined {
+  const own = proxy.tuning;
+  if (proxy.kind !== "router") return own;
+  const { connectionSettings } = readTuning(read, own);
+  if (connectionSettings?.profile !== "EDGE") return own;
+  return { ...own, connectionSettings: { ...edgeDefaults, ...said(connectionSettings) } };
+}
+
+/** Envoy's advice for the edge, as Istio has it. */
+const edgeDefaults: ConnectionSettings = {
+  listenerPerConnectionBufferLimitBytes: 32_768,
+  clusterPerConnectionBufferLimitBytes: 32_768,
+  httpIdleTimeout: "3600s",
+  httpRequestTimeout: "300s",
+  httpRequestHeadersTimeout: "60s",
+  httpStreamIdleTimeout: "300s",
+  httpMaxConcurrentStreams: 100,
+  http2InitialStreamWindowSize: 65_536,
+  http2InitialConnectionWindowSize: 1_048_576,
+  httpHeadersWithUnderscoresAction: "HEADERS_WITH_UNDERSCORES_REJECT_REQUEST",
+  httpMergeSlashes: true,
+  httpPathWithEscapedSlashesAction: "UNESCAPE_AND_REDIRECT",
+};
+
+/** Without the values that stand for none. */
+function said(settings: ConnectionSettings): ConnectionSettings {
+  return Object.fromEntries(
+    Object.entries(settings).filter(
+      ([, value]) => value !== undefined && !(typeof value === "string" && value.endsWith("_UNSPECIFIED")),
+    ),
+  );
+}
