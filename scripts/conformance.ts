@@ -141,8 +141,11 @@ function imageEntries(): unknown[] {
   ];
   return [
     { match: "*/gateway-api/echo-basic", command: ["/opt/echo-basic"], user: "1000", mounts: [echo] },
-    // The backend of UDPRoutes, which nothing here asks for: the suite only waits for its Pod.
-    { match: "*/coredns/coredns", command: ["sh", "-c", "exec sleep infinity"] },
+    {
+      match: "*/coredns/coredns",
+      command: ["/opt/node", "/opt/dns.mjs"],
+      mounts: [node, { hostPath: join(suiteDirectory, "dns.mjs"), path: "/opt/dns.mjs" }],
+    },
     {
       match: "*/gateway-api/echo-advanced",
       command: ["/opt/node", "/opt/demo.mjs", "echo-advanced"],

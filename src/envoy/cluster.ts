@@ -115,7 +115,7 @@ export function absentCluster(name: string): EnvoyResource {
   return resource("cluster", name, { name, type: "STATIC", connectTimeout: durationOf(1_000), metadata });
 }
 
-function readPoolDefaults(read: Read, own: ProxyTuning | undefined): PoolDefaults {
+export function readPoolDefaults(read: Read, own: ProxyTuning | undefined): PoolDefaults {
   return {
     connectTimeout: readMesh(read, "connectTimeout"),
     tcpKeepalive: readMesh(read, "tcpKeepalive"),
@@ -312,7 +312,10 @@ function withProxyProtocol(sockets: Message, version: "V1" | "V2" | undefined): 
   };
 }
 
-function clusterMetadata(service: MeshService, key: OutboundClusterKey): Message {
+export function clusterMetadata(
+  service: MeshService,
+  key: Pick<OutboundClusterKey, "rules" | "subset">,
+): Message {
   const rule = key.rules[0];
   const { host, name, namespace } = service;
   return {
@@ -331,7 +334,7 @@ function serviceMetadata(host: string, name: string, namespace: string): Message
   };
 }
 
-function originsOf(service: MeshService, { rules }: OutboundClusterKey): Origin[] {
+export function originsOf(service: MeshService, { rules }: Pick<OutboundClusterKey, "rules">): Origin[] {
   return [
     ...service.objects.map((object) => ({ at: "", object })),
     ...rules.map((row) => {

@@ -74,7 +74,7 @@ function reachedFrom(
 }
 
 /** An IP address or a socket's path. */
-function isAddress(text: string): boolean {
+export function isAddress(text: string): boolean {
   return /^[0-9.]+$/.test(text) || text.includes(":");
 }
 

@@ -25,6 +25,7 @@ import {
   type FilterSettings,
 } from "./filters.ts";
 import { dynamicHttpFilter, dynamicSniFilters } from "./dynamic-forward.ts";
+import { datagramListener } from "./datagram-listener.ts";
 import { destinationCluster, destinationPolicy } from "./gateway-destination.ts";
 import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
 import { objectPath } from "./object-path.ts";
@@ -72,7 +73,9 @@ export function gatewayListener(
   read: Read,
   { scope, name, tuning }: GatewayListenerKey,
 ): EnvoyResource | undefined {
-  const { listeners, quicListeners } = read(mergedGatewayOf, scope);
+  const { listeners, quicListeners, datagramListeners } = read(mergedGatewayOf, scope);
+  const datagrams = datagramListeners.find((one) => one.name === name);
+  if (datagrams !== undefined) return datagramListener(read, scope, datagrams);
   const quic = quicListeners.find((one) => one.name === name);
   const listener = quic ?? listeners.find((one) => one.name === name);
   if (listener === undefined) return undefined;
@@ -146,6 +149,7 @@ function chainsOf(edge: Edge, servers: readonly MergedServer[]): Chain[] {
       case "tls-terminating":
         return tcpChains(edge, server);
       case "http":
+      case "udp":
         return [];
     }
   });

@@ -14,6 +14,7 @@ import {
   type VirtualHostKey,
 } from "#plan";
 import { outboundCluster, wellKnownCluster } from "./cluster.ts";
+import { datagramCluster, datagramEndpoints } from "./datagram-cluster.ts";
 import { dnsTable } from "./dns-listener.ts";
 import { outboundEndpoints } from "./endpoint.ts";
 import { addedResource, patchedResource } from "./envoy-filter.ts";
@@ -71,6 +72,8 @@ function buildCluster(read: Read, key: ClusterKey): Built {
       return inboundPassthroughCluster(read, key);
     case "proxyless":
       return proxylessCluster(read, key);
+    case "datagram":
+      return datagramCluster(read, key);
   }
 }
 
@@ -82,6 +85,8 @@ function buildEndpoints(read: Read, key: EndpointKey): Built {
       return localCluster(read, key);
     case "proxyless":
       return proxylessEndpoints(read, key);
+    case "datagram":
+      return datagramEndpoints(read, key);
   }
 }
 

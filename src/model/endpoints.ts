@@ -84,7 +84,7 @@ export const endpointsOf = defineQuery<readonly Endpoint[]>(
         ? read(kubeEndpoints, service.key)
         : service.objects.flatMap((ref) =>
             read(entryEndpoints, `${ref.namespace}/${ref.name}`).flatMap((endpoint) =>
-              forPorts(endpoint, service),
+              forPorts(endpoint, service.ports),
             ),
           );
     return found.toSorted(
@@ -126,36 +126,60 @@ const kubeEndpoints = defineQuery<readonly Endpoint[]>(
   "kubeEndpoints",
   (read, key) => {
     const service = read(serviceOf, key);
-    if (service === undefined) return [];
-    const { network, clusterId } = read(environmentOf, "");
-    const slices = read(tables.EndpointSlice.by.service, `${service.namespace}/${service.name}`);
-    const byPlace = new Map<string, Endpoint>();
-    for (const slice of slices) {
-      for (const endpoint of slice.endpoints ?? []) {
-        const target = endpoint.targetRef;
-        const podRows =
-          target?.kind === "Pod" && target.name !== undefined
-            ? [`${target.namespace ?? service.namespace}/${target.name}`]
-            : endpoint.addresses.flatMap((address) => read(tables.Pod.by.address.members, address));
-        const workload =
-          podRows.map((row) => read(podWorkload, row)).find((pod) => pod !== undefined) ??
-          bareWorkload(service.namespace, endpoint, network, clusterId);
-        const healthy = endpoint.conditions?.ready !== false;
-        for (const found of ofSlice(slice, endpoint.addresses, workload, healthy, service)) {
-          // A pod that moves between slices stands in both for a moment.
-          byPlace.set(`${found.servicePort} ${found.address} ${found.port}`, found);
-        }
-      }
-    }
-    for (const workload of read(machinesOf, `${service.namespace}/${service.name}`)) {
-      for (const found of forPorts(workload, service)) {
-        byPlace.set(`${found.servicePort} ${found.address} ${found.port}`, found);
-      }
-    }
-    return [...byPlace.values()];
+    return service === undefined ? [] : sliceEndpoints(read, service, withoutDatagrams(service));
   },
   sameData,
 );
+
+/** Endpoints of a service's ports of UDP, which are apart: a port of TCP may have the same number. */
+export const datagramEndpointsOf = defineQuery<readonly Endpoint[]>(
+  "datagramEndpoints",
+  (read, key) => {
+    const service = read(serviceOf, key);
+    if (service === undefined) return [];
+    const ports = service.ports.filter(({ protocol }) => protocol === "udp");
+    const numbers = new Set(ports.map(({ port }) => port));
+    return service.registry === "Kubernetes"
+      ? sliceEndpoints(read, service, ports)
+      : read(endpointsOf, key).filter(({ servicePort }) => numbers.has(servicePort));
+  },
+  sameData,
+);
+
+function withoutDatagrams({ ports }: MeshService): readonly MeshPort[] {
+  return ports.every(({ protocol }) => protocol !== "udp")
+    ? ports
+    : ports.filter(({ protocol }) => protocol !== "udp");
+}
+
+function sliceEndpoints(read: Read, service: MeshService, ports: readonly MeshPort[]): readonly Endpoint[] {
+  const { network, clusterId } = read(environmentOf, "");
+  const slices = read(tables.EndpointSlice.by.service, `${service.namespace}/${service.name}`);
+  const byPlace = new Map<string, Endpoint>();
+  for (const slice of slices) {
+    for (const endpoint of slice.endpoints ?? []) {
+      const target = endpoint.targetRef;
+      const podRows =
+        target?.kind === "Pod" && target.name !== undefined
+          ? [`${target.namespace ?? service.namespace}/${target.name}`]
+          : endpoint.addresses.flatMap((address) => read(tables.Pod.by.address.members, address));
+      const workload =
+        podRows.map((row) => read(podWorkload, row)).find((pod) => pod !== undefined) ??
+        bareWorkload(service.namespace, endpoint, network, clusterId);
+      const healthy = endpoint.conditions?.ready !== false;
+      for (const found of ofSlice(slice, endpoint.addresses, workload, healthy, ports)) {
+        // A pod that moves between slices stands in both for a moment.
+        byPlace.set(`${found.servicePort} ${found.address} ${found.port}`, found);
+      }
+    }
+  }
+  for (const workload of read(machinesOf, `${service.namespace}/${service.name}`)) {
+    for (const found of forPorts(workload, ports)) {
+      byPlace.set(`${found.servicePort} ${found.address} ${found.port}`, found);
+    }
+  }
+  return [...byPlace.values()];
+}
 
 /** The WorkloadEntries that a Kubernetes Service selects beside its Pods, by the Service's row. */
 const machinesOf = defineQuery<readonly Workload[]>(
@@ -219,9 +243,9 @@ const entryEndpoints = defineQuery<readonly Workload[]>(
   sameData,
 );
 
-function forPorts(workload: Workload, service: MeshService): Endpoint[] {
+function forPorts(workload: Workload, ports: readonly MeshPort[]): Endpoint[] {
   return workload.addresses.slice(0, 1).flatMap((address) =>
-    service.ports.map((port) => ({
+    ports.map((port) => ({
       ...endpointOf(workload),
       address,
       servicePort: port.port,
@@ -241,11 +265,10 @@ function ofSlice(
   addresses: readonly string[],
   workload: Workload,
   healthy: boolean,
-  service: MeshService,
+  ports: readonly MeshPort[],
 ): Endpoint[] {
   const found: Endpoint[] = [];
-  for (const port of service.ports) {
-    if (port.protocol === "udp") continue;
+  for (const port of ports) {
     const slicePort = (slice.ports ?? []).find(({ name }) => (name ?? "") === port.name);
     if (slicePort?.port === undefined) continue;
     for (const address of addresses) {

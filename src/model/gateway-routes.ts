@@ -1,6 +1,7 @@
 // VirtualServices that are bound to a Gateway, and the services that they send its traffic to.
 
 import { defineKeyedQuery, sameData } from "#engine";
+import type { RouteDestination } from "#objects";
 import { extAuthzServicesOf } from "./authorization-policy.ts";
 import { telemetryServicesOf } from "./tracing.ts";
 import { routesOfListener } from "./gateway-api/generated.ts";
@@ -11,7 +12,13 @@ import { moduleServicesOf } from "./traffic-extension.ts";
 import { anyOutlet, outletText, visibleService, type Outlet } from "./scope.ts";
 import { isExportedTo, serviceOf } from "./services.ts";
 import { tables } from "./tables.ts";
-import { byPrecedence, destinationsOf, routeFacts, type RouteFacts } from "./virtual-service.ts";
+import {
+  byPrecedence,
+  destinationsOf,
+  routeFacts,
+  streamRoutesOf,
+  type RouteFacts,
+} from "./virtual-service.ts";
 
 export interface GatewayBinding {
   /** `namespace/name` of the Gateway. */
@@ -20,10 +27,14 @@ export interface GatewayBinding {
   readonly namespace: string;
 }
 
+function bindingText({ gateway, namespace }: GatewayBinding): string {
+  return `${gateway} ${namespace}`;
+}
+
 /** The VirtualServices bound to a Gateway, in the order in which they are tried. */
 export const boundRoutes = defineKeyedQuery<GatewayBinding, readonly RouteFacts[]>(
   "boundRoutes",
-  ({ gateway, namespace }) => `${gateway} ${namespace}`,
+  bindingText,
   (read, { gateway, namespace }) =>
     [
       ...read(tables.VirtualService.by.gateway.members, gateway),
@@ -33,6 +44,24 @@ export const boundRoutes = defineKeyedQuery<GatewayBinding, readonly RouteFacts[
       .flatMap((key) => read(routeFacts, key) ?? [])
       .filter((route) => isExportedTo(route.exportTo, route.namespace, namespace))
       .toSorted((a, b) => byPrecedence(a, b, namespace)),
+  sameData,
+);
+
+/** Where a port of UDP leads. */
+export interface DatagramRoute {
+  readonly facts: RouteFacts;
+  readonly destinations: readonly RouteDestination[];
+}
+
+/** Of several routes the oldest alone, as Gateway API has it: nothing in a datagram would tell them apart. */
+export const datagramRouteOf = defineKeyedQuery<GatewayBinding, DatagramRoute | undefined>(
+  "datagramRoute",
+  bindingText,
+  (read, binding) => {
+    const [facts] = read(boundRoutes, binding);
+    const route = facts === undefined ? undefined : read(streamRoutesOf, facts.key).tcp[0]?.route;
+    return facts === undefined || route === undefined ? undefined : { facts, destinations: route };
+  },
   sameData,
 );
 

@@ -12,8 +12,9 @@ import {
   generatedGateways,
   parentNamespaceAnnotation,
 } from "./gateway-api/generated.ts";
+import { isGenerated } from "./gateway-api/names.ts";
 import { ingressGateways } from "./ingress/index.ts";
-import { inboundTargetsOf, type InboundTarget } from "./inbound.ts";
+import { datagramTargetsOf, inboundTargetsOf, type InboundTarget } from "./inbound.ts";
 import { environmentOf } from "./mesh.ts";
 import { isHttp, parseProtocol, type Protocol } from "./protocol.ts";
 import type { ProxyClass } from "./proxy.ts";
@@ -55,7 +56,14 @@ export interface MergedServer {
   readonly http3?: true;
 }
 
-export type ServerKind = "http" | "https" | "passthrough" | "auto-passthrough" | "tcp" | "tls-terminating";
+export type ServerKind =
+  | "http"
+  | "https"
+  | "passthrough"
+  | "auto-passthrough"
+  | "tcp"
+  | "tls-terminating"
+  | "udp";
 
 export interface GatewayListener {
   readonly name: string;
@@ -74,6 +82,8 @@ export interface MergedGateway {
   readonly listeners: readonly GatewayListener[];
   /** On the same ports of UDP: the servers of HTTPS that speak HTTP/3. */
   readonly quicListeners: readonly GatewayListener[];
+  /** Ports of UDP, each with its one server: listeners of Gateway API alone ask for them. */
+  readonly datagramListeners: readonly GatewayListener[];
   /** Route tables by name, with the servers whose hosts they serve. */
   readonly routes: Readonly<Record<string, readonly MergedServer[]>>;
   readonly conflicts: readonly GatewayConflict[];
@@ -109,13 +119,13 @@ export const mergedGatewayOf = defineKeyedQuery<GatewayScope, MergedGateway>(
     const targets = read(inboundTargetsOf, { ...scope, interception: "NONE" }).filter(
       ({ service }) => read(serviceOf, service)?.labels[noTranslationLabel] === undefined,
     );
-    const chosen = [
+    const gateways = [
       ...read(tables.Gateway.by.all, everything),
       ...read(generatedGateways, ""),
       ...read(ingressGateways, ""),
-    ]
-      .toSorted(oldestFirst)
-      .flatMap((gateway) => portsFor(gateway, scope.labels, targets));
+    ].toSorted(oldestFirst);
+    const datagrams = gateways.some(takesDatagrams) ? read(datagramTargetsOf, scope) : [];
+    const chosen = gateways.flatMap((gateway) => portsFor(gateway, scope.labels, targets, datagrams));
     return merge(chosen, read(environmentOf, "").quicListeners ? udpPorts(read, targets) : noUdpPorts);
   },
   sameData,
@@ -137,24 +147,40 @@ const noUdpPorts: ReadonlySet<string> = new Set();
 
 interface ChosenGateway {
   readonly gateway: Gateway;
-  readonly portsOf: (number: number) => readonly number[];
+  readonly portsOf: (server: GatewayServer) => readonly number[];
+}
+
+function takesDatagrams({ metadata, spec }: Gateway): boolean {
+  return isGenerated(metadata.name) && (spec?.servers ?? []).some(isDatagram);
+}
+
+function isDatagram({ port }: GatewayServer): boolean {
+  return parseProtocol(port.protocol) === "udp";
 }
 
 /** Chosen by its selector, or by naming the Service in front of the proxy; with the proxy's ports for its own. */
-function portsFor(gateway: Gateway, labels: Labels, targets: readonly InboundTarget[]): ChosenGateway[] {
+function portsFor(
+  gateway: Gateway,
+  labels: Labels,
+  targets: readonly InboundTarget[],
+  datagrams: readonly InboundTarget[],
+): ChosenGateway[] {
   const services = gateway.metadata.annotations?.[gatewayServiceAnnotation];
   if (services !== undefined) {
     const hosts = services.split(",");
     const place = gateway.metadata.annotations?.[parentNamespaceAnnotation] ?? gateway.metadata.namespace;
-    const own = targets.filter(({ host, namespace }) => hosts.includes(host) && namespace === place);
+    const isOwn = ({ host, namespace }: InboundTarget): boolean =>
+      hosts.includes(host) && namespace === place;
     // A Service port is named in such a Gateway; its target port is what the proxy listens on.
-    const portsOf = (number: number): number[] => [
-      ...new Set(own.filter(({ servicePort }) => servicePort === number).map(({ port }) => port)),
-    ];
-    return own.length === 0 ? [] : [{ gateway, portsOf }];
+    const portsOf = (server: GatewayServer): number[] => {
+      const own = (isDatagram(server) ? datagrams : targets).filter(isOwn);
+      const meant = own.filter(({ servicePort }) => servicePort === server.port.number);
+      return [...new Set(meant.map(({ port }) => port))];
+    };
+    return targets.some(isOwn) || datagrams.some(isOwn) ? [{ gateway, portsOf }] : [];
   }
   if (!selects(gateway.spec?.selector, labels)) return [];
-  const portsOf = (number: number): number[] => [
+  const portsOf = ({ port: { number } }: GatewayServer): number[] => [
     targets.find(({ servicePort }) => servicePort === number)?.port ?? number,
   ];
   return [{ gateway, portsOf }];
@@ -163,6 +189,7 @@ function portsFor(gateway: Gateway, labels: Labels, targets: readonly InboundTar
 /** The state of merging: what each port of the proxy has got so far. */
 interface Ports {
   readonly listeners: Map<string, { bind: string; port: number; servers: MergedServer[]; plain: boolean }>;
+  readonly datagrams: Map<string, GatewayListener>;
   readonly routes: Map<string, MergedServer[]>;
   /** By port and bind: the server names that TLS chains are told apart by. */
   readonly serverNames: Map<string, Set<string>>;
@@ -170,10 +197,16 @@ interface Ports {
 }
 
 function merge(gateways: readonly ChosenGateway[], udp: ReadonlySet<string>): MergedGateway {
-  const ports: Ports = { listeners: new Map(), routes: new Map(), serverNames: new Map(), conflicts: [] };
+  const ports: Ports = {
+    listeners: new Map(),
+    datagrams: new Map(),
+    routes: new Map(),
+    serverNames: new Map(),
+    conflicts: [],
+  };
   for (const { gateway, portsOf } of gateways) {
     (gateway.spec?.servers ?? []).forEach((server, at) => {
-      for (const port of portsOf(server.port.number))
+      for (const port of portsOf(server))
         add(ports, overQuic(mergedServer(gateway, server, at, port), udp, port), port);
     });
   }
@@ -186,22 +219,29 @@ function merge(gateways: readonly ChosenGateway[], udp: ReadonlySet<string>): Me
   const quicListeners = listeners
     .map((listener) => ({
       ...listener,
-      name: `udp_${listener.name}`,
+      name: datagramName(listener.name),
       servers: listener.servers.filter(({ http3 }) => http3 === true),
     }))
-    .filter(({ servers }) => servers.length > 0);
+    // HTTPS is served over TCP all the same where somebody asks for the port of UDP itself.
+    .filter(({ name, servers }) => servers.length > 0 && !ports.datagrams.has(name));
   return {
     listeners: listeners.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
     quicListeners: quicListeners.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+    datagramListeners: [...ports.datagrams.values()].toSorted((a, b) => (a.name < b.name ? -1 : 1)),
     routes: Object.fromEntries(ports.routes),
     conflicts: ports.conflicts,
   };
 }
 
+function datagramName(listener: string): string {
+  return `udp_${listener}`;
+}
+
 function mergedServer(gateway: Gateway, server: GatewayServer, at: number, port: number): MergedServer {
   const namespace = gateway.metadata.namespace ?? "default";
   const protocol = parseProtocol(server.port.protocol);
-  const kind = kindOf(protocol, server.tls);
+  const datagrams = isDatagram(server) && isGenerated(gateway.metadata.name);
+  const kind = datagrams ? "udp" : kindOf(protocol, server.tls);
   const bind = server.bind ?? "";
   const suffix = bind === "" ? "" : `.${bind}`;
   const routeName =
@@ -249,6 +289,10 @@ function kindOf(protocol: Protocol, tls: ServerTLSSettings | undefined): ServerK
 function add(ports: Ports, server: MergedServer, port: number): void {
   const bind = server.bind === "" ? "0.0.0.0" : server.bind;
   const key = `${bind}_${port}`;
+  if (server.kind === "udp") {
+    addDatagrams(ports, server, { name: datagramName(key), bind, port, servers: [server] });
+    return;
+  }
   const tls = server.tls !== undefined && server.kind !== "http";
   if (server.tls !== undefined && !claimServerNames(ports, key, server)) return;
   const listener = ports.listeners.get(key);
@@ -271,6 +315,12 @@ function add(ports: Ports, server: MergedServer, port: number): void {
   }
   listener.servers.push(server);
   addRoute(ports, server);
+}
+
+function addDatagrams(ports: Ports, server: MergedServer, listener: GatewayListener): void {
+  const other = ports.datagrams.get(listener.name)?.servers[0];
+  if (other === undefined) ports.datagrams.set(listener.name, listener);
+  else conflict(ports, server, `port ${listener.port} of UDP is already taken by ${other.gateway}`);
 }
 
 /** Two filter chains with one server name would be rejected as a whole: the older server keeps it. */

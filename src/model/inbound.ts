@@ -86,20 +86,35 @@ export const inboundTargetsOf = defineKeyedQuery<InboundScope, readonly InboundT
   "inboundTargetsOf",
   inboundScopeText,
   (read, scope) => {
-    const services = read(servicesSelecting, scope)
-      .flatMap((row) => read(kubeService, row) ?? [])
-      .filter(({ resolution }) => resolution !== "alias");
-    const entries = read(entriesSelecting, scope).flatMap((row) =>
-      read(entryServices, row).filter(({ resolution }) => resolution !== "alias"),
-    );
     const addressed = scope.addresses.flatMap((address) =>
       read(targetsOfAddress, `${scope.namespace} ${address}`),
     );
-    const selected = [...services, ...entries].toSorted(byAge).flatMap((service) => targetsOf(read, service));
-    return [...selected, ...addressed];
+    return [
+      ...servicesEndingAt(read, scope).flatMap((service) => targetsOf(read, service, "stream")),
+      ...addressed,
+    ];
   },
   sameData,
 );
+
+/** The ports of UDP among them: they are nobody's but a gateway's. */
+export const datagramTargetsOf = defineKeyedQuery<WorkloadKey, readonly InboundTarget[]>(
+  "datagramTargetsOf",
+  workloadText,
+  (read, workload) =>
+    servicesEndingAt(read, workload).flatMap((service) => targetsOf(read, service, "datagram")),
+  sameData,
+);
+
+/** The services that select a workload, the oldest first. */
+function servicesEndingAt(read: Read, workload: WorkloadKey): readonly MeshService[] {
+  return [
+    ...read(servicesSelecting, workload).flatMap((row) => read(kubeService, row) ?? []),
+    ...read(entriesSelecting, workload).flatMap((row) => read(entryServices, row)),
+  ]
+    .filter(({ resolution }) => resolution !== "alias")
+    .toSorted(byAge);
+}
 
 /** The ports of a workload, in order. One chain a port: of several services the oldest decides about the protocol. */
 export const inboundPortsOf = defineKeyedQuery<InboundScope, readonly InboundPort[]>(
@@ -195,13 +210,13 @@ const targetsOfAddress = defineQuery<readonly InboundTarget[]>(
       const endpoint = row.spec?.endpoints?.find((one) => one.address === address);
       if (endpoint === undefined) return [];
       const services = read(entryServices, `${namespace}/${row.metadata.name}`);
-      return services.flatMap((service) => targetsOf(read, service, endpoint.ports));
+      return services.flatMap((service) => targetsOf(read, service, "stream", endpoint.ports));
     });
     const rows = read(tables.EndpointSlice.by.address, address).flatMap(
       (slice) => `${slice.metadata.namespace}/${slice.metadata.labels?.["kubernetes.io/service-name"]}`,
     );
     const kube = [...new Set(rows)].flatMap((row) => read(kubeService, row) ?? []);
-    return [...kube.flatMap((service) => targetsOf(read, service)), ...entries];
+    return [...kube.flatMap((service) => targetsOf(read, service, "stream")), ...entries];
   },
   sameData,
 );
@@ -217,6 +232,7 @@ const namedTargetPort = defineQuery<number | undefined>("namedTargetPort", (read
 function targetsOf(
   read: Read,
   service: MeshService,
+  transport: "stream" | "datagram",
   portOverrides: Readonly<Record<string, number>> = {},
 ): InboundTarget[] {
   return service.ports.flatMap((port) => {
@@ -226,7 +242,8 @@ function targetsOf(
         ? port.targetPort
         : read(namedTargetPort, `${service.namespace}/${service.name} ${port.name}`));
     const object = service.objects[0];
-    if (target === undefined || object === undefined || port.protocol === "udp") return [];
+    if (target === undefined || object === undefined) return [];
+    if ((port.protocol === "udp") !== (transport === "datagram")) return [];
     return [
       {
         service: service.key,

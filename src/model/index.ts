@@ -98,7 +98,7 @@ export { chooseAddress, pairOf } from "./auto-address.ts";
 export type { DnsName } from "./dns-names.ts";
 export { dnsNamesOf } from "./dns-names.ts";
 export type { Endpoint } from "./endpoints.ts";
-export { addressesOf, endpointsOf, podFacts, serviceAccountsOf } from "./endpoints.ts";
+export { addressesOf, datagramEndpointsOf, endpointsOf, podFacts, serviceAccountsOf } from "./endpoints.ts";
 export { networkLabel, nodeLabel } from "./traffic-distribution.ts";
 export type { DnsScope, Egress, Import, OutboundScope, Outlet, UnknownTraffic } from "./scope.ts";
 export {
@@ -163,7 +163,13 @@ export { gatewayScopeOf, gatewayScopeText, hostsForNamespace, mergedGatewayOf } 
 export type { Credential, KeyPair, NamedSecret, TrustedCa } from "./credentials.ts";
 export { configuredCaOf, keyPairOf, namedSecret, trustedCaOf, uselessness } from "./credentials.ts";
 export type { GatewayBinding } from "./gateway-routes.ts";
-export { boundRoutes, destinationKey, gatewayServices, routesDynamically } from "./gateway-routes.ts";
+export {
+  boundRoutes,
+  datagramRouteOf,
+  destinationKey,
+  gatewayServices,
+  routesDynamically,
+} from "./gateway-routes.ts";
 export type { ExtensionPhase, ExtensionRef, ExtensionSide } from "./traffic-extension.ts";
 export {
   extensionPhases,

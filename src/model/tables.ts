@@ -26,6 +26,7 @@ import {
   type ServiceEntry,
   type Sidecar,
   type TCPRoute,
+  type UDPRoute,
   type Telemetry,
   type TLSRoute,
   type TrafficExtension,
@@ -184,6 +185,7 @@ export const tables = {
   GRPCRoute: routeTable<GRPCRoute>("GRPCRoute"),
   TLSRoute: routeTable<TLSRoute>("TLSRoute"),
   TCPRoute: routeTable<TCPRoute>("TCPRoute"),
+  UDPRoute: routeTable<UDPRoute>("UDPRoute"),
   ReferenceGrant: defineTable<ReferenceGrant, "namespace">("ReferenceGrant", { namespace }),
   BackendTLSPolicy: defineTable<BackendTLSPolicy, "target" | "all">("BackendTLSPolicy", {
     target: (row) => policyGroups(row.spec?.targetRefs, namespaceOf(row)),
@@ -193,7 +195,7 @@ export const tables = {
 } as const;
 
 /** A table of routes: by the parents and the backends that they name, and those with a parent in the mesh together. */
-function routeTable<Route extends HTTPRoute | GRPCRoute | TLSRoute | TCPRoute>(kind: string) {
+function routeTable<Route extends HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute>(kind: string) {
   return defineTable<Route, "parent" | "mesh" | "backend" | "all">(kind, {
     parent: (row) => parentGroups(row.spec?.parentRefs, namespaceOf(row)),
     mesh: (row) => meshGroup(row.spec?.parentRefs),

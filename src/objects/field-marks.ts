@@ -75,6 +75,8 @@ gateway-api/TLSRoute spec works
 gateway-api/TLSRoute spec.useDefaultGateways warns
 gateway-api/TCPRoute spec works
 gateway-api/TCPRoute spec.useDefaultGateways warns
+gateway-api/UDPRoute spec works
+gateway-api/UDPRoute spec.useDefaultGateways warns
 gateway-api/ReferenceGrant spec works
 gateway-api/BackendTLSPolicy spec works
 gateway-api/BackendTLSPolicy spec.options warns

@@ -275,6 +275,8 @@ export interface TCPRouteSpec {
 
 export type TCPRoute = KubeObject<TCPRouteSpec>;
 
+export type UDPRoute = KubeObject<TCPRouteSpec>;
+
 export interface ReferenceGrantSpec {
   readonly from: readonly { readonly group: string; readonly kind: string; readonly namespace: string }[];
   readonly to: readonly { readonly group: string; readonly kind: string; readonly name?: string }[];

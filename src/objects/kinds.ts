@@ -69,6 +69,7 @@ const gatewayApi: Readonly<Record<string, readonly Row[]>> = {
     ["GRPCRoute", "grpcroutes", "v1", ""],
     ["TLSRoute", "tlsroutes", "v1 v1alpha3 v1alpha2", ""],
     ["TCPRoute", "tcproutes", "v1 v1alpha2", ""],
+    ["UDPRoute", "udproutes", "v1 v1alpha2", ""],
     ["ReferenceGrant", "referencegrants", "v1beta1 v1", "refgrant"],
     ["BackendTLSPolicy", "backendtlspolicies", "v1 v1alpha3", "btlspolicy"],
     ["ListenerSet", "listenersets", "v1", "lset"],

@@ -18,6 +18,17 @@ export interface GatewayRouteKey {
   readonly tuning?: ProxyTuning;
 }
 
+/** A port of UDP of a service, to which routers alone send. */
+export interface DatagramClusterKey {
+  readonly kind: "datagram";
+  /** `namespace/host`. */
+  readonly service: string;
+  readonly port: number;
+  /** Row keys of the DestinationRules that apply, merged in this order: load balancing counts, and nothing else of them. */
+  readonly rules: readonly string[];
+  readonly tuning?: ProxyTuning;
+}
+
 /** `kubernetes://name` and `kubernetes://name-cacert`. */
 export interface CredentialKey {
   readonly kind: "credential";

@@ -21,6 +21,7 @@ import {
   type GatewayScope,
   type MergedServer,
 } from "#model";
+import { datagramClusters } from "./datagrams.ts";
 import type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
 import { clientCredentialKeys, credentialKey } from "./credential-keys.ts";
 import { clusterNameOf, type OutboundClusterKey, type WellKnownClusterKey } from "./keys.ts";
@@ -32,11 +33,12 @@ export function planGateway(read: Read, view: GatewayView): Plan {
   const scope = read(gatewayScopeOf, view.proxy);
   const clusters = read(gatewayClusters, scope);
   const passing = read(passthroughClusters, scope);
+  const datagrams = read(datagramClusters, scope);
   const servers = read(serverChunks, scope);
   return {
     ...emptyPlan,
-    cluster: [blackHole, clusters.cluster, passing.cluster],
-    endpoint: [clusters.endpoint, passing.endpoint],
+    cluster: [blackHole, clusters.cluster, passing.cluster, datagrams.cluster],
+    endpoint: [clusters.endpoint, passing.endpoint, datagrams.endpoint],
     listener: [servers.listener],
     route: [servers.route],
     secret: [servers.secret],
@@ -143,11 +145,10 @@ const serverChunks = defineKeyedQuery<
   "gatewayServerChunks",
   gatewayScopeText,
   (read, scope) => {
-    const { listeners, quicListeners, routes } = read(mergedGatewayOf, scope);
-    const listener = [...listeners, ...quicListeners].map(({ name }): Planned<GatewayListenerKey> => ({
-      name,
-      key: { kind: "gateway", scope, name },
-    }));
+    const { listeners, quicListeners, datagramListeners, routes } = read(mergedGatewayOf, scope);
+    const listener = [...listeners, ...quicListeners, ...datagramListeners].map(
+      ({ name }): Planned<GatewayListenerKey> => ({ name, key: { kind: "gateway", scope, name } }),
+    );
     const route = Object.keys(routes)
       .toSorted()
       .map((name): Planned<GatewayRouteKey> => ({ name, key: { kind: "gateway", scope, name } }));

@@ -33,7 +33,13 @@ export type {
 } from "./inbound-keys.ts";
 export { inboundClusterName } from "./inbound.ts";
 export { coversService, passthroughClusters } from "./gateway.ts";
-export type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
+export { datagramClusterName } from "./datagrams.ts";
+export type {
+  CredentialKey,
+  DatagramClusterKey,
+  GatewayListenerKey,
+  GatewayRouteKey,
+} from "./gateway-keys.ts";
 export type { ProxylessClusterKey, ProxylessListenerKey, ProxylessRouteKey } from "./proxyless-keys.ts";
 export { nowhereCluster } from "./proxyless-keys.ts";
 export type { Overlay } from "./overlays.ts";

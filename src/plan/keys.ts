@@ -2,7 +2,12 @@
 // names (which DestinationRules apply), never the proxy that asks, so that views share bytes.
 
 import type { Labels, OutboundScope, Outlet, ProxyTuning } from "#model";
-import type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
+import type {
+  CredentialKey,
+  DatagramClusterKey,
+  GatewayListenerKey,
+  GatewayRouteKey,
+} from "./gateway-keys.ts";
 import type {
   InboundClusterKey,
   InboundListenerKey,
@@ -52,9 +57,10 @@ export type ClusterKey =
   | WellKnownClusterKey
   | InboundClusterKey
   | InboundPassthroughClusterKey
-  | ProxylessClusterKey;
+  | ProxylessClusterKey
+  | DatagramClusterKey;
 
-export type EndpointKey = OutboundClusterKey | LocalClusterKey | ProxylessClusterKey;
+export type EndpointKey = OutboundClusterKey | LocalClusterKey | ProxylessClusterKey | DatagramClusterKey;
 
 /** `virtualOutbound`, at 15001. */
 export interface VirtualOutboundKey {

@@ -18,6 +18,7 @@ const seen: EchoApp = {
     { name: "http", servicePort: 80, workloadPort: 8080, flag: "http" },
     { name: "https", servicePort: 443, workloadPort: 8443, flag: "https" },
     { name: "tcp", servicePort: 9000, workloadPort: 9001, flag: "tcp" },
+    { name: "udp", servicePort: 9000, workloadPort: 9002, flag: "udp" },
   ],
 };
 let mesh: Mesh;
@@ -155,12 +156,20 @@ spec:
     - { name: plain, port: 9000, protocol: TCP }
     - { name: pass, port: 9443, protocol: TLS, hostname: seen.example.com, tls: { mode: Passthrough } }
     - { name: web, port: 8081, protocol: HTTP }
+    - { name: datagrams, port: 9000, protocol: UDP }
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: TCPRoute
 metadata: { name: plain }
 spec:
   parentRefs: [{ kind: ListenerSet, name: more, sectionName: plain }]
+  rules: [{ backendRefs: [{ name: seen, port: 9000 }] }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: UDPRoute
+metadata: { name: datagrams }
+spec:
+  parentRefs: [{ kind: ListenerSet, name: more, sectionName: datagrams }]
   rules: [{ backendRefs: [{ name: seen, port: 9000 }] }]
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -181,15 +190,17 @@ spec:
       sessionPersistence: { sessionName: seat }
 `;
 
-test("a ListenerSet adds TCP, TLS and HTTP to the Gateway, each with routes of its own", async () => {
+test("a ListenerSet adds TCP, UDP, TLS and HTTP to the Gateway, each with routes of its own", async () => {
   await deployEchoes(mesh, [seen]);
   await mesh.kubectl(["apply", "-f", "-"], streams);
-  const said = await eventually("TCP through the Gateway", async () => {
-    const script = `exec 3<>/dev/tcp/${address}/9000 && echo hello >&3 && read -r line <&3 && echo "$line"`;
-    const { stdout } = await mesh.inNode(["timeout", "5", "bash", "-c", script]);
-    return stdout === "" ? undefined : stdout;
-  });
-  assert.match(said, /service=seen/);
+  for (const transport of ["tcp", "udp"]) {
+    const said = await eventually(`${transport} through the Gateway`, async () => {
+      const script = `exec 3<>/dev/${transport}/${address}/9000 && echo hello >&3 && dd bs=1500 count=1 <&3`;
+      const { stdout } = await mesh.inNode(["timeout", "2", "bash", "-c", script]);
+      return stdout === "" ? undefined : stdout;
+    });
+    assert.match(said, /service=seen/);
+  }
   const overTls = async (name: string): Promise<string> => {
     const place = `${name}:9443:${address}`;
     const words = ["curl", "-sk", "-m", "5", "--resolve", place, `https://${name}:9443/`];
@@ -203,7 +214,7 @@ test("a ListenerSet adds TCP, TLS and HTTP to the Gateway, each with routes of i
   assert.equal(await overTls("other.example.com"), "", "no other name passes");
   const attached = ".status.listeners[*].attachedRoutes";
   await eventually("each listener's route in the status", async () =>
-    (await reasonsOf("listenerset", "more", attached)) === "1 1 1" ? true : undefined,
+    (await reasonsOf("listenerset", "more", attached)) === "1 1 1 1" ? true : undefined,
   );
 });
 

@@ -13,17 +13,18 @@ export interface SuiteRun {
 export const suiteRuns: readonly SuiteRun[] = [
   {
     name: "gateway",
-    profiles: ["GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS"],
+    profiles: ["GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS", "GATEWAY-TCP", "GATEWAY-UDP"],
     sidecars: false,
     features: gatewayFeatures,
   },
   {
     name: "mesh",
-    profiles: ["MESH-HTTP"],
+    profiles: ["MESH-HTTP", "MESH-GRPC"],
     sidecars: true,
     features: [
       "Mesh",
       "HTTPRoute",
+      "GRPCRoute",
       "MeshClusterIPMatching",
       "MeshConsumerRoute",
       "MeshHTTPRouteRewritePath",

@@ -173,19 +173,22 @@ function service(facts: DeploymentFacts, base: Base): AppliedObject {
   };
 }
 
-/** One port for each number, named by its first listener. */
+/** One port for each number and transport, named by its first listener. */
 function servicePorts({ ports, quicListeners }: DeploymentFacts): readonly Fields[] {
   const status = { name: "status-port", port: meshPorts.ready, protocol: "TCP", appProtocol: "tcp" };
   const used = new Set([status.name]);
-  const numbers = new Set<number>();
+  const taken = new Set<string>();
+  const asked = new Set(ports.filter(({ protocol }) => protocol === "UDP").map(({ port }) => port));
   const ofListeners = ports.flatMap(({ name, port, protocol }) => {
-    if (numbers.has(port)) return [];
-    numbers.add(port);
+    const transport = protocol === "UDP" ? "UDP" : "TCP";
+    if (taken.has(`${transport} ${port}`)) return [];
+    taken.add(`${transport} ${port}`);
     const unique = portName(name, port, used);
     used.add(unique);
+    if (transport === "UDP") return [{ name: unique, port, protocol: "UDP" }];
     const appProtocol = protocol.toLowerCase();
     const tcp = { name: unique, port, protocol: "TCP", appProtocol };
-    if (!quicListeners || appProtocol !== "https") return [tcp];
+    if (!quicListeners || appProtocol !== "https" || asked.has(port)) return [tcp];
     const quic = portName(
       `${unique.slice(0, portNameLengthMax - quicSuffix.length)}${quicSuffix}`,
       port,

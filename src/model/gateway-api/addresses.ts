@@ -2,7 +2,7 @@
 
 import { defineQuery, sameData, type Read } from "#engine";
 import type { KubeGatewaySpec, ObjectMeta } from "#objects";
-import { endpointsOf } from "../endpoints.ts";
+import { datagramEndpointsOf, endpointsOf } from "../endpoints.ts";
 import { environmentOf } from "../mesh.ts";
 import { serviceKey, serviceOf, type MeshService } from "../services.ts";
 import { tables } from "../tables.ts";
@@ -91,12 +91,18 @@ const exposureOf = defineQuery<ServiceExposure>(
   sameData,
 );
 
+/** A port of a listener, as its transport counts it. */
+export interface ServedPort {
+  readonly port: number;
+  readonly datagrams: boolean;
+}
+
 /** @param namespace the Gateway's: a Service of another one is not in front of its proxies */
 export function instancesOf(
   read: Read,
   namespace: string,
   hosts: readonly string[],
-  ports: readonly number[],
+  ports: readonly ServedPort[],
 ): Instances {
   const found = { internal: new Set<string>(), addresses: new Set<string>(), external: new Set<string>() };
   const pending = new Set<string>();
@@ -117,7 +123,7 @@ export function instancesOf(
         if (state.impossible) usable = false;
         continue;
       }
-      found.internal.add(`${host}:${port}`);
+      found.internal.add(`${host}:${port.port}`);
       for (const address of service.addresses) found.addresses.add(address);
       for (const address of exposure.external) found.external.add(address);
       if (exposure.external.length > 0 || !exposure.balanced) continue;
@@ -139,10 +145,15 @@ type PortState =
   | { readonly kind: "served" }
   | { readonly kind: "missing"; readonly warning: string; readonly impossible: boolean };
 
-function portState(read: Read, service: MeshService, port: number, deployed: boolean): PortState {
-  const endpoints = read(endpointsOf, service.key);
+function portState(
+  read: Read,
+  service: MeshService,
+  { port, datagrams }: ServedPort,
+  deployed: boolean,
+): PortState {
+  const endpoints = read(datagrams ? datagramEndpointsOf : endpointsOf, service.key);
   if (endpoints.some(({ servicePort }) => servicePort === port)) return { kind: "served" };
-  if (endpoints.length === 0)
+  if (endpoints.length === 0 && service.ports.some((one) => (one.protocol === "udp") === datagrams))
     return { kind: "missing", warning: `${service.host} has no endpoints`, impossible: false };
   const meant = endpoints.find((endpoint) => endpoint.port === port);
   if (meant !== undefined) {
@@ -150,7 +161,11 @@ function portState(read: Read, service: MeshService, port: number, deployed: boo
     return { kind: "missing", warning, impossible: true };
   }
   // What we deploy gets its endpoints a moment after its ports.
-  if (deployed && service.ports.some((one) => one.port === port))
+  if (deployed && service.ports.some((one) => one.port === port && (one.protocol === "udp") === datagrams))
     return { kind: "missing", warning: "", impossible: false };
-  return { kind: "missing", warning: `${service.host} has no port ${port}`, impossible: true };
+  return {
+    kind: "missing",
+    warning: `${service.host} has no port ${port}${datagrams ? " of UDP" : ""}`,
+    impossible: true,
+  };
 }

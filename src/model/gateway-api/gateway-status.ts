@@ -4,7 +4,7 @@ import { defineQuery, sameData, type Read } from "#engine";
 import type { KubeGatewaySpec } from "#objects";
 import { isIP } from "node:net";
 import { tables } from "../tables.ts";
-import { instancesOf, type Instances } from "./addresses.ts";
+import { instancesOf, type Instances, type ServedPort } from "./addresses.ts";
 import { clientCertificateMistake } from "./certificates.ts";
 import { classParametersMistake, gatewayClassOf, type GatewayClassFacts } from "./classes.ts";
 import { bad, good, judged, type Finding, type Findings, type Mistake } from "./findings.ts";
@@ -135,8 +135,11 @@ function instancesFor(
   { services }: GatewayFacts,
   listeners: readonly ListenerFacts[],
 ): Instances {
-  const ports = listeners.flatMap(({ server, port }) => (server === undefined ? [] : [port]));
-  return instancesOf(read, namespace, services.hosts, [...new Set(ports)]);
+  const ports = listeners.flatMap(({ server, port, protocol }): [string, ServedPort][] => {
+    const datagrams = protocol === "UDP";
+    return server === undefined ? [] : [[`${datagrams} ${port}`, { port, datagrams }]];
+  });
+  return instancesOf(read, namespace, services.hosts, [...new Map(ports).values()]);
 }
 
 function parametersMistake(

@@ -122,7 +122,7 @@ const bindingsOf = defineKeyedQuery<RouteKey, readonly Binding[]>(
         const hosts = hostsOfService(read, parent.kind, parent.key);
         return [{ ...base, port: reference.port ?? 0, hosts }];
       }
-      if (route.kind === "TCPRoute") return [{ ...base, hosts: ["*"] }];
+      if (route.kind === "TCPRoute" || route.kind === "UDPRoute") return [{ ...base, hosts: ["*"] }];
       if (route.kind === "TLSRoute")
         return [{ ...base, hosts: hostname === "" ? asked : intersectHosts(asked, [hostname]) }];
       return [{ ...base, hosts: asked.filter((host) => isIsolated({ hostname, others }, host)) }];
@@ -212,7 +212,9 @@ function keysOf(
     for (const { gateway, port, hosts } of read(bindingsOf, route).filter(isMeant)) {
       for (const host of hosts) {
         const merged = route.kind === "HTTPRoute" || route.kind === "GRPCRoute";
-        const kind: GeneratedRoute["kind"] = merged ? "http" : (route.kind as "TLSRoute" | "TCPRoute");
+        const kind: GeneratedRoute["kind"] = merged
+          ? "http"
+          : (route.kind as "TLSRoute" | "TCPRoute" | "UDPRoute");
         const one = { namespace, gateway, port, kind, host, route: merged ? "" : name };
         // In the mesh each namespace has its own; at a listener all share one.
         const apart = gateway === "mesh" || !merged ? `${namespace} ` : "";
@@ -306,6 +308,7 @@ function routesOf(
         tls: all.flatMap(({ rules, binding }) => rules.tls.flatMap((one) => tlsFor(one, binding, wanted))),
       };
     case "TCPRoute":
+    case "UDPRoute":
       return { tcp: all.flatMap(({ rules }) => rules.tcp.map((one) => tcpAtPort(one, wanted.port))) };
   }
 }

@@ -207,7 +207,8 @@ const byName: ReadonlySet<string> = new Set(["HTTP", "HTTPS", "TLS"]);
 function canStandBeside(one: Wanted, other: Wanted): boolean {
   if (one.port !== other.port) return true;
   if (byName.has(one.protocol) && byName.has(other.protocol)) return one.hostname !== other.hostname;
-  const known = (protocol: string): boolean => layer4.has(protocol) || byName.has(protocol);
+  // A port of UDP is another one than that of TCP with its number.
+  const known = (protocol: string): boolean => protocol === "TCP" || byName.has(protocol);
   return known(one.protocol) && known(other.protocol) ? false : one.protocol !== other.protocol;
 }
 
@@ -295,7 +296,7 @@ function hostsOf(read: Read, own: string, { hostname = "*", allowedRoutes }: Kub
   return namespaces.length === 0 ? [`~/${host}`] : namespaces.map((namespace) => `${namespace}/${host}`);
 }
 
-const protocols: ReadonlySet<string> = new Set(["HTTP", "HTTPS", "TLS", "TCP"]);
+const protocols: ReadonlySet<string> = new Set(["HTTP", "HTTPS", "TLS", "TCP", "UDP"]);
 
 function protocolMistake(
   { protocol }: KubeGatewayListener,
@@ -391,6 +392,8 @@ function possibleKinds(protocol: string, mode: string | undefined): readonly Rou
       return ["HTTPRoute", "GRPCRoute"];
     case "TCP":
       return ["TCPRoute"];
+    case "UDP":
+      return ["UDPRoute"];
     case "TLS":
       return mode === "Terminate" ? ["TLSRoute", "TCPRoute"] : ["TLSRoute"];
     default:

@@ -37,7 +37,7 @@ export interface GeneratedRoute {
   readonly gateway: string;
   /** A mesh route's port; 0 for every one. */
   readonly port: number;
-  readonly kind: "http" | "TLSRoute" | "TCPRoute";
+  readonly kind: "http" | "TLSRoute" | "TCPRoute" | "UDPRoute";
   readonly host: string;
   /** The name of the one route behind it; "" where HTTP routes are merged. */
   readonly route: string;
@@ -55,7 +55,7 @@ export function parseGeneratedRouteKey(key: string): GeneratedRoute | undefined 
   const host = parts.pop() ?? "";
   const kind = parts.pop();
   const port = Number(parts.pop());
-  if (kind !== "http" && kind !== "TLSRoute" && kind !== "TCPRoute") return undefined;
+  if (kind !== "http" && kind !== "TLSRoute" && kind !== "TCPRoute" && kind !== "UDPRoute") return undefined;
   const [first = "", ...rest] = parts;
   const gateway = rest.length === 0 ? first : `${first}/${rest.join("~")}`;
   return { namespace: key.slice(0, slash), gateway, port, kind, host, route: name };

@@ -11,6 +11,7 @@ import {
   type ParentReference,
   type TCPRoute,
   type TLSRoute,
+  type UDPRoute,
 } from "#objects";
 import { tables } from "../tables.ts";
 import { gatewayClassOf } from "./classes.ts";
@@ -58,7 +59,7 @@ interface RouteHead {
 export function routeRow(
   read: Read,
   { kind, key }: RouteKey,
-): HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | undefined {
+): HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute | undefined {
   switch (kind) {
     case "HTTPRoute":
       return read(tables.HTTPRoute, key);
@@ -68,6 +69,8 @@ export function routeRow(
       return read(tables.TLSRoute, key);
     case "TCPRoute":
       return read(tables.TCPRoute, key);
+    case "UDPRoute":
+      return read(tables.UDPRoute, key);
   }
 }
 
@@ -112,7 +115,7 @@ export const parentsOf = defineKeyedQuery<RouteKey, readonly RouteParent[]>(
         const parent = parentOf(reference, namespace);
         if (parent === undefined) return [];
         return isMeshParent(parent)
-          ? meshParent(read, reference, parent)
+          ? meshParent(read, route, reference, parent)
           : listenerParents(read, route, head, reference, parent);
       })
       .toSorted((a, b) =>
@@ -125,12 +128,21 @@ export const parentsOf = defineKeyedQuery<RouteKey, readonly RouteParent[]>(
 const waypointLabel = "istio.io/use-waypoint";
 const waypointNamespaceLabel = "istio.io/use-waypoint-namespace";
 
-function meshParent(read: Read, reference: ParentReference, parent: Parent): RouteParent[] {
+function meshParent(
+  read: Read,
+  { kind }: RouteKey,
+  reference: ParentReference,
+  parent: Parent,
+): RouteParent[] {
   const row =
     parent.kind === "Service" ? read(tables.Service, parent.key) : read(tables.ServiceEntry, parent.key);
   const namespace = parent.key.slice(0, parent.key.indexOf("/"));
   if (row !== undefined && isAnotherControllers(read, row.metadata.labels ?? {}, namespace)) return [];
   const found = { reference, parent, gateway: "mesh", section: "", hostname: "", others: [] };
+  if (kind === "UDPRoute") {
+    const message = "UDP between services passes no proxy: a UDPRoute is for listeners of Gateways";
+    return [{ ...found, denied: { reason: "UnsupportedValue", message } }];
+  }
   if (row !== undefined) return [found];
   const message = `${parent.kind} ${parent.key} does not exist`;
   return [{ ...found, denied: { reason: "NoMatchingParent", message } }];

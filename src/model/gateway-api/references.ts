@@ -17,7 +17,7 @@ export interface Parent {
 }
 
 /** The kinds of routes, in the order in which they are looked at. */
-export const routeKinds = ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"] as const;
+export const routeKinds = ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"] as const;
 export type RouteKind = (typeof routeKinds)[number];
 
 /** A route by kind and row key. */

@@ -60,6 +60,12 @@ export const routeRulesOf = defineKeyedQuery<RulesKey, RouteRules>(
         const { routes, ...rest } = convertTcpRules(read, user, rules);
         return { ...nothing, ...rest, tcp: routes };
       }
+      case "UDPRoute": {
+        // Its one rule sends datagrams where that of a TCPRoute would send connections.
+        const rules = read(tables.UDPRoute, key)?.spec?.rules ?? [];
+        const { routes, ...rest } = convertTcpRules(read, user, rules);
+        return { ...nothing, ...rest, tcp: routes };
+      }
     }
   },
   sameData,
@@ -90,6 +96,7 @@ const refusalRanks: readonly string[] = [
   "NotAllowedByListeners",
   "NoMatchingListenerHostname",
   "ParentRefConflict",
+  "UnsupportedValue",
   "NoMatchingParent",
 ];
 
