@@ -285,7 +285,9 @@ export function meshIdentities(
 ): readonly string[] {
   if (named.length > 0) return named;
   const domains = readTrustDomains(read);
-  const accounts = read(serviceAccountsOf, service.key).flatMap((account) => {
+  const serving = [...read(serviceAccountsOf, service.key), ...service.serviceAccounts];
+  const accounts = serving.flatMap((account) => {
+    if (account.includes("://")) return [account];
     const [namespace = "", name = ""] = account.split("/");
     return domains.map((domain) => `spiffe://${domain}/ns/${namespace}/sa/${name}`);
   });

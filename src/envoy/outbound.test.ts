@@ -36,6 +36,26 @@ describe("the outbound side of a sidecar", () => {
     assert.deepEqual(addressesIn(endpoints), ["10.244.0.1", "10.244.0.2"]);
   });
 
+  test("a Service's annotations name further accounts and identities that may answer for it", () => {
+    const objects = bookinfo().map((one): KubeObject => {
+      if (one.kind !== "Service") return one;
+      const annotations = {
+        "alpha.istio.io/kubernetes-serviceaccounts": "front, back",
+        "alpha.istio.io/canonical-serviceaccounts": "spiffe://elsewhere/ns/a/sa/b",
+      };
+      return { ...one, metadata: { ...one.metadata, annotations } };
+    });
+    const cluster = JSON.stringify(
+      decoded(snapshot(objects), "cluster", "outbound|9080||reviews.default.svc.cluster.local"),
+    );
+    for (const identity of [
+      "spiffe://cluster.local/ns/default/sa/front",
+      "spiffe://cluster.local/ns/default/sa/back",
+      "spiffe://elsewhere/ns/a/sa/b",
+    ])
+      assert.ok(cluster.includes(`"exact":"${identity}"`), identity);
+  });
+
   test("a subset has only the endpoints that bear its labels", () => {
     const world = snapshot([...bookinfo(), subsets()]);
     const name = "outbound|9080|v2|reviews.default.svc.cluster.local";

@@ -54,6 +54,8 @@ export interface MeshService {
   /** The host that an alias stands for. */
   readonly aliasOf: string;
   readonly subjectAltNames: readonly string[];
+  /** Who may answer for it beside its endpoints: `namespace/serviceAccount`, or whole identities as certificates have them. */
+  readonly serviceAccounts: readonly string[];
   /** Which endpoints go first; others when there are none. */
   readonly prefers: Preference;
   readonly selects: boolean;
@@ -228,6 +230,12 @@ export function kubeRowOf(host: string, clusterDomain: string): string | undefin
   return parts.length === 2 ? `${parts[1]}/${parts[0]}` : undefined;
 }
 
+/** The parts of an annotation that lists something. */
+function listed({ metadata }: KubeObject<object>, annotation: string): readonly string[] {
+  const parts = metadata.annotations?.[annotation]?.split(",") ?? [];
+  return parts.map((part) => part.trim()).filter((part) => part !== "");
+}
+
 function ofService(
   row: Service,
   clusterDomain: string,
@@ -259,13 +267,13 @@ function ofService(
     resolution: alias !== "" ? "alias" : addresses.length === 0 ? "original-destination" : "endpoints",
     external: false,
     ports,
-    exportTo: exportOf(
-      row.metadata.annotations?.["networking.istio.io/exportTo"]?.split(",").map((part) => part.trim()),
-      namespace,
-      defaultExportTo,
-    ),
+    exportTo: exportOf(listed(row, "networking.istio.io/exportTo"), namespace, defaultExportTo),
     aliasOf: alias,
     subjectAltNames: [],
+    serviceAccounts: [
+      ...listed(row, "alpha.istio.io/kubernetes-serviceaccounts").map((name) => `${namespace}/${name}`),
+      ...listed(row, "alpha.istio.io/canonical-serviceaccounts"),
+    ],
     prefers: preferenceOf(row),
     selects: Object.keys(spec.selector ?? {}).length > 0,
     labels: labelsOf(row),
@@ -306,6 +314,7 @@ function ofServiceEntry(row: ServiceEntry, defaultExportTo: readonly string[] | 
     exportTo: exportOf(spec.exportTo, namespace, defaultExportTo),
     aliasOf: "",
     subjectAltNames: spec.subjectAltNames ?? [],
+    serviceAccounts: [],
     prefers: preferenceOf(row),
     selects: spec.workloadSelector !== undefined,
     labels: labelsOf(row),

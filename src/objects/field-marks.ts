@@ -48,6 +48,8 @@ EnvoyFilter spec.configPatches[].match.waypoint warns
 PeerAuthentication spec works
 
 AuthorizationPolicy spec.selector works
+AuthorizationPolicy spec.targetRef works
+AuthorizationPolicy spec.targetRefs works
 AuthorizationPolicy spec.action works
 AuthorizationPolicy spec.rules works
 AuthorizationPolicy spec.provider works
@@ -211,6 +213,7 @@ annotation traffic.sidecar.istio.io/excludeInterfaces works
 annotation traffic.sidecar.istio.io/kubevirtInterfaces works
 annotation istio.io/reroute-virtual-interfaces works
 annotation networking.istio.io/exportTo works
+annotation networking.istio.io/traffic-distribution works
 annotation proxy.istio.io/overrides works
 annotation sidecar.istio.io/proxyMemory works
 annotation sidecar.istio.io/proxyMemoryLimit works
@@ -225,8 +228,9 @@ annotation traffic.sidecar.istio.io/excludeOutboundPorts works
 annotation traffic.sidecar.istio.io/includeInboundPorts works
 annotation traffic.sidecar.istio.io/includeOutboundIPRanges works
 annotation traffic.sidecar.istio.io/includeOutboundPorts works
-annotation alpha.istio.io/kubernetes-serviceaccounts warns
-annotation alpha.istio.io/canonical-serviceaccounts warns
+annotation alpha.istio.io/kubernetes-serviceaccounts works
+annotation alpha.istio.io/canonical-serviceaccounts works
+annotation istio.io/dry-run works
 annotation sidecar.istio.io/statsFlushInterval works
 annotation sidecar.istio.io/statsEvictionInterval works
 annotation sidecar.istio.io/statsHistogramBuckets works
