@@ -6,6 +6,7 @@ import type { Read } from "#engine";
 import { mergedRule, readMesh, selects, serviceOf, streamRoutesOf, type StreamRoutes } from "#model";
 import {
   outboundClusterName,
+  outboundListenerName,
   type ClientFacts,
   type OutboundListenerKey,
   type OutboundPart,
@@ -69,7 +70,7 @@ function settingsFor(read: Read, key: VirtualOutboundKey | OutboundListenerKey):
 
 export function outboundListener(read: Read, key: OutboundListenerKey): EnvoyResource {
   const settings = settingsFor(read, key);
-  const name = `${key.bind}_${key.port}`;
+  const name = outboundListenerName(key);
   const chains = distinct(
     key.parts.flatMap((part) =>
       part.kind === "http" ? [httpChain(settings, name, part)] : streamChains(read, settings, key, part),

@@ -20,8 +20,11 @@ export function outboundRouteTable(
   key: OutboundRouteKey,
   hostOf: (host: OutboundVirtualHostKey) => EnvoyResource | undefined,
 ): EnvoyResource {
-  const name = key.host === "" ? String(key.port) : `${key.host}:${key.port}`;
-  const settings = tableSettings(name, key.discoversClusters === true);
+  const name = key.everyPort ?? (key.host === "" ? String(key.port) : `${key.host}:${key.port}`);
+  const settings = {
+    ...tableSettings(name, key.discoversClusters === true),
+    ...(key.everyPort === undefined ? {} : { ignorePortInHostMatching: false }),
+  };
   const { tuning } = key;
   const catchAll = catchAllVirtualHost(key.unknownTo, readTuning(read, tuning));
   if (key.discovers === true) return discoveringTable(name, settings, catchAll);

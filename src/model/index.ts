@@ -106,6 +106,7 @@ export {
   anyOutlet,
   egressAt,
   egressOf,
+  isOwnOutlet,
   importsAll,
   isImported,
   isPublicMesh,

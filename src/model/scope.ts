@@ -6,6 +6,7 @@ import type { IstioEgressListener, KubeObject, Sidecar, WorkloadSelector } from 
 import { fullHost, hostCovers, hostsMeet } from "./hosts.ts";
 import { failoverLabels } from "./destination-rule.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
+import { parseProtocol } from "./protocol.ts";
 import { networkOfAddress, networksMatter } from "./networks.ts";
 import { dnsCaptureField, proxyClassText, proxyFacts, type ProxyClass } from "./proxy.ts";
 import { oldestFirst, selects } from "./selectors.ts";
@@ -65,11 +66,13 @@ export interface Import {
 }
 
 export interface Egress {
-  /** 0 is the listener for every port that no other egress listener has. */
+  /** 0 is the listener for every port that no other egress listener has; of a unix socket it is below `anyOutlet`. */
   readonly port: number;
   readonly protocol: string;
   readonly bind: string;
   readonly bindToPort: boolean;
+  /** Takes requests for every port of what it imports, as the Host header says it: a unix socket, or a proxy for HTTP. */
+  readonly everyPort: boolean;
   readonly imports: readonly Import[];
 }
 
@@ -79,6 +82,7 @@ const defaultEgress: Egress = {
   protocol: "",
   bind: "",
   bindToPort: false,
+  everyPort: false,
   imports: [importEverything],
 };
 
@@ -197,7 +201,7 @@ export const egressOf = defineKeyedQuery<OutboundScope, readonly Egress[]>(
   (read, scope) => {
     const given = scope.sidecar === "" ? undefined : read(tables.Sidecar, scope.sidecar)?.spec?.egress;
     if (given === undefined || given.length === 0) return [defaultEgress];
-    const listeners = given.map((listener) => egressListener(listener, scope.namespace));
+    const listeners = given.map((listener, at) => egressListener(listener, at, scope.namespace));
     return listeners.toSorted((a, b) => Number(a.port === 0) - Number(b.port === 0));
   },
   sameData,
@@ -238,12 +242,17 @@ export const unknownTrafficOf = defineKeyedQuery<OutboundScope, UnknownTraffic>(
 /** One egress listener of a scope: what most lookups are relative to. */
 export interface Outlet {
   readonly scope: OutboundScope;
-  /** The port of the egress listener; 0 for the one that takes every other port; `anyOutlet` for all together. */
+  /** The port of the egress listener; 0 for the one that takes every other port; `anyOutlet` for all together; less for unix sockets. */
   readonly port: number;
 }
 
 /** The port of an outlet that lets in what any egress listener of the scope lets in. */
 export const anyOutlet = -1;
+
+/** Whether an outlet is an egress listener of its own, at a port or a unix socket, and not the one for all other ports. */
+export function isOwnOutlet({ port }: Outlet): boolean {
+  return port !== 0 && port !== anyOutlet;
+}
 
 export function outletText({ scope, port }: Outlet): string {
   return `${port} ${scopeText(scope)}`;
@@ -389,13 +398,16 @@ function chooseSidecar(own: readonly Sidecar[], proxy: ProxyClass): Sidecar | un
   );
 }
 
-function egressListener(listener: IstioEgressListener, ownNamespace: string): Egress {
-  const port = listener.port?.number ?? 0;
+/** @param at where it stands among the others: egress listeners at unix sockets have no other number */
+function egressListener(listener: IstioEgressListener, at: number, ownNamespace: string): Egress {
+  const isSocket = listener.bind?.startsWith("unix://") === true;
+  const port = isSocket ? anyOutlet - 1 - at : (listener.port?.number ?? 0);
   return {
     port,
     protocol: listener.port?.protocol ?? "",
     bind: listener.bind ?? "",
-    bindToPort: listener.captureMode === "NONE",
+    bindToPort: isSocket || listener.captureMode === "NONE",
+    everyPort: isSocket || parseProtocol(listener.port?.protocol) === "http-proxy",
     imports: listener.hosts.flatMap((text) => {
       const [namespace = "", host] = text.split("/");
       if (host === undefined || namespace === "~") return [];

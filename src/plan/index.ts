@@ -21,7 +21,14 @@ export type {
   VirtualOutboundKey,
   WellKnownClusterKey,
 } from "./keys.ts";
-export { keyText, clusterNameOf, outboundClusterName, passthroughClusterName, stableText } from "./keys.ts";
+export {
+  keyText,
+  clusterNameOf,
+  outboundClusterName,
+  outboundListenerName,
+  passthroughClusterName,
+  stableText,
+} from "./keys.ts";
 export { discoveredName, discoversHosts, partsOfDiscovered } from "./discovered-tables.ts";
 export { virtualHostName, virtualHostsOf } from "./virtual-hosts.ts";
 export type {

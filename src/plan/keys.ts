@@ -142,6 +142,8 @@ export interface OutboundRouteKey {
   readonly port: number;
   /** The host of a sniffed service; "" is the table of all services of the port. */
   readonly host: string;
+  /** The table's name, where it has hosts of every port: of an egress listener at a unix socket, or one that is an HTTP proxy. */
+  readonly everyPort?: string;
   /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster or an egress proxy. */
   readonly unknownTo: string;
   /** Its virtual hosts are resources of their own; absent where they stand in the table. */
@@ -175,6 +177,11 @@ export interface OutboundVirtualHostKey {
 export type VirtualHostKey = OutboundVirtualHostKey;
 
 export type SecretKey = CredentialKey;
+
+/** `0.0.0.0_9080`, or `unix:///path`. */
+export function outboundListenerName({ bind, port }: Pick<OutboundListenerKey, "bind" | "port">): string {
+  return bind.startsWith("unix://") ? bind : `${bind}_${port}`;
+}
 
 /** `outbound|9080|v1|reviews.default.svc.cluster.local`, the name that Istio's users know. */
 export function outboundClusterName(port: number, subset: string, host: string): string {

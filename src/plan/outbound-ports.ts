@@ -31,6 +31,7 @@ import {
 } from "#model";
 import {
   outboundClusterName,
+  outboundListenerName,
   type OutboundListenerKey,
   type OutboundPart,
   type OutboundRouteKey,
@@ -73,7 +74,7 @@ export const outboundPortChunks = defineKeyedQuery<
     if (read(routesToDynamicHosts, "")) for (const slot of ordered) slot.dynamic = true;
     return {
       listener: { id, entries: ordered.map((slot) => plannedListener(scope, port, slot, unknownTo)) },
-      route: { id, entries: plannedRoutes(scope, port, ordered, unknownTo) },
+      route: { id, entries: plannedRoutes(explicit, port, ordered, unknownTo) },
     };
   },
   sameData,
@@ -125,7 +126,7 @@ function explicitListeners(read: Read, scope: OutboundScope, egress: Egress, slo
     if (service === undefined) continue;
     // Istio takes only services that have the port, unless the listener is a proxy for all.
     const hasPort = service.ports.some(({ port }) => port === egress.port);
-    if (!hasPort && protocol !== "http-proxy") continue;
+    if (!hasPort && !egress.everyPort) continue;
     layOut(read, { outlet, egress, service, port: egress.port, protocol }, slots);
   }
 }
@@ -232,12 +233,21 @@ function place(
   if (service.resolution === "dynamic-dns") slot.dynamic = true;
   if (how !== "http") slot.parts.push(streamPart(read, wish, spot));
   if (how === "tcp") return;
-  const route = how === "auto" && spot.bind !== wildcardAddress ? `${service.host}:${port}` : String(port);
+  const route = wish.egress.everyPort
+    ? everyPortTable(wish.egress)
+    : how === "auto" && spot.bind !== wildcardAddress
+      ? `${service.host}:${port}`
+      : String(port);
   if (slot.tables.has(route)) return;
   // One HTTP chain a listener: the first table has it. Two sniffed services at one address cannot be told apart.
   if (slot.tables.size > 0) return;
   slot.tables.set(route, outlet);
   slot.parts.push({ kind: "http", route });
+}
+
+/** Not called by its port, since its virtual hosts are no resources of their own. */
+function everyPortTable({ bind, port }: Egress): string {
+  return port > 0 ? `http-proxy:${port}` : bind;
 }
 
 function streamPart(read: Read, { outlet, service, port, protocol }: Wish, spot: Spot): OutboundPart {
@@ -246,8 +256,9 @@ function streamPart(read: Read, { outlet, service, port, protocol }: Wish, spot:
   return {
     kind: "stream",
     service: service.key,
-    // An egress listener's port may be none of the service's: with a single port it can only mean that one.
-    port: service.ports.length === 1 ? (service.ports[0]?.port ?? port) : port,
+    // An egress listener's port may be none of the service's: with a single port it can only mean that one. A unix socket
+    // has no port at all, and leads to the first.
+    port: service.ports.length === 1 || port < 0 ? (service.ports[0]?.port ?? port) : port,
     tls: isTls(protocol),
     ranges: spot.ranges,
     bySni:
@@ -278,7 +289,7 @@ function plannedListener(
 ): Planned<OutboundListenerKey> {
   const routed = slot.parts.some((part) => part.kind === "stream" && part.routing.length > 0);
   return {
-    name: `${slot.bind}_${port}`,
+    name: outboundListenerName({ bind: slot.bind, port }),
     key: {
       kind: "outbound",
       bind: slot.bind,
@@ -294,7 +305,7 @@ function plannedListener(
 }
 
 function plannedRoutes(
-  _scope: OutboundScope,
+  explicit: Egress | undefined,
   port: number,
   slots: readonly Slot[],
   unknownTo: string,
@@ -302,10 +313,13 @@ function plannedRoutes(
   const tables = new Map(slots.flatMap((slot) => [...slot.tables]));
   return [...tables]
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, outlet]) => ({
-      name,
-      key: { kind: "outbound", outlet, port, host: name.slice(0, -String(port).length - 1), unknownTo },
-    }));
+    .map(([name, outlet]) => {
+      const which =
+        explicit?.everyPort === true
+          ? { host: "", everyPort: name }
+          : { host: name.slice(0, -String(port).length - 1) };
+      return { name, key: { kind: "outbound", outlet, port, ...which, unknownTo } };
+    });
 }
 
 function isAddress(text: string): boolean {

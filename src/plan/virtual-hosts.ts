@@ -11,6 +11,7 @@ import {
   hostCovers,
   httpRoutesOf,
   importsAll,
+  isOwnOutlet,
   isPublicMesh,
   isWildcard,
   listenerProtocol,
@@ -47,7 +48,8 @@ export const virtualHostPartsOf = defineKeyedQuery<
 >(
   "virtualHostParts",
   stableText,
-  (read, { outlet, port, host }) => {
+  (read, { outlet, port, host, everyPort }) => {
+    if (everyPort !== undefined) return [read(hostsOfEveryPort, outlet)];
     if (host !== "") {
       const service = read(visibleService, { outlet, host });
       const own = service === undefined ? undefined : read(serviceHost, { outlet, port, service });
@@ -61,6 +63,38 @@ export const virtualHostPartsOf = defineKeyedQuery<
     const isShared = sharedByClients(read, { outlet }).outlet === anyOutletOfAll;
     const parts = isShared ? partsBeside(read(sharedTable, String(port)), routed, groups) : undefined;
     return parts ?? [withoutDuplicates([...routed, ...groups.flatMap(([, hosts]) => hosts)])];
+  },
+  sameData,
+);
+
+/**
+ * The virtual hosts of a table for every port. Its clients have connected nowhere, so only the Host header says the port; without one
+ * in it, as in any HTTP request, port 80 is meant.
+ */
+const hostsOfEveryPort = defineKeyedQuery<Outlet, readonly OutboundVirtualHostKey[]>(
+  "hostsOfEveryPort",
+  outletText,
+  (read, outlet) => {
+    const services = read(visibleNamespaces, outlet).flatMap((namespace) =>
+      read(visibleServices, { outlet, namespace }),
+    );
+    const ports = new Set(
+      services.flatMap((key) => (read(serviceOf, key)?.ports ?? []).map(({ port }) => port)),
+    );
+    return [...ports.add(plainHttpPort)]
+      .toSorted((a, b) => a - b)
+      .flatMap((port) => {
+        const own = read(servicesAt, { outlet, port }).flatMap(
+          (service) => read(serviceHost, { outlet, port, service }) ?? [],
+        );
+        return withoutDuplicates([...read(ruleHosts, { outlet, port }), ...own]).map((host) => ({
+          ...host,
+          domains: [
+            ...(port === plainHttpPort ? host.domains : []),
+            ...host.domains.map((domain) => `${domain}:${port}`),
+          ],
+        }));
+      });
   },
   sameData,
 );
@@ -144,17 +178,16 @@ const servicesAt = defineKeyedQuery<{ readonly outlet: Outlet; readonly port: nu
   "servicesAt",
   ({ outlet, port }) => `${port} ${outletText(outlet)}`,
   (read, { outlet, port }) => {
-    const keys =
-      outlet.port > 0
-        ? read(visibleNamespaces, outlet).flatMap((namespace) => read(visibleServices, { outlet, namespace }))
-        : read(servicesOfPort, String(port));
+    const keys = isOwnOutlet(outlet)
+      ? read(visibleNamespaces, outlet).flatMap((namespace) => read(visibleServices, { outlet, namespace }))
+      : read(servicesOfPort, String(port));
     return keys.filter((key) => {
       const service = read(serviceOf, key);
       const own = service?.ports.find((one) => one.port === port);
       if (service === undefined || own === undefined || service.resolution === "alias") return false;
       const how = listenerProtocol(own.protocol);
       if (how !== "http" && how !== "auto") return false;
-      return outlet.port > 0 || read(visibleService, { outlet, host: service.host }) === key;
+      return isOwnOutlet(outlet) || read(visibleService, { outlet, host: service.host }) === key;
     });
   },
   sameData,

@@ -10,7 +10,7 @@ import type { KubeObject } from "#objects";
 import { TestAuthority, type Pair } from "../support/test-authority.ts";
 import { echoIn, type Echo, type EchoApp, type Order } from "./echoes.ts";
 import { assertMutualTls, Ground, namespace, serviceEntry, sidecarOf } from "./ground.ts";
-import { eventually } from "./mesh.ts";
+import { command, eventually } from "./mesh.ts";
 
 const callerPorts = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
 const serverPorts = [
@@ -198,15 +198,25 @@ test("a Sidecar's port without capture is a listener of its own, also in a Pod w
   });
 });
 
-test("an application finds the mesh at an address where its Sidecar says so", async () => {
+test("an application finds the mesh at an address, a unix socket and an HTTP proxy where its Sidecar says so", async () => {
   const hosts = [`${namespace}/server.${namespace}.svc.cluster.local`];
+  const port = (number: number, protocol: string) => ({ number, protocol, name: `p${number}` });
+  const here = { bind: "127.0.0.1", captureMode: "NONE", hosts };
   const local = sidecarOf("caller", {
     egress: [
-      { port: { ...entryPort, number: 8184 }, bind: "127.0.0.1", captureMode: "NONE", hosts },
-      { port: { number: 9000, name: "tcp", protocol: "TCP" }, bind: "127.0.0.1", captureMode: "NONE", hosts },
+      { ...here, port: port(8184, "HTTP") },
+      { ...here, port: port(9000, "TCP") },
+      { ...here, port: port(3128, "HTTP_PROXY") },
+      { port: port(0, "HTTP"), bind: "unix://@mizzen-http", hosts },
+      { port: port(0, "TCP"), bind: "unix://@mizzen-tcp", hosts },
       { hosts: ["*/*"] },
     ],
   });
+  const curled = async (...words: readonly string[]) => {
+    const asked = await command("nsenter", [await ground.netnsOf("caller"), "--", "curl", "-sS", ...words]);
+    assert.equal(asked.code, 0, asked.stderr);
+    return asked.stdout;
+  };
   await ground.applied([local], async () => {
     await ground.answered({ url: "http://127.0.0.1:8184/", headers: { Host: "server:8184" } }, (result) => {
       assert.equal(echoIn(result)?.port, 8084, JSON.stringify(result));
@@ -215,6 +225,34 @@ test("an application finds the mesh at an address where its Sidecar says so", as
     await ground.answered({ url: "tcp://127.0.0.1:9000" }, ({ body }) =>
       assert.match(body, /service=server /),
     );
+    for (const where of [
+      ["--abstract-unix-socket", "mizzen-http"],
+      ["--proxy", "http://127.0.0.1:3128"],
+    ])
+      await eventually(where.join(" "), async () => {
+        for (const [host, at] of [
+          ["server", 8080],
+          [`server.${namespace}.svc.cluster.local:8184`, 8084],
+        ] as const) {
+          const body = await curled(...where, `http://${host}/`);
+          assert.equal((JSON.parse(body) as Echo).port, at, body);
+        }
+        const status = await curled(
+          ...where,
+          "-o",
+          "/dev/null",
+          "-w",
+          "%{http_code}",
+          "http://server:8183/x",
+        );
+        assert.equal(status, "503", "known, and its application listens on localhost alone");
+        return true;
+      });
+    await eventually("a socket for connections", async () => {
+      const body = await curled("--abstract-unix-socket", "mizzen-tcp", "http://any/");
+      assert.equal((JSON.parse(body) as Echo).port, 8080, body);
+      return true;
+    });
     await ground.answered({ url: "http://server/" }, assertMutualTls);
   });
 });
