@@ -33,7 +33,7 @@ import {
 import { httpRoutes } from "./http-route.ts";
 import { wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
-import { takesEverything } from "./route-match.ts";
+import { takesAnything } from "./route-match.ts";
 import { attemptCount } from "./tuning.ts";
 
 /** Bodies of direct responses may be this long, in bytes: Istio's limit. */
@@ -259,7 +259,7 @@ function withSharedRoutes(hosts: readonly Host[]): readonly Host[] {
 
 function virtualHost({ name, domains, routes, redirects }: Host): Message {
   // A route that takes everything ends the search: those of later VirtualServices must stand before it.
-  const last = routes.filter((route) => takesEverything(route["match"] as Message));
+  const last = routes.filter((route) => takesAnything(route["match"] as Message));
   const before = routes.filter((route) => !last.includes(route));
   return {
     name,

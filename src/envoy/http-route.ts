@@ -88,12 +88,20 @@ function httpRoute(
   const statPrefix = condition?.statPrefix ?? "";
   return {
     ...(name === "" ? {} : { name }),
-    match: routeMatch(condition, isGenerated(context.virtualService)),
+    match: {
+      ...routeMatch(condition, isGenerated(context.virtualService)),
+      ...(route.upToShare === undefined ? {} : shareOf(route.upToShare)),
+    },
     ...action,
     metadata: { filterMetadata: routeMetadata(route, context) },
     ...(statPrefix === "" ? {} : { statPrefix }),
     ...(Object.keys(filters).length === 0 ? {} : { typedPerFilterConfig: filters }),
   };
+}
+
+/** Envoy draws one number for a request and asks all routes with it, so that their shares add up. */
+function shareOf(upToShare: number): Message {
+  return { runtimeFraction: { defaultValue: { numerator: upToShare, denominator: "MILLION" } } };
 }
 
 /** The action and the headers of a route; headers of its only destination are the route's as well. */

@@ -113,3 +113,26 @@ test("a route's time-out is where gRPC reads it", () => {
   const action = route?.["route"] as Message;
   assert.deepEqual(action["maxStreamDuration"], { maxStreamDuration: { seconds: 2 } });
 });
+
+test("shares of a rule's backends, each with filters, are drawn by gRPC one after the other", () => {
+  const mirror = { type: "RequestMirror", requestMirror: { backendRef: { name: "reviews", port: 9080 } } };
+  const backendRefs = [20, 40, 40].map((weight) => ({
+    name: "reviews",
+    port: 9080,
+    weight,
+    filters: [mirror],
+  }));
+  const { route } = built({
+    apiVersion: "gateway.networking.k8s.io/v1",
+    kind: "GRPCRoute",
+    metadata: { name: "r", namespace: "default" },
+    spec: { parentRefs: [{ group: "", kind: "Service", name: "reviews" }], rules: [{ backendRefs }] },
+  });
+  const routes = (route["virtualHosts"] as Message[])[0]!["routes"] as {
+    readonly match: { readonly runtimeFraction?: { readonly defaultValue: { readonly numerator: number } } };
+  }[];
+  assert.deepEqual(
+    routes.map(({ match }) => match.runtimeFraction?.defaultValue.numerator),
+    [200_000, 500_000, undefined],
+  );
+});

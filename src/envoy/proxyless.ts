@@ -48,7 +48,7 @@ export function proxylessListener(
 export function proxylessRoute(read: Read, { name, host }: ProxylessRouteKey): EnvoyResource | undefined {
   const built = virtualHostMessage(read, host);
   if (built === undefined) return undefined;
-  const routes = (built.message["routes"] as readonly Message[]).flatMap(grpcRoute);
+  const routes = withOwnDraws(built.message["routes"] as readonly Message[]).flatMap(grpcRoute);
   const virtualHosts = [{ name: virtualHostName(host), domains: host.domains, routes }];
   return resource("route", name, { name, virtualHosts }, built.origins);
 }
@@ -92,6 +92,28 @@ export function proxylessEndpoints(read: Read, { base }: ProxylessClusterKey): E
   return resource("endpoint", clusterNameOf(base), { ...assignment, endpoints });
 }
 
+interface Shared {
+  readonly runtimeFraction: { readonly defaultValue: { readonly numerator: number } };
+}
+
+/** Envoy draws one number for a request, which all routes with shares are asked with; gRPC draws anew for each: its share of what is left. */
+function withOwnDraws(routes: readonly Message[]): readonly Message[] {
+  const parts = 1_000_000;
+  let taken = 0;
+  return routes.map((route) => {
+    const match = route["match"] as Message & Partial<Shared>;
+    if (match.runtimeFraction === undefined) {
+      taken = 0;
+      return route;
+    }
+    const upTo = match.runtimeFraction.defaultValue.numerator;
+    const numerator = Math.round(((upTo - taken) / (parts - taken)) * parts);
+    taken = upTo;
+    const runtimeFraction = { defaultValue: { numerator, denominator: "MILLION" } };
+    return { ...route, match: { ...match, runtimeFraction } };
+  });
+}
+
 /** A route in gRPC's part of the API; none where a part of its match would be passed over. */
 function grpcRoute(route: Message): Message[] {
   const match = grpcMatch(route["match"] as Message);
@@ -133,15 +155,17 @@ function refusal(route: Message): Message {
 }
 
 function grpcMatch(match: Message): Message | undefined {
-  const { prefix, path, safeRegex, pathSeparatedPrefix, headers, queryParameters, caseSensitive } = match as {
-    readonly prefix?: string;
-    readonly path?: string;
-    readonly safeRegex?: Message;
-    readonly pathSeparatedPrefix?: string;
-    readonly headers?: readonly Message[];
-    readonly queryParameters?: readonly Message[];
-    readonly caseSensitive?: Message;
-  };
+  const { prefix, path, safeRegex, pathSeparatedPrefix, headers, queryParameters, caseSensitive, ...rest } =
+    match as {
+      readonly runtimeFraction?: Message;
+      readonly prefix?: string;
+      readonly path?: string;
+      readonly safeRegex?: Message;
+      readonly pathSeparatedPrefix?: string;
+      readonly headers?: readonly Message[];
+      readonly queryParameters?: readonly Message[];
+      readonly caseSensitive?: Message;
+    };
   if ((queryParameters ?? []).length > 0) return undefined;
   // gRPC matches headers that applications see: what begins with a colon it never finds.
   const known = (headers ?? []).filter(({ name }) => name !== ":method");
@@ -154,6 +178,7 @@ function grpcMatch(match: Message): Message | undefined {
     ...(quoted === undefined ? {} : { safeRegex: { regex: `${quoted}(/.*)?` } }),
     ...(caseSensitive === undefined ? {} : { caseSensitive }),
     ...(known.length === 0 ? {} : { headers: known }),
+    ...(rest.runtimeFraction === undefined ? {} : { runtimeFraction: rest.runtimeFraction }),
   };
 }
 

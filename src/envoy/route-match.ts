@@ -45,6 +45,11 @@ export function routeMatch(match: HTTPMatchRequest | undefined, bySegments = fal
 
 /** A match that takes every request: what follows it can never be reached. */
 export function takesEverything(match: Message): boolean {
+  return match["runtimeFraction"] === undefined && takesAnything(match);
+}
+
+/** A match that takes every request, or a share of them all. */
+export function takesAnything(match: Message): boolean {
   const regex = match["safeRegex"] as { readonly regex?: string } | undefined;
   const anyPath = match["prefix"] === "/" || regex?.regex === "*" || regex?.regex === ".*";
   return (

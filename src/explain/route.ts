@@ -1,6 +1,7 @@
 // Which virtual host and which route a request meets, as Envoy's router decides it.
 
 import { RE2JS } from "re2js";
+import { fractionOf } from "./fraction.ts";
 import type { Call } from "./call.ts";
 import { claimsMatch } from "./jwt.ts";
 import type {
@@ -46,9 +47,25 @@ function withoutPort(host: string): string {
   return port === null ? host : host.slice(0, port.index);
 }
 
-/** The first route whose match holds in full. */
-export function findRoute(virtualHost: VirtualHost, call: Call): Route | undefined {
-  return (virtualHost.routes ?? []).find((route) => routeMatches(route.match ?? {}, call));
+/** A route, and what share of the requests that are alike it takes: of 1. */
+export interface RouteShare {
+  readonly route: Route;
+  readonly share: number;
+}
+
+/** The first route whose match holds in full; several where routes take shares. Their fractions are of one number, drawn for each request. */
+export function findRoutes(virtualHost: VirtualHost, call: Call): readonly RouteShare[] {
+  const found: RouteShare[] = [];
+  let taken = 0;
+  for (const route of virtualHost.routes ?? []) {
+    const match = route.match ?? {};
+    if (taken >= 1 || !routeMatches(match, call)) continue;
+    const upTo = match.runtimeFraction === undefined ? 1 : fractionOf(match.runtimeFraction.defaultValue);
+    if (upTo <= taken) continue;
+    found.push({ route, share: upTo - taken });
+    taken = upTo;
+  }
+  return found;
 }
 
 export function routeMatches(match: RouteMatch, call: Call): boolean {

@@ -1,6 +1,8 @@
 // What the explainer reads of Envoy's messages, as `decodeMessage` gives them: camelCase, enums by name, absent fields
 // undefined, an Any as its fields beside "@type".
 
+import type { Fraction } from "./fraction.ts";
+
 export interface SocketAddress {
   readonly address?: string;
   readonly portValue?: number;
@@ -94,6 +96,7 @@ export interface RouteMatch {
   readonly headers?: readonly HeaderMatcher[];
   readonly queryParameters?: readonly QueryParameterMatcher[];
   readonly dynamicMetadata?: readonly MetadataMatcher[];
+  readonly runtimeFraction?: { readonly defaultValue?: Fraction };
 }
 
 /** A condition on what a filter found out about the call. */

@@ -7,7 +7,7 @@ import { findFilterChain, findListener, inspect } from "./listener.ts";
 import { tokenVerdict } from "./jwt.ts";
 import { rbacVerdict } from "./rbac.ts";
 import { statusOfFilters } from "./route-filters.ts";
-import { findRoute, findVirtualHost } from "./route.ts";
+import { findRoutes, findVirtualHost, type RouteShare } from "./route.ts";
 import type {
   FilterChain,
   HttpConnectionManager,
@@ -47,6 +47,8 @@ export type Outcome =
   | { readonly kind: "forward"; readonly to: readonly WeightedCluster[] }
   | { readonly kind: "redirect"; readonly status: number }
   | { readonly kind: "respond"; readonly status: number }
+  /** Requests that are alike fare differently: shares of 1. */
+  | { readonly kind: "shares"; readonly of: readonly { readonly share: number; readonly outcome: Outcome }[] }
   | { readonly kind: "refuse"; readonly error: Refusal; readonly text: string };
 
 export interface Trace {
@@ -171,15 +173,31 @@ function throughRoutes(
   const call = { ...given, claims: token.claims };
   const denied = httpRbac(manager, call);
   if (denied !== undefined) return refused(there, "Denied", `403: denied by ${denied}`);
-  const route = findRoute(virtualHost, call);
-  if (route === undefined) return refused(there, "NoRoute", `no route of ${virtualHost.name} matches: 404`);
+  const routes = findRoutes(virtualHost, call);
+  const [first] = routes;
+  if (first === undefined) return refused(there, "NoRoute", `no route of ${virtualHost.name} matches: 404`);
+  const { route } = first;
   const origin = route.metadata?.filterMetadata?.["istio"]?.fields?.["config"]?.stringValue;
   return {
     ...there,
     route: route.name ?? "",
     ...(origin === undefined ? {} : { origin }),
-    outcome: outcomeOf(route, call),
+    outcome: outcomeOfAll(routes, call),
   };
+}
+
+function outcomeOfAll(routes: readonly RouteShare[], call: Call): Outcome {
+  const all = routes.map(({ route, share }) => ({ share, outcome: outcomeOf(route, call) }));
+  const [first] = all;
+  if (first !== undefined && all.length === 1) return first.outcome;
+  const forwarded = all.flatMap(({ share, outcome }) => {
+    if (outcome.kind !== "forward") return [];
+    const total = outcome.to.reduce((sum, { weight }) => sum + weight, 0);
+    return [outcome.to.map(({ cluster, weight }) => ({ cluster, weight: (100 * share * weight) / total }))];
+  });
+  return forwarded.length === all.length
+    ? { kind: "forward", to: forwarded.flat() }
+    : { kind: "shares", of: all };
 }
 
 function outcomeOf(route: Route, call: Call): Outcome {

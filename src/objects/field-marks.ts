@@ -61,17 +61,11 @@ gateway-api/Gateway spec works
 gateway-api/Gateway spec.defaultScope warns
 gateway-api/HTTPRoute spec works
 gateway-api/HTTPRoute spec.rules[].filters[].extensionRef warns
-gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].externalAuth warns
 gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].extensionRef warns
-gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].cors warns
-gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].requestMirror warns
-gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].requestRedirect warns
-gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].urlRewrite warns
 gateway-api/HTTPRoute spec.useDefaultGateways warns
 gateway-api/GRPCRoute spec works
 gateway-api/GRPCRoute spec.rules[].filters[].extensionRef warns
 gateway-api/GRPCRoute spec.rules[].backendRefs[].filters[].extensionRef warns
-gateway-api/GRPCRoute spec.rules[].backendRefs[].filters[].requestMirror warns
 gateway-api/GRPCRoute spec.useDefaultGateways warns
 gateway-api/TLSRoute spec works
 gateway-api/TLSRoute spec.useDefaultGateways warns

@@ -73,6 +73,8 @@ export class ExplainedWorld {
     if (outcome.kind === "respond" || outcome.kind === "redirect")
       return { kind: "status", status: outcome.status };
     if (outcome.kind === "refuse") return refusal(outcome.error, outcome.text);
+    // A scenario has no words for answers of which only a share is forwarded.
+    if (outcome.kind === "shares") return { kind: "refused", text: "shares with different answers" };
     const total = outcome.to.reduce((sum, { weight }) => sum + weight, 0);
     const by = new Map<string, number>();
     for (const { cluster, weight } of outcome.to) {

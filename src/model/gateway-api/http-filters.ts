@@ -107,13 +107,18 @@ function applyHeaders(
   given: HeaderFilter | undefined,
 ): Applied {
   if (given === undefined) return applied;
-  const wrong = [...(given.set ?? []), ...(given.add ?? [])].find(({ value }) => !isHeaderValue(value));
-  if (wrong !== undefined) {
-    const message = `the value of header ${wrong.name} has characters that no header may have`;
-    return { kind: "refused", mistake: { reason: "InvalidFilter", message } };
-  }
+  const mistake = headerMistake(given);
+  if (mistake !== undefined) return { kind: "refused", mistake };
   draft.headers = { ...draft.headers, [side]: headerOperations(given) };
   return applied;
+}
+
+/** Envoy would refuse the whole table for one. */
+export function headerMistake({ set = [], add = [] }: HeaderFilter): Mistake | undefined {
+  const wrong = [...set, ...add].find(({ value }) => !isHeaderValue(value));
+  if (wrong === undefined) return undefined;
+  const message = `the value of header ${wrong.name} has characters that no header may have`;
+  return { reason: "InvalidFilter", message };
 }
 
 function isHeaderValue(value: string): boolean {

@@ -17,6 +17,7 @@ import { findBackend, weightOf, type BackendUser } from "./backends.ts";
 import type { Mistake } from "./findings.ts";
 import {
   applyFilter,
+  headerMistake,
   headerOperations,
   unsupportedFilter,
   type Applied,
@@ -81,14 +82,14 @@ export function convertHttpRules(
   for (const rule of rules) {
     const converted = convertRule(read, user, rule);
     if (converted.mistake !== undefined) mistake = converted.mistake;
-    if (converted.route === undefined) return { routes: [], ...(mistake === undefined ? {} : { mistake }) };
-    routes.push(converted.route);
+    if (converted.routes === undefined) return { routes: [], ...(mistake === undefined ? {} : { mistake }) };
+    routes.push(...converted.routes);
   }
   return { routes, ...(mistake === undefined ? {} : { mistake }) };
 }
 
 interface ConvertedRule {
-  readonly route?: VirtualServiceHttpRoute;
+  readonly routes?: readonly VirtualServiceHttpRoute[];
   readonly mistake?: Mistake;
 }
 
@@ -98,43 +99,69 @@ function convertRule(read: Read, user: BackendUser, rule: HttpRule): ConvertedRu
     ...(rule.match === undefined ? {} : { match: [rule.match] }),
     mirrors: [],
   };
-  let mirrorMistake: Mistake | undefined;
-  for (const filter of rule.filters) {
-    const applied: Applied =
-      user.kind === "GRPCRoute" && !grpcFilters.has(filter.type)
-        ? { kind: "closed", mistake: unsupportedFilter(filter) }
-        : applyFilter(read, user, draft, filter);
-    if (applied.kind === "closed") return closed(draft, applied.mistake);
-    if (applied.kind === "refused") return { mistake: applied.mistake };
-    if (applied.kind === "left-out") mirrorMistake = applied.mistake;
-  }
+  const applied = applyFilters(read, user, draft, rule.filters);
+  if (applied.kind === "closed") return withMistake([closed(draft)], applied.mistake);
+  if (applied.kind === "refused") return { mistake: applied.mistake };
+  const mirrorMistake = applied.kind === "left-out" ? applied.mistake : undefined;
   // Sidecars have no filter for it: it is for clients from outside.
   if (rule.sessionPersistence !== undefined && !user.mesh) draft.sessionPersistence = rule.sessionPersistence;
   setRetry(draft, rule);
   setTimeouts(draft, rule);
-  const { mirrors, ...rest } = draft;
-  const route = mirrors.length === 0 ? rest : { ...rest, mirrors };
-  if (route.redirect !== undefined) return withMistake(route, mirrorMistake);
-  const total = rule.backendRefs.reduce((sum, reference) => sum + weightOf(reference), 0);
-  if (total === 0) return withMistake({ ...route, directResponse: { status: 500 } }, mirrorMistake);
-  const found = destinationsOf(read, user, rule.backendRefs);
-  if (found.kind === "closed") return closed(draft, found.mistake);
-  if (found.kind === "refused") return { mistake: found.mistake };
-  return withMistake({ ...route, route: found.destinations }, found.mistake ?? mirrorMistake);
+  const route = finished(draft);
+  if (route.redirect !== undefined) return withMistake([route], mirrorMistake);
+  const weighed = rule.backendRefs.filter((reference) => weightOf(reference) > 0);
+  if (weighed.length === 0)
+    return withMistake([{ ...route, directResponse: { status: 500 } }], mirrorMistake);
+  const unfit = unfitHeader(weighed);
+  if (unfit !== undefined) return { mistake: unfit };
+  const found = weighed.some(({ filters = [] }) => filters.some(isOfRoutes))
+    ? splitByBackends(read, user, draft, weighed)
+    : destinationsOf(read, user, weighed);
+  switch (found.kind) {
+    case "refused":
+      return { mistake: found.mistake };
+    case "split":
+      return withMistake(found.routes, found.mistake ?? mirrorMistake);
+    case "found":
+      return withMistake([{ ...route, route: found.destinations }], found.mistake ?? mirrorMistake);
+  }
 }
 
-function withMistake(route: VirtualServiceHttpRoute, mistake: Mistake | undefined): ConvertedRule {
-  return mistake === undefined ? { route } : { route, mistake };
+/** Applies filters to a draft, the last mistake of those that leave the rest as it is. */
+function applyFilters(
+  read: Read,
+  user: BackendUser,
+  draft: RouteDraft,
+  filters: readonly HTTPRouteFilter[],
+): Applied {
+  let left: Applied = { kind: "applied" };
+  for (const filter of filters) {
+    const applied: Applied =
+      user.kind === "GRPCRoute" && !grpcFilters.has(filter.type)
+        ? { kind: "closed", mistake: unsupportedFilter(filter) }
+        : applyFilter(read, user, draft, filter);
+    if (applied.kind === "closed" || applied.kind === "refused") return applied;
+    if (applied.kind === "left-out") left = applied;
+  }
+  return left;
 }
 
-function closed({ name, match }: RouteDraft, mistake: Mistake): ConvertedRule {
+function finished({ mirrors, ...rest }: RouteDraft): VirtualServiceHttpRoute {
+  return mirrors.length === 0 ? rest : { ...rest, mirrors };
+}
+
+function withMistake(
+  routes: readonly VirtualServiceHttpRoute[],
+  mistake: Mistake | undefined,
+): ConvertedRule {
+  return mistake === undefined ? { routes } : { routes, mistake };
+}
+
+function closed({ name, match }: RouteDraft): VirtualServiceHttpRoute {
   return {
-    route: {
-      ...(name === undefined ? {} : { name }),
-      ...(match === undefined ? {} : { match }),
-      directResponse: { status: 500 },
-    },
-    mistake,
+    ...(name === undefined ? {} : { name }),
+    ...(match === undefined ? {} : { match }),
+    directResponse: { status: 500 },
   };
 }
 
@@ -146,40 +173,97 @@ const grpcFilters: ReadonlySet<string> = new Set([
 
 type FoundDestinations =
   | { readonly kind: "found"; readonly destinations: HTTPRouteDestination[]; readonly mistake?: Mistake }
-  | { readonly kind: "closed"; readonly mistake: Mistake }
   | { readonly kind: "refused"; readonly mistake: Mistake };
 
+/** @param weighed those that have a weight */
 function destinationsOf(
   read: Read,
   user: BackendUser,
-  references: readonly HTTPBackendRef[],
+  weighed: readonly HTTPBackendRef[],
 ): FoundDestinations {
-  const weighed = references.filter((reference) => weightOf(reference) > 0);
   const destinations: HTTPRouteDestination[] = [];
   let mistake: Mistake | undefined;
   for (const reference of weighed) {
     const found = findBackend(read, user, reference);
     if (found.kind === "refused") return found;
     mistake = found.mistake ?? mistake;
-    const headers: {
-      request?: ReturnType<typeof headerOperations>;
-      response?: ReturnType<typeof headerOperations>;
-    } = {};
-    for (const filter of reference.filters ?? []) {
-      if (filter.type === "RequestHeaderModifier" && filter.requestHeaderModifier !== undefined)
-        headers.request = headerOperations(filter.requestHeaderModifier);
-      else if (filter.type === "ResponseHeaderModifier" && filter.responseHeaderModifier !== undefined)
-        headers.response = headerOperations(filter.responseHeaderModifier);
-      // Nothing else can be done for one backend of several: Istio refuses it as well.
-      else return { kind: "closed", mistake: unsupportedFilter(filter) };
-    }
     destinations.push({
       destination: found.destination,
       ...(weighed.length === 1 ? {} : { weight: weightOf(reference) }),
-      ...(Object.keys(headers).length === 0 ? {} : { headers }),
+      ...headersOf(reference),
     });
   }
   return { kind: "found", destinations, ...(mistake === undefined ? {} : { mistake }) };
+}
+
+/** Filters that Envoy has for one weighted cluster of several; all others are a route's. */
+function isOfRoutes({ type }: HTTPRouteFilter): boolean {
+  return type !== "RequestHeaderModifier" && type !== "ResponseHeaderModifier";
+}
+
+function headersOf({ filters = [] }: HTTPBackendRef): Pick<HTTPRouteDestination, "headers"> {
+  const headers: {
+    request?: ReturnType<typeof headerOperations>;
+    response?: ReturnType<typeof headerOperations>;
+  } = {};
+  for (const { type, requestHeaderModifier, responseHeaderModifier } of filters) {
+    if (type === "RequestHeaderModifier" && requestHeaderModifier !== undefined)
+      headers.request = headerOperations(requestHeaderModifier);
+    if (type === "ResponseHeaderModifier" && responseHeaderModifier !== undefined)
+      headers.response = headerOperations(responseHeaderModifier);
+  }
+  return Object.keys(headers).length === 0 ? {} : { headers };
+}
+
+function unfitHeader(weighed: readonly HTTPBackendRef[]): Mistake | undefined {
+  for (const { requestHeaderModifier, responseHeaderModifier } of weighed.flatMap(
+    ({ filters = [] }) => filters,
+  )) {
+    const mistake = headerMistake(requestHeaderModifier ?? {}) ?? headerMistake(responseHeaderModifier ?? {});
+    if (mistake !== undefined) return mistake;
+  }
+  return undefined;
+}
+
+type Split =
+  | { readonly kind: "split"; readonly routes: VirtualServiceHttpRoute[]; readonly mistake?: Mistake }
+  | { readonly kind: "refused"; readonly mistake: Mistake };
+
+/** Of a million requests: in these parts shares are counted. */
+const allShares = 1_000_000;
+
+/**
+ * A route for each backend, with the filters of the rule and its own, which prevail. Where one of its own cannot be applied, the
+ * backend's share alone is answered with 500.
+ */
+function splitByBackends(
+  read: Read,
+  user: BackendUser,
+  draft: RouteDraft,
+  weighed: readonly HTTPBackendRef[],
+): Split {
+  const total = weighed.reduce((sum, reference) => sum + weightOf(reference), 0);
+  const routes: VirtualServiceHttpRoute[] = [];
+  let mistake: Mistake | undefined;
+  let sum = 0;
+  for (const reference of weighed) {
+    sum += weightOf(reference);
+    const share = sum === total ? {} : { upToShare: Math.round((sum / total) * allShares) };
+    const own: RouteDraft = { ...draft, ...share, mirrors: [...draft.mirrors] };
+    const applied = applyFilters(read, user, own, (reference.filters ?? []).filter(isOfRoutes));
+    if (applied.kind === "refused") return applied;
+    if (applied.kind !== "applied") mistake = applied.mistake;
+    if (applied.kind === "closed") {
+      routes.push({ ...closed(own), ...share });
+      continue;
+    }
+    const found = findBackend(read, user, reference);
+    if (found.kind === "refused") return found;
+    mistake = found.mistake ?? mistake;
+    const destination = { destination: found.destination, ...headersOf(reference) };
+    routes.push(own.redirect === undefined ? { ...finished(own), route: [destination] } : finished(own));
+  }
+  return { kind: "split", routes, ...(mistake === undefined ? {} : { mistake }) };
 }
 
 /** What is tried again whatever the codes that a rule names. */
