@@ -8,6 +8,7 @@ import type { KubeObject } from "#objects";
 import { planOf, viewsOf } from "#plan";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
 import { proxyOf } from "../../test/support/proxies.ts";
+import { readersOfSecrets } from "../../test/support/secret-readers.ts";
 import { decodeMessage, type Message } from "./proto/api.ts";
 import { messageNameOf } from "./resource.ts";
 import { snapshotOf } from "./snapshot.ts";
@@ -170,11 +171,15 @@ describe("fields of DestinationRules", () => {
     engine.apply(worldChanges([...services, gateway, route, rule]));
     const [view] = engine.get(viewsOf, router);
     assert.ok(view);
-    const planned = engine.get(planOf, view).secret.flatMap(({ entries }) => entries);
-    assert.deepEqual(
-      planned.map(({ name, key }) => `${name} of ${(key as { readonly secret: string }).secret}`),
-      ["kubernetes://client of sm-gateways/client", "kubernetes://client-cacert of sm-gateways/client"],
-    );
+    const planned = (): string[] =>
+      engine
+        .get(planOf, view)
+        .secret.flatMap(({ entries }) => entries)
+        .map(({ name, key }) => `${name} of ${(key as { readonly secret: string }).secret}`);
+    const ca = "kubernetes://client-cacert of sm-gateways/client";
+    assert.deepEqual(planned(), [ca], "nobody has said that it may read Secrets");
+    engine.apply(readersOfSecrets("sm-gateways/sleep"));
+    assert.deepEqual(planned(), ["kubernetes://client of sm-gateways/client", ca]);
   });
 
   test("the real Envoy takes them", { skip: withoutEnvoy }, () => {

@@ -6,6 +6,7 @@ import { planOf } from "#plan";
 import type { KubeObject } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
 import { proxyOf } from "../../test/support/proxies.ts";
+import { readersOfSecrets } from "../../test/support/secret-readers.ts";
 import { gatewayListener } from "./gateway-listener.ts";
 import { decodeMessage } from "./proto/api.ts";
 import type { EnvoyResource } from "./resource.ts";
@@ -90,6 +91,20 @@ function serverNames(resource: EnvoyResource | undefined): (readonly string[])[]
   return filterChains.map(({ filterChainMatch }) => filterChainMatch?.serverNames ?? []);
 }
 
+/** What the router may ask for. */
+function secretsOf({ engine }: World): readonly { readonly name: string; readonly key: unknown }[] {
+  return engine.get(planOf, { kind: "gateway", proxy }).secret.flatMap(({ entries }) => entries);
+}
+
+function secretNames(world: World): string[] {
+  return secretsOf(world).map(({ name }) => name);
+}
+
+/** Row keys of the Secrets behind it. */
+function secretRows(world: World): string[] {
+  return secretsOf(world).map(({ key }) => (key as { readonly secret: string }).secret);
+}
+
 describe("a router's listeners", () => {
   test("stand at the target port of the Service that the Gateway's port names", () => {
     const { engine, scope } = worldOf(
@@ -156,13 +171,52 @@ describe("a router's listeners", () => {
     const anywhere = worldOf(gateway("foreign", [server(443, "HTTPS", ["a.com"], tls)], "default"));
     const elsewhere = { ...tls, credentialName: "kubernetes://default/cert" };
     const foreign = worldOf(gateway("own", [server(443, "HTTPS", ["a.com"], elsewhere)]));
-    const names = ({ engine }: World): string[] =>
-      engine
-        .get(planOf, { kind: "gateway", proxy })
-        .secret.flatMap(({ entries }) => entries.map(({ name }) => name));
-    assert.deepEqual(names(own), ["kubernetes://cert", "kubernetes://cert-cacert"]);
-    assert.deepEqual(names(anywhere), names(own));
-    assert.deepEqual(names(foreign), []);
+    assert.deepEqual(
+      secretNames(own),
+      ["kubernetes://cert-cacert"],
+      "nobody has said that it may read Secrets",
+    );
+    for (const { engine } of [own, anywhere, foreign])
+      engine.apply(readersOfSecrets("sm-gateways/istio-ingressgateway"));
+    assert.deepEqual(secretNames(own), ["kubernetes://cert", "kubernetes://cert-cacert"]);
+    assert.deepEqual(secretNames(anywhere), secretNames(own));
+    assert.deepEqual(secretNames(foreign), []);
+  });
+
+  test("name no Secret of another namespace in any spelling", () => {
+    const spellings = [
+      ...["default/cert", "kubernetes://default/cert", "kubernetes-gateway://default/cert"],
+      ...["../default/cert", "kubernetes://../default/cert", "kubernetes://sm-gateways/../default/cert"],
+      ...[
+        "kubernetes:///cert",
+        "kubernetes://default//cert",
+        "configmap://default/cert",
+        "KUBERNETES://default/cert",
+      ],
+      ...[
+        "file-root:/etc/shadow",
+        "file-cert:/a~/b",
+        "sds://default/cert",
+        "builtin://default/cert",
+        "invalid://cert",
+      ],
+      ...["kubernetes://sm-gateways%2Fcert", "kubernetes://default\\cert", "kubernetes:// default/cert"],
+    ];
+    const known = ["default/cert", "sm-gateways/cert"].map((key) => `${key}`);
+    for (const credentialName of spellings) {
+      for (const tls of [
+        { mode: "MUTUAL", credentialName },
+        { mode: "SIMPLE", credentialNames: [credentialName] },
+        { mode: "MUTUAL", credentialName: "own", caCertCredentialName: credentialName },
+      ]) {
+        const world = worldOf(gateway("own", [server(443, "HTTPS", ["a.com"], tls)]));
+        world.engine.apply(readersOfSecrets("sm-gateways/istio-ingressgateway"));
+        const secrets = secretRows(world).filter(
+          (row) => known.includes(row) || !row.startsWith("sm-gateways/"),
+        );
+        assert.deepEqual(secrets, [], `${JSON.stringify(tls)}`);
+      }
+    }
   });
 
   test("come with a problem for each credential that cannot be used", () => {

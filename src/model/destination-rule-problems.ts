@@ -7,10 +7,12 @@ import { keyPairOf, namedSecret, trustedCaOf, uselessness } from "./credentials.
 import { credentialsIn, policiesOf } from "./destination-rule.ts";
 import { endpointsOf } from "./endpoints.ts";
 import { fullHost, isWildcard } from "./hosts.ts";
-import { environmentOf } from "./mesh.ts";
+import { environmentOf, readMesh } from "./mesh.ts";
 import type { Found } from "./object-problems.ts";
+import { refusedByRule } from "./router-credentials.ts";
+import { hasSidecars } from "./routers.ts";
 import { selects, type Labels } from "./selectors.ts";
-import { accountsSelected, secretReaderTable } from "./secret-readers.ts";
+import { accountsSelected, accountsText, isRefused } from "./secret-readers.ts";
 import { serviceOf, servicesOfHost } from "./services.ts";
 import { isKnown } from "./virtual-service-problems.ts";
 
@@ -18,9 +20,9 @@ export function destinationRuleProblems(read: Read, row: DestinationRule): reado
   return [...credentialProblems(read, row), ...hostProblems(read, row)];
 }
 
-/** Only of rules that select workloads of their namespace: who else goes by a rule may be anywhere. */
+/** Secrets are looked for where rules select workloads of their namespace: who else goes by a rule may be anywhere. */
 function credentialProblems(read: Read, row: DestinationRule): readonly Found[] {
-  if (row.spec?.workloadSelector === undefined) return [];
+  if (row.spec?.workloadSelector === undefined) return everyonesProblems(read, row);
   const namespace = namespaceOf(row);
   const reasons = credentialsIn(policiesOf(row)).flatMap(({ mode, credentialName }) => {
     const named = namedSecret(credentialName, namespace);
@@ -37,23 +39,44 @@ function credentialProblems(read: Read, row: DestinationRule): readonly Found[] 
   return [...unusable, ...readerProblems(read, row)];
 }
 
+/** A rule for everybody brings Secrets to gateways alone, as with Istio. */
+function everyonesProblems(read: Read, row: DestinationRule): readonly Found[] {
+  const named = credentialsIn(policiesOf(row)).filter(
+    ({ credentialName }) => namedSecret(credentialName, namespaceOf(row)) !== undefined,
+  );
+  if (named.length === 0) return [];
+  const path = "spec.trafficPolicy";
+  const refused = named.some(({ mode }) => mode === "MUTUAL")
+    ? read(refusedByRule, `${namespaceOf(row)}/${row.metadata.name}`)
+    : [];
+  const ofGateways = `Gateways that go by it get no key: their service accounts may not list the Secrets of their namespace (${accountsText(refused)}).`;
+  const ofSidecars =
+    "Without a workloadSelector it brings Secrets to gateways alone: sidecars that go by it have no certificates, and make no connection.";
+  return [
+    ...(refused.length === 0 ? [] : [{ code: "MZ0404" as const, path, text: ofGateways }]),
+    ...(reachesSidecars(read, row) ? [{ code: "MZ0405" as const, path, text: ofSidecars }] : []),
+  ];
+}
+
+/** Where a rule is for everybody, somebody is a sidecar. */
+function reachesSidecars(read: Read, row: DestinationRule): boolean {
+  const given = row.spec?.exportTo ?? [];
+  const exportTo = given.length > 0 ? given : (readMesh(read, "defaultDestinationRuleExportTo") ?? ["*"]);
+  return exportTo.some(
+    (place) => place === "*" || read(hasSidecars, place === "." ? namespaceOf(row) : place),
+  );
+}
+
 /** Of workloads whose service account the API server has said no about. */
 function readerProblems(read: Read, row: DestinationRule): readonly Found[] {
   if (!credentialsIn(policiesOf(row)).some(({ mode }) => mode === "MUTUAL")) return [];
   const namespace = namespaceOf(row);
   const labels = row.spec?.workloadSelector?.matchLabels ?? {};
-  const refused = read(accountsSelected, { namespace, labels }).filter(
-    (account) => read(secretReaderTable, account)?.allowed === false,
-  );
+  const refused = read(accountsSelected, { namespace, labels }).filter((account) => read(isRefused, account));
   if (refused.length === 0) return [];
-  const shown = refused.slice(0, accountsShownMax).join(", ");
-  const more = refused.length > accountsShownMax ? ` and ${refused.length - accountsShownMax} more` : "";
-  const text = `Selected workloads get no key: their service accounts may not list the Secrets of ${namespace} (${shown}${more}).`;
+  const text = `Selected workloads get no key: their service accounts may not list the Secrets of ${namespace} (${accountsText(refused)}).`;
   return [{ code: "MZ0404", path: "spec.workloadSelector", text }];
 }
-
-/** The rest is counted. */
-const accountsShownMax = 5;
 
 function hostProblems(read: Read, row: DestinationRule): readonly Found[] {
   const { clusterDomain } = read(environmentOf, "");

@@ -1,9 +1,8 @@
 // What is wrong with the Gateways of a router: servers that had to give way, credentials that cannot be used.
 
 import type { Problem } from "#base";
-import { defineKeyedQuery, defineQuery, sameData, type Query, type Read } from "#engine";
+import { defineKeyedQuery, sameData, type Query, type Read } from "#engine";
 import { makeProblem, refOf, type Gateway } from "#objects";
-import { namespaceOf } from "./core-kinds.ts";
 import {
   keyPairOf,
   namedSecret,
@@ -15,10 +14,10 @@ import {
 } from "./credentials.ts";
 import { isGenerated } from "./gateway-api/names.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope, type MergedServer } from "./gateway.ts";
+import { keyNamesOf, refusedAccounts, refusedText } from "./router-credentials.ts";
+import { routers, type Router } from "./routers.ts";
 import { anyClient } from "./scope.ts";
 import { selects } from "./selectors.ts";
-import { everything, tables } from "./tables.ts";
-import { workloadText, type WorkloadKey } from "./workload.ts";
 
 export const gatewayProblemsOf = defineKeyedQuery<GatewayScope, readonly Problem[]>(
   "gatewayProblemsOf",
@@ -34,24 +33,11 @@ export const gatewayProblemsOf = defineKeyedQuery<GatewayScope, readonly Problem
   sameData,
 );
 
-/** The workloads that are gateways: replicas are one. */
-const routerWorkloads = defineQuery<readonly WorkloadKey[]>(
-  "routerWorkloads",
-  (read) => {
-    const workloads = read(tables.Pod.by.router, everything).map((pod): WorkloadKey => {
-      const { "pod-template-hash": _hash, ...labels } = pod.metadata.labels ?? {};
-      return { namespace: namespaceOf(pod), labels };
-    });
-    return [...new Map(workloads.map((one) => [workloadText(one), one])).values()];
-  },
-  sameData,
-);
-
 /** What is wrong with one Gateway at the routers that it chooses. */
 export function routerProblems(read: Read, gateway: Gateway): readonly Problem[] {
   const object = refOf(gateway);
   const selector = gateway.spec?.selector;
-  const chosen = read(routerWorkloads, "").filter(({ labels }) => selects(selector, labels));
+  const chosen = read(routers, "").filter(({ labels }) => selects(selector, labels));
   if (chosen.length === 0) {
     const text = "No gateway's pod has the labels of the selector.";
     return [makeProblem("MZ0608", text, { object, path: "spec.selector" })];
@@ -63,16 +49,33 @@ export function routerProblems(read: Read, gateway: Gateway): readonly Problem[]
   const own = found.filter(
     ({ at }) => at.object?.name === object.name && at.object.namespace === object.namespace,
   );
-  return [...new Map(own.map((problem) => [`${problem.at.path} ${problem.text}`, problem])).values()];
+  const all = [...own, ...readerProblems(read, gateway, chosen)];
+  return [...new Map(all.map((problem) => [`${problem.at.path} ${problem.text}`, problem])).values()];
+}
+
+/** Servers whose keys the API server keeps from gateways: these are told by the accounts that they run as. */
+function readerProblems(read: Read, gateway: Gateway, chosen: readonly Router[]): Problem[] {
+  const object = refOf(gateway);
+  return (gateway.spec?.servers ?? []).flatMap(({ tls }, at) => {
+    const names = tls === undefined ? [] : keyNamesOf(tls);
+    const asking = chosen.filter(({ namespace }) =>
+      names.some((name) => namedSecret(name, namespace)?.isOwn === true),
+    );
+    const refused = refusedAccounts(read, asking);
+    if (refused.length === 0) return [];
+    const field = (tls?.credentialNames ?? []).length > 0 ? "credentialNames" : "credentialName";
+    return [
+      makeProblem("MZ0404", refusedText(refused), { object, path: `spec.servers[${at}].tls.${field}` }),
+    ];
+  });
 }
 
 function credentialProblems(read: Read, server: MergedServer, namespace: string): Problem[] {
   const { tls, object, at } = server;
   // Listeners of Gateway API say what is wrong with their certificates in their status.
   if (tls === undefined || isGenerated(server.gateway)) return [];
-  const several = tls.credentialNames ?? [];
-  const names = several.length > 0 ? several : [tls.credentialName ?? ""];
-  const ofNames = several.length > 0 ? "credentialNames" : "credentialName";
+  const names = keyNamesOf(tls);
+  const ofNames = (tls.credentialNames ?? []).length > 0 ? "credentialNames" : "credentialName";
   const apart = tls.caCertCredentialName ?? "";
   const validates = tls.mode === "MUTUAL" || tls.mode === "OPTIONAL_MUTUAL";
   const complaints = (field: string, reasons: readonly string[]): Problem[] =>

@@ -16,6 +16,8 @@ export {
   remoteUris,
   uriOf,
 } from "./request-authentication.ts";
+export { routers, type Router } from "./routers.ts";
+export { keyNamesOf } from "./router-credentials.ts";
 export type { SecretReader } from "./secret-readers.ts";
 export { mayReadSecrets, secretReadersInQuestion, secretReaderTable } from "./secret-readers.ts";
 export type { Labels } from "./selectors.ts";

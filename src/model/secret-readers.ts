@@ -1,12 +1,16 @@
-// Which service accounts may list the Secrets of their namespace. A DestinationRule that selects workloads brings them keys of
-// Secrets, and whoever may write such a rule need not be one who may read Secrets: so, as in Istio, the workload's own service
-// account must be. The API server alone knows; what it said is an input like any object, asked for where a rule makes it matter.
+// Which service accounts may list the Secrets of their namespace. Gateways, and DestinationRules that select workloads, bring keys
+// of Secrets to proxies, and whoever may write such an object need not be one who may read Secrets: so, as in Istio, the proxy's
+// own service account must be. The API server alone knows; what it said is an input like any object, asked for where an object
+// makes it matter.
 
-import { defineKeyedQuery, defineQuery, defineTable, sameData } from "#engine";
+import { defineKeyedQuery, defineQuery, defineTable, sameData, type Query } from "#engine";
+import { machineAccount, machineLabels } from "#objects";
 import { namespaceOf } from "./core-kinds.ts";
 import { credentialsIn, policiesOf } from "./destination-rule.ts";
+import { routersInQuestion } from "./router-credentials.ts";
 import { selects, type Labels } from "./selectors.ts";
 import { everyNamespace, tables } from "./tables.ts";
+import type { WorkloadKey } from "./workload.ts";
 
 /** What the API server said, by `namespace/service account`. No row: it has not said anything yet, which is a no. */
 export interface SecretReader {
@@ -21,27 +25,45 @@ export const mayReadSecrets = defineQuery<boolean>(
   (read, account) => read(secretReaderTable, account)?.allowed === true,
 );
 
-interface Selected {
-  readonly namespace: string;
-  readonly labels: Labels;
+/** Whether the API server has said no. */
+export const isRefused = defineQuery<boolean>(
+  "isRefusedSecrets",
+  (read, account) => read(secretReaderTable, account)?.allowed === false,
+);
+
+/** Some service accounts as a sentence names them. */
+export function accountsText(accounts: readonly string[]): string {
+  const more = accounts.length > accountsShownMax ? ` and ${accounts.length - accountsShownMax} more` : "";
+  return `${accounts.slice(0, accountsShownMax).join(", ")}${more}`;
 }
 
-/** The service accounts, `namespace/name`, of a namespace's Pods with these labels, in order. */
-export const accountsSelected = defineKeyedQuery<Selected, readonly string[]>(
+/** The rest is counted. */
+const accountsShownMax = 5;
+
+/** The service accounts, `namespace/name`, of a namespace's Pods and machines with these labels, in order. */
+export const accountsSelected = defineKeyedQuery<WorkloadKey, readonly string[]>(
   "accountsSelected",
   ({ namespace, labels }) => `${namespace} ${JSON.stringify(labels)}`,
   (read, { namespace, labels }) => {
-    const accounts = read(tables.Pod.by.namespace.members, namespace).flatMap((row) => {
-      const pod = read(accountOfPod, row);
-      return pod !== undefined && selects(labels, pod.labels) ? [`${namespace}/${pod.account}`] : [];
-    });
-    return [...new Set(accounts)].toSorted();
+    const accounts = (rows: readonly string[], query: typeof accountOfPod): readonly string[] =>
+      rows.flatMap((row) => {
+        const one = read(query, row);
+        return one !== undefined && selects(labels, one.labels) ? [`${namespace}/${one.account}`] : [];
+      });
+    const ofPods = accounts(read(tables.Pod.by.namespace.members, namespace), accountOfPod);
+    const ofMachines = accounts(read(tables.WorkloadGroup.by.namespace.members, namespace), accountOfGroup);
+    return [...new Set([...ofPods, ...ofMachines])].toSorted();
   },
   sameData,
 );
 
+interface Account {
+  readonly account: string;
+  readonly labels: Labels;
+}
+
 /** By itself: Pods change more often than their labels, and this seldom changes with them. */
-const accountOfPod = defineQuery<{ readonly account: string; readonly labels: Labels } | undefined>(
+const accountOfPod: Query<string, Account | undefined> = defineQuery(
   "accountOfPod",
   (read, row) => {
     const pod = read(tables.Pod, row);
@@ -51,9 +73,19 @@ const accountOfPod = defineQuery<{ readonly account: string; readonly labels: La
   sameData,
 );
 
-/** The service accounts of all workloads that rules bring keys to, in order: those that the API server is to be asked about. */
-export const secretReadersInQuestion = defineQuery<readonly string[]>(
-  "secretReadersInQuestion",
+/** Of machines outside of the cluster, which join by their group alone. */
+const accountOfGroup: Query<string, Account | undefined> = defineQuery(
+  "accountOfGroup",
+  (read, row) => {
+    const group = read(tables.WorkloadGroup, row);
+    return group === undefined ? undefined : { account: machineAccount(group), labels: machineLabels(group) };
+  },
+  sameData,
+);
+
+/** The service accounts of all workloads that rules bring keys to, in order. */
+const sidecarsInQuestion = defineQuery<readonly string[]>(
+  "sidecarsInQuestion",
   (read) => {
     const rules = read(tables.DestinationRule.by.credential, everyNamespace).filter((rule) =>
       credentialsIn(policiesOf(rule)).some(({ mode }) => mode === "MUTUAL"),
@@ -64,5 +96,12 @@ export const secretReadersInQuestion = defineQuery<readonly string[]>(
     });
     return [...new Set(accounts)].toSorted();
   },
+  sameData,
+);
+
+/** The service accounts that the API server is to be asked about: those of gateways first, which most depends on. */
+export const secretReadersInQuestion = defineQuery<readonly string[]>(
+  "secretReadersInQuestion",
+  (read) => [...new Set([...read(routersInQuestion, ""), ...read(sidecarsInQuestion, "")])],
   sameData,
 );

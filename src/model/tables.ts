@@ -122,7 +122,7 @@ export const tables = {
   ),
   DestinationRule: defineTable<
     DestinationRule,
-    "namespace" | "host" | "selecting" | "ordering" | "credential"
+    "namespace" | "host" | "selecting" | "ordering" | "credential" | "everyonesCredential"
   >("DestinationRule", {
     namespace,
     ordering: (row) => (JSON.stringify(row.spec ?? {}).includes('"failoverPriority"') ? [everything] : []),
@@ -130,11 +130,18 @@ export const tables = {
     selecting: (row) => (row.spec?.workloadSelector === undefined ? [] : [everything]),
     // By namespace and all together, those that may bring Secrets to sidecars.
     credential: (row) =>
-      row.spec?.workloadSelector !== undefined && JSON.stringify(row.spec).includes('"credentialName"')
+      row.spec?.workloadSelector !== undefined && namesCredentials(row)
         ? [namespaceOf(row), everyNamespace]
         : [],
+    // Those that may bring them to gateways alone.
+    everyonesCredential: (row) =>
+      row.spec?.workloadSelector === undefined && namesCredentials(row) ? [everything] : [],
   }),
-  Gateway: defineTable<Gateway, "namespace" | "all">("Gateway", { namespace, all: () => [everything] }),
+  Gateway: defineTable<Gateway, "namespace" | "credential" | "all">("Gateway", {
+    namespace,
+    credential: (row) => (namesCredentials(row) ? [everything] : []),
+    all: () => [everything],
+  }),
   ServiceEntry: defineTable<
     ServiceEntry,
     "namespace" | "host" | "selecting" | "port" | "dynamic" | "ownNode" | "all"
@@ -151,7 +158,7 @@ export const tables = {
     namespace,
     address: (row) => (row.spec?.address === undefined ? [] : [row.spec.address]),
   }),
-  WorkloadGroup: defineTable<WorkloadGroup>("WorkloadGroup"),
+  WorkloadGroup: defineTable<WorkloadGroup, "namespace">("WorkloadGroup", { namespace }),
   Sidecar: defineTable<Sidecar, "namespace">("Sidecar", { namespace }),
   PeerAuthentication: defineTable<PeerAuthentication, "namespace">("PeerAuthentication", { namespace }),
   AuthorizationPolicy: defineTable<AuthorizationPolicy, "namespace">("AuthorizationPolicy", { namespace }),
@@ -276,7 +283,13 @@ function fetchesKeys({ spec }: RequestAuthentication): boolean {
 }
 
 /** Whether a pod is a gateway: made from the gateway's template, or by hand with the proxy as its only container. */
-function isRouter({ metadata, spec }: Pod): boolean {
+/** `credentialName` or `credentialNames`, somewhere. */
+function namesCredentials({ spec }: KubeObject<object>): boolean {
+  return JSON.stringify(spec ?? {}).includes('"credentialName');
+}
+
+/** Whether a Pod is a gateway, as far as it shows. */
+export function isRouter({ metadata, spec }: Pod): boolean {
   const template = metadata.annotations?.["inject.istio.io/templates"] ?? "";
   if (template.split(",").includes("gateway")) return true;
   const containers = spec?.containers ?? [];

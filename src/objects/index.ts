@@ -6,6 +6,7 @@ export type * from "./gateway.ts";
 export type * from "./service-entry.ts";
 export type * from "./workload-entry.ts";
 export type * from "./workload-group.ts";
+export { machineAccount, machineLabels } from "./workload-group.ts";
 export type * from "./sidecar.ts";
 export type * from "./envoy-filter.ts";
 export type * from "./proxy-config.ts";

@@ -127,6 +127,12 @@ export const problemTable = {
     remedy:
       "Bind the service account to a Role of its namespace that lists secrets, or take the workload out of the selector. The API server is asked again within a minute.",
   },
+  MZ0405: {
+    severity: "warning",
+    title: "Sidecars get no certificate",
+    remedy:
+      "Give the rule a workloadSelector for the sidecars that are to originate TLS, or export it to the namespaces of gateways alone.",
+  },
   MZ0601: {
     severity: "error",
     title: "Destination is not known",

@@ -1,5 +1,6 @@
 // WorkloadGroup: the shape of its spec, as its YAML says it.
 
+import { labels as labelNames } from "./labels.ts";
 import type { KubeObject } from "./object.ts";
 import type { WorkloadEntrySpec } from "./workload-entry.ts";
 
@@ -53,4 +54,15 @@ export interface TCPHealthCheckConfig {
 
 export interface ExecHealthCheckConfig {
   readonly command: readonly string[];
+}
+
+/** The service account that machines of a group have to prove. */
+export function machineAccount({ spec }: WorkloadGroup): string {
+  const account = spec?.template.serviceAccount ?? "";
+  return account === "" ? "default" : account;
+}
+
+/** The labels of a group's machines. */
+export function machineLabels({ spec }: WorkloadGroup): Readonly<Record<string, string>> {
+  return { ...spec?.metadata?.labels, ...spec?.template.labels, [labelNames.tlsMode]: "istio" };
 }

@@ -6,12 +6,14 @@ import {
   anyOutlet,
   clientTlsOf,
   backendCertificateOf,
+  deployedAccountOf,
   gatewayScopeOf,
   gatewayScopeText,
   gatewayServices,
   hostCovers,
   isGenerated,
   isIngressGateway,
+  keyNamesOf,
   mergedGatewayOf,
   ownerGatewayOf,
   serviceOf,
@@ -23,7 +25,12 @@ import {
 } from "#model";
 import { datagramClusters } from "./datagrams.ts";
 import type { CredentialKey, GatewayListenerKey, GatewayRouteKey } from "./gateway-keys.ts";
-import { clientCredentialKeys, credentialKey } from "./credential-keys.ts";
+import {
+  clientCredentialKeys,
+  credentialKey,
+  givenCredentials,
+  type NamedCredential,
+} from "./credential-keys.ts";
 import { clusterNameOf, type OutboundClusterKey, type WellKnownClusterKey } from "./keys.ts";
 import { serviceClusterChunks } from "./outbound.ts";
 import { emptyPlan, type Chunk, type Plan, type Planned } from "./plan.ts";
@@ -41,7 +48,9 @@ export function planGateway(read: Read, view: GatewayView): Plan {
     endpoint: [clusters.endpoint, passing.endpoint, datagrams.endpoint],
     listener: [servers.listener],
     route: [servers.route],
-    secret: [servers.secret],
+    secret: [
+      read(gatewayCredentials, { scope, account: `${view.proxy.namespace}/${view.proxy.serviceAccount}` }),
+    ],
   };
 }
 
@@ -62,8 +71,13 @@ const gatewayClusters = defineKeyedQuery<GatewayScope, { readonly cluster: Chunk
   sameData,
 );
 
+/** A client certificate, and whose proxies have it. */
+interface ShownCertificate extends BackendCertificate {
+  readonly holder?: string;
+}
+
 /** What the proxy shows to servers outside of the mesh, as the Gateway of Gateway API says whose proxy it is. */
-const backendCertificate = defineKeyedQuery<GatewayScope, BackendCertificate | undefined>(
+const backendCertificate = defineKeyedQuery<GatewayScope, ShownCertificate | undefined>(
   "backendCertificate",
   gatewayScopeText,
   (read, scope) => {
@@ -73,7 +87,7 @@ const backendCertificate = defineKeyedQuery<GatewayScope, BackendCertificate | u
     for (const name of new Set(names)) {
       const gateway = read(ownerGatewayOf, name);
       const found = gateway === undefined ? undefined : read(backendCertificateOf, gateway);
-      if (found !== undefined) return found;
+      if (found !== undefined) return { ...found, ...holderOf(read, name) };
     }
     return undefined;
   },
@@ -140,7 +154,7 @@ export function coversService(served: string, service: string): boolean {
 
 const serverChunks = defineKeyedQuery<
   GatewayScope,
-  { readonly listener: Chunk; readonly route: Chunk; readonly secret: Chunk }
+  { readonly listener: Chunk; readonly route: Chunk; readonly credentials: readonly NamedCredential[] }
 >(
   "gatewayServerChunks",
   gatewayScopeText,
@@ -152,49 +166,72 @@ const serverChunks = defineKeyedQuery<
     const route = Object.keys(routes)
       .toSorted()
       .map((name): Planned<GatewayRouteKey> => ({ name, key: { kind: "gateway", scope, name } }));
-    const shown = read(backendCertificate, scope);
-    const secrets = new Map(
-      listeners
-        .flatMap(({ servers }) => servers.flatMap((server) => credentialsOf(server, scope.namespace)))
-        .concat(clientCredentials(read, scope))
-        .concat(shown === undefined ? [] : [{ kind: "credential", ...shown, part: "pair" }])
-        .map((key) => [key.name, key]),
-    );
-    const secret = [...secrets]
-      .toSorted(([a], [b]) => (a < b ? -1 : 1))
-      .map(([name, key]): Planned<CredentialKey> => ({ name, key }));
     return {
       listener: { id: "gateway", entries: listener },
       route: { id: "gateway", entries: route },
-      secret: { id: "gateway", entries: secret },
+      credentials: [
+        ...listeners.flatMap(({ servers }) =>
+          servers.flatMap((server) => credentialsOf(read, server, scope.namespace)),
+        ),
+        ...clientCredentials(read, scope).map((key) => ({ key })),
+        ...shownCredential(read(backendCertificate, scope)),
+      ],
     };
   },
   sameData,
 );
 
+/** What the proxies of a service account get of what is named for the gateway. */
+const gatewayCredentials = defineKeyedQuery<
+  { readonly scope: GatewayScope; readonly account: string },
+  Chunk<CredentialKey>
+>(
+  "gatewayCredentials",
+  ({ scope, account }) => `${account} ${gatewayScopeText(scope)}`,
+  (read, { scope, account }) => ({
+    id: "gateway",
+    entries: givenCredentials(read, account, read(serverChunks, scope).credentials),
+  }),
+  sameData,
+);
+
+function shownCredential(shown: ShownCertificate | undefined): NamedCredential[] {
+  if (shown === undefined) return [];
+  const { holder, ...named } = shown;
+  return [
+    { key: { kind: "credential", ...named, part: "pair" }, ...(holder === undefined ? {} : { holder }) },
+  ];
+}
+
+/** The account of the proxies that are deployed for a Gateway of Gateway API, by a listener's internal name. */
+function holderOf(read: Read, name: string): Pick<NamedCredential, "holder"> {
+  const gateway = read(ownerGatewayOf, name);
+  const holder = gateway === undefined ? undefined : read(deployedAccountOf, gateway);
+  return holder === undefined ? {} : { holder };
+}
+
 /**
  * The secrets that a server may have. A Secret is given only to a proxy of its own namespace. The Gateway that names it
  * may be anywhere, as with Istio: teams keep Gateways beside their applications, certificates lie with the proxy.
  */
-function credentialsOf({ tls, gateway }: MergedServer, namespace: string): CredentialKey[] {
+function credentialsOf(read: Read, { tls, gateway }: MergedServer, namespace: string): NamedCredential[] {
   if (tls === undefined) return [];
-  // What Gateway API's listeners name has been judged already: ReferenceGrants may open other namespaces to them.
-  const judged = isGenerated(gateway) && !isIngressGateway(gateway);
-  const given = tls.credentialNames ?? [];
-  const names = given.length > 0 ? given : [tls.credentialName ?? ""];
-  const pairs = names.flatMap((credential) =>
-    judged ? judgedKey(credential, "pair") : credentialKey(credential, namespace, "pair"),
-  );
+  const names = keyNamesOf(tls);
   const validates = tls.mode === "MUTUAL" || tls.mode === "OPTIONAL_MUTUAL";
   const ca = tls.caCertCredentialName ?? "";
+  // What Gateway API's listeners name has been judged already: ReferenceGrants may open other namespaces to them.
+  if (isGenerated(gateway) && !isIngressGateway(gateway)) {
+    const holder = holderOf(read, gateway);
+    const pairs = names.flatMap((credential) => judgedKey(credential, "pair"));
+    return [...pairs, ...(validates ? judgedKey(ca, "ca") : [])].map((key) => ({ key, ...holder }));
+  }
+  const pairs = names.flatMap((credential) => credentialKey(credential, namespace, "pair"));
   const authorities = !validates
     ? []
-    : judged
-      ? judgedKey(ca, "ca")
-      : ca !== ""
-        ? credentialKey(ca, namespace, "ca")
-        : credentialKey(names[0] ?? "", namespace, "ca", "-cacert");
-  return [...pairs, ...authorities];
+    : ca !== ""
+      ? credentialKey(ca, namespace, "ca")
+      : credentialKey(names[0] ?? "", namespace, "ca", "-cacert");
+  return [...pairs, ...authorities].map((key) => ({ key }));
 }
 
 /** What DestinationRules of the services behind it name for TLS that the router originates: Secrets of its own namespace. */

@@ -22,6 +22,7 @@ import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject } from "#objects";
 import { withoutEnvoy } from "../support/envoy.ts";
 import { freePorts, startEnvoy, staticForm } from "../support/envoy-process.ts";
+import { readersOfSecrets } from "../support/secret-readers.ts";
 
 const clock = {
   nowMs: () => Date.now(),
@@ -79,6 +80,7 @@ describe("a router", { skip: withoutEnvoy }, () => {
         secret("mutual", { "tls.crt": mutual.chain, "tls.key": mutual.key, "ca.crt": root }),
       ]),
     );
+    engine.apply(readersOfSecrets(`${namespace}/${proxy.serviceAccount}`));
     const resources = staticForm(Object.values(snapshotOf(engine, proxy)).flat());
     const own = [
       {

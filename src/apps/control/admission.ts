@@ -2,7 +2,13 @@
 // proven is the one of the Pod it names. What it is entitled to comes from the Pod, not from what the proxy says.
 
 import type { Message } from "#envoy";
-import { labels as labelNames, annotations as annotationNames, parseProxyConfig } from "#objects";
+import {
+  labels as labelNames,
+  annotations as annotationNames,
+  machineAccount,
+  machineLabels,
+  parseProxyConfig,
+} from "#objects";
 import {
   dnsCaptureField,
   environmentRow,
@@ -17,7 +23,7 @@ import {
 import type { Engine } from "#engine";
 import { GrpcError, grpcStatus, type Admitted, type AdsProtocol, type GrpcPeer } from "#xds";
 import { Unauthenticated, type Authenticate, type Caller } from "./ca-service.ts";
-import { accountOf, machineLabels, type Machine } from "./machines.ts";
+import type { Machine } from "./machines.ts";
 
 export interface NodeId {
   readonly kind: "sidecar" | "router";
@@ -43,6 +49,8 @@ export interface AdmissionOptions {
   readonly unauthenticated: (reason: string) => void;
   /** A machine outside of the cluster is let in. */
   readonly machine: (id: string, machine: Machine) => void;
+  /** A gateway of a service account, `namespace/name`, is let in: resolves when it is known what it may have. */
+  readonly router: (account: string) => Promise<void>;
 }
 
 /** Admission on the port with TLS: proof is needed. */
@@ -55,6 +63,8 @@ export function admitProven(options: AdmissionOptions) {
       const said = `${nodeId.namespace}/${nodeId.pod}`;
       throw denied(`the identity of namespace ${caller.identity.namespace} is not that of pod ${said}`);
     }
+    if (nodeId.kind === "router")
+      await options.router(`${caller.identity.namespace}/${caller.identity.serviceAccount}`);
     const groupName = fieldsOf(node)[groupField]?.stringValue ?? "";
     if (groupName !== "") return admitMachine(options, { id, nodeId, node, caller, groupName, protocol });
     const pod = await podOf(options, nodeId);
@@ -93,9 +103,9 @@ function admitMachine(options: AdmissionOptions, connecting: ConnectingMachine):
   const group = engine.rows(tables.WorkloadGroup).get(key);
   if (group === undefined)
     throw new GrpcError(grpcStatus.unavailable, `WorkloadGroup ${key} is not known (yet)`);
-  if (caller.identity.serviceAccount !== accountOf(group))
+  if (caller.identity.serviceAccount !== machineAccount(group))
     throw denied(
-      `machines of WorkloadGroup ${key} have service account ${accountOf(group)}, not ${caller.identity.serviceAccount}`,
+      `machines of WorkloadGroup ${key} have service account ${machineAccount(group)}, not ${caller.identity.serviceAccount}`,
     );
   const environment = engine.rows(environmentTable).get(environmentRow) ?? defaultEnvironment;
   const said = saidBy(node, protocol);
@@ -108,7 +118,7 @@ function admitMachine(options: AdmissionOptions, connecting: ConnectingMachine):
       kind: nodeId.kind,
       namespace: nodeId.namespace,
       labels: machineLabels(group),
-      serviceAccount: accountOf(group),
+      serviceAccount: machineAccount(group),
       network: network === "" ? environment.network : network,
       locality: template?.locality ?? "",
       clusterId: environment.clusterId,

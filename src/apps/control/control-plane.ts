@@ -281,6 +281,7 @@ export class ControlPlane {
       awaitPod: (key) => this.#inputs.awaitPod(key),
       unauthenticated: (reason) => this.#metrics.unauthenticated.inc({ reason }),
       machine: (id, machine) => this.#writers?.machines.admitted(id, machine),
+      router: (account) => this.#secretReaders.admitted(account),
     };
   }
 

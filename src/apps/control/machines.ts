@@ -10,9 +10,10 @@ import { collectionPath, KubeError, type KubeClient, type RateLimitedWriter } fr
 import { tables } from "#model";
 import {
   healthyCondition,
-  labels as labelNames,
+  machineAccount,
   machineAnnotations,
   machineEntryName,
+  machineLabels,
   type WorkloadEntry,
   type WorkloadEntryCondition,
   type WorkloadGroup,
@@ -110,7 +111,7 @@ export class MachineRegistry {
     const caller = await this.#callerOf(peer);
     const { namespace } = caller.identity;
     const group = this.#options.engine.rows(tables.WorkloadGroup).get(`${namespace}/${report.group}`);
-    if (group === undefined || accountOf(group) !== caller.identity.serviceAccount)
+    if (group === undefined || machineAccount(group) !== caller.identity.serviceAccount)
       throw new GrpcError(grpcStatus.permissionDenied, `${report.group} is no group of this identity`);
     const path = pathOf({ group, namespace, address: report.address, network: report.network });
     this.#options.writer.submit(`health ${path}`, () => this.#writeHealth(path, report));
@@ -227,17 +228,6 @@ export class MachineRegistry {
   }
 }
 
-/** The service account that machines of a group have to prove. */
-export function accountOf({ spec }: WorkloadGroup): string {
-  const account = spec?.template.serviceAccount ?? "";
-  return account === "" ? "default" : account;
-}
-
-/** The labels of a group's machines. */
-export function machineLabels({ spec }: WorkloadGroup): Readonly<Record<string, string>> {
-  return { ...spec?.metadata?.labels, ...spec?.template.labels, [labelNames.tlsMode]: "istio" };
-}
-
 function pathOf({ group, namespace, address, network }: Machine): string {
   const name = machineEntryName(group.metadata.name, address, network);
   return `${collectionPath(entries, namespace)}/${name}`;
@@ -272,7 +262,7 @@ function entryOf({ group, namespace, address, network }: Machine, given: Record<
       ...template,
       address,
       labels,
-      serviceAccount: accountOf(group),
+      serviceAccount: machineAccount(group),
       ...(network === "" ? {} : { network }),
     },
   };

@@ -4,6 +4,8 @@ import { defineQuery, sameData, type Read } from "#engine";
 import type { KubeGatewaySpec } from "#objects";
 import { isIP } from "node:net";
 import { tables } from "../tables.ts";
+import { keyNamesOf, unlistedReaders } from "../router-credentials.ts";
+import { accountsText } from "../secret-readers.ts";
 import { instancesOf, type Instances, type ServedPort } from "./addresses.ts";
 import { clientCertificateMistake } from "./certificates.ts";
 import { classParametersMistake, gatewayClassOf, type GatewayClassFacts } from "./classes.ts";
@@ -208,7 +210,17 @@ function addressesOf(
 }
 
 function listenerStatus(read: Read, owner: Parent, listener: ListenerFacts): ListenerStatus {
-  const { name, supportedKinds, conditions, internalName } = listener;
+  const { name, supportedKinds, internalName } = listener;
   const attachedRoutes = read(attachedRoutesOf, { owner, gateway: internalName }).length;
-  return { name, supportedKinds, attachedRoutes, conditions };
+  return { name, supportedKinds, attachedRoutes, conditions: withReaders(read, owner, listener) };
+}
+
+/** A listener whose keys the API server keeps from the gateways that somebody else runs for it. */
+function withReaders(read: Read, owner: Parent, { server, conditions }: ListenerFacts): Findings {
+  if (server?.tls === undefined || keyNamesOf(server.tls).length === 0) return conditions;
+  const gateway = owner.kind === "Gateway" ? owner.key : read(setParentOf, owner.key)?.gateway;
+  const refused = gateway === undefined ? [] : read(unlistedReaders, gateway);
+  if (refused.length === 0 || conditions["Programmed"]?.status !== "True") return conditions;
+  const message = `its gateways get no key: their service accounts may not list the Secrets of their namespace (${accountsText(refused)})`;
+  return { ...conditions, Programmed: bad({ reason: "Invalid", message }) };
 }

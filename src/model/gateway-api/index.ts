@@ -1,5 +1,6 @@
 export { builtInClasses, gatewayController } from "./classes.ts";
 export { backendCertificateOf, type BackendCertificate } from "./certificates.ts";
+export { deployedAccountOf } from "./deployed.ts";
 export { gatewayFeatures } from "./features.ts";
 export { ownerGatewayOf } from "./generated.ts";
 export { isGenerated } from "./names.ts";

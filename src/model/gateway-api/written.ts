@@ -7,6 +7,7 @@ import { everything, tables } from "../tables.ts";
 import { deployedName, isDeployed } from "./addresses.ts";
 import { ingressStatusOf, type IngressAddress } from "../ingress/ingress.ts";
 import { classParametersOf } from "./classes.ts";
+import { deployedAccount } from "./deployed.ts";
 import type { Findings } from "./findings.ts";
 import { classStatusOf, gatewayStatusOf, listenerSetStatusOf, type GatewayStatus } from "./gateway-status.ts";
 import { attachedSetsOf, gatewayFactsOf } from "./listeners.ts";
@@ -155,7 +156,6 @@ export interface DeploymentFacts {
   readonly exists: boolean;
 }
 
-const serviceAccountAnnotation = "gateway.istio.io/service-account";
 const serviceTypeAnnotation = "networking.istio.io/service-type";
 
 /** By row key of a Gateway; undefined for one whose proxies are not ours to deploy. */
@@ -171,7 +171,6 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
     if (metadata.deletionTimestamp !== undefined) return undefined;
     const name = deployedName(metadata, facts.gatewayClass);
     const copied = read(environmentOf, "").gatewayLabels === "copied" ? metadata : undefined;
-    const own = deployedName({ name: metadata.name }, facts.gatewayClass);
     const [namespace = ""] = key.split("/");
     const reference = spec.infrastructure?.parametersRef;
     const ownParameters =
@@ -185,7 +184,7 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
       gateway: { namespace, name: metadata.name, uid: metadata.uid ?? "" },
       className: facts.gatewayClass.name,
       name,
-      serviceAccount: metadata.annotations?.[serviceAccountAnnotation] ?? own,
+      serviceAccount: deployedAccount(metadata, facts.gatewayClass),
       serviceType: metadata.annotations?.[serviceTypeAnnotation] ?? "LoadBalancer",
       loadBalancerIp: spec.addresses?.[0]?.value ?? "",
       labels: spec.infrastructure?.labels ?? copied?.labels ?? {},

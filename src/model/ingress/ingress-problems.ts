@@ -5,9 +5,11 @@ import { defineQuery, sameData, type Read } from "#engine";
 import { makeProblem, refOf, type Ingress, type IngressBackend } from "#objects";
 import { namespaceOf } from "../core-kinds.ts";
 import { keyPairOf, uselessness } from "../credentials.ts";
-import { oldestFirst } from "../selectors.ts";
+import { refusedAccounts, refusedText } from "../router-credentials.ts";
+import { routers } from "../routers.ts";
+import { oldestFirst, selects } from "../selectors.ts";
 import { everything, tables } from "../tables.ts";
-import { isOurs, servicePlace } from "./ingress.ts";
+import { ingressGateways, isOurs, servicePlace } from "./ingress.ts";
 
 /** By row key; none for an Ingress of another class. */
 export const ingressProblemsOf = defineQuery<readonly Problem[]>(
@@ -53,24 +55,37 @@ function backendMistake(read: Read, namespace: string, { service }: IngressBacke
 function tlsProblems(read: Read, row: Ingress, key: string): Problem[] {
   const object = refOf(row);
   const place = servicePlace(read);
-  return (row.spec?.tls ?? []).flatMap(({ hosts = [], secretName = "" }, at) => {
+  return (row.spec?.tls ?? []).flatMap(({ hosts = [], secretName = "" }, index) => {
     if (secretName === "") return [];
-    const path = `spec.tls[${at}]`;
+    const path = `spec.tls[${index}]`;
     const useless = uselessness(read(keyPairOf, `${place}/${secretName}`));
+    const at = { object, path: `${path}.secretName` };
     const credential =
       useless === undefined
-        ? []
-        : [makeProblem("MZ0402", `${useless}.`, { object, path: `${path}.secretName` })];
+        ? read(unreadable, "").map((text) => makeProblem("MZ0404", text, at))
+        : [makeProblem("MZ0402", `${useless}.`, at)];
     const named = hosts.length === 0 ? ["*"] : hosts.map((host) => host.toLowerCase());
-    const taken = named.flatMap((host, index) => {
+    const taken = named.flatMap((host, position) => {
       const owner = read(securing, host);
       if (owner === undefined || owner === key) return [];
       const text = `Ingress ${owner} secures ${host} already: its certificate is served.`;
-      return [makeProblem("MZ0606", text, { object, path: `${path}.hosts[${index}]` })];
+      return [makeProblem("MZ0606", text, { object, path: `${path}.hosts[${position}]` })];
     });
     return [...credential, ...taken];
   });
 }
+
+/** That the API server keeps keys from the ingress gateway, if it does. */
+const unreadable = defineQuery<readonly string[]>(
+  "unreadableForIngress",
+  (read) => {
+    const [gateway] = read(ingressGateways, "");
+    const chosen = read(routers, "").filter(({ labels }) => selects(gateway?.spec?.selector, labels));
+    const refused = refusedAccounts(read, chosen);
+    return refused.length === 0 ? [] : [refusedText(refused)];
+  },
+  sameData,
+);
 
 /** The oldest Ingress of ours that has a certificate for a host, by the host. */
 const securing = defineQuery<string | undefined>(
