@@ -33,7 +33,7 @@ export {
   ingressSidecarOf,
 } from "./inbound.ts";
 export { instanceAddresses, instanceAddressesField } from "./workload.ts";
-export type { Environment, ForeignRoutes, RouteDelivery, TableKind } from "./tables.ts";
+export type { Environment, ForeignRoutes, ResolvedName, RouteDelivery, TableKind } from "./tables.ts";
 export {
   defaultEnvironment,
   environmentRow,
@@ -41,6 +41,7 @@ export {
   everything,
   meshConfigTable,
   meshRow,
+  resolvedNamesTable,
   tableOf,
   tables,
 } from "./tables.ts";
@@ -94,7 +95,7 @@ export {
   wantsAutoAddresses,
 } from "./services.ts";
 export type { NetworkGateway } from "./networks.ts";
-export { gatewaysOfNetwork, networksMatter } from "./networks.ts";
+export { gatewayNames, gatewaysOfNetwork, networksMatter } from "./networks.ts";
 export type { AddressPair } from "./auto-address.ts";
 export { chooseAddress, pairOf } from "./auto-address.ts";
 export type { DnsName } from "./dns-names.ts";

@@ -1,11 +1,13 @@
 // Several networks: which one an endpoint is in, and by which gateways others get there. Said by MeshNetworks (ConfigMap
 // `istio`), by labels `topology.istio.io/network` on workloads, and by the same label on a gateway's Service, as Istio has it.
 
-import { defineQuery, sameData } from "#engine";
+import { isIP } from "node:net";
+import { defineQuery, sameData, type Read } from "#engine";
 import type { MeshNetworks } from "#objects";
 import { kubeRowOf } from "./services.ts";
 import { environmentOf } from "./mesh.ts";
-import { everything, meshNetworksTable, meshRow, tables } from "./tables.ts";
+import { everything, meshNetworksTable, meshRow, resolvedNamesTable, tables } from "./tables.ts";
+import { networkLabel } from "./traffic-distribution.ts";
 import type { Service } from "./core-kinds.ts";
 
 export interface NetworkGateway {
@@ -15,7 +17,6 @@ export interface NetworkGateway {
 
 /** The port of a gateway between networks, unless its Service's label `networking.istio.io/gatewayPort` says otherwise. */
 const gatewayPortDefault = 15_443;
-export const networkLabel = "topology.istio.io/network";
 const gatewayPortLabel = "networking.istio.io/gatewayPort";
 
 const meshNetworks = defineQuery<MeshNetworks>(
@@ -32,33 +33,60 @@ export const networksMatter = defineQuery<boolean>(
     read(tables.Service.by.network.members, everything).length > 0,
 );
 
-/** The gateways by which other networks reach one, in order. */
+/** The gateways by which other networks reach one, in order; those of a name that is not resolved are left out. */
 export const gatewaysOfNetwork = defineQuery<readonly NetworkGateway[]>(
   "gatewaysOfNetwork",
   (read, network) => {
-    const { clusterDomain } = read(environmentOf, "");
-    const configured = (read(meshNetworks, "").networks[network]?.gateways ?? []).flatMap((gateway) => {
-      const { address, registryServiceName, port } = gateway;
-      if (address !== undefined && address !== "") return [{ address, port }];
-      const row = kubeRowOf(registryServiceName ?? "", clusterDomain);
-      const service = row === undefined ? undefined : read(tables.Service, row);
-      return service === undefined
-        ? []
-        : externalAddressesOf(service).map((external) => ({ address: external, port }));
-    });
-    const labelled = read(tables.Service.by.network, everything)
-      .filter(({ metadata }) => metadata.labels?.[networkLabel] === network)
-      .flatMap((service) => {
-        const port = Number(service.metadata.labels?.[gatewayPortLabel] ?? gatewayPortDefault);
-        return externalAddressesOf(service).map((address) => ({ address, port }));
-      });
-    const all = new Map(
-      [...configured, ...labelled].map((gateway) => [`${gateway.address} ${gateway.port}`, gateway]),
+    const found = saidGateways(read, network).flatMap(({ address, port }) =>
+      isIP(address) !== 0
+        ? [{ address, port }]
+        : (read(resolvedNamesTable, address)?.addresses ?? []).map((resolved) => ({
+            address: resolved,
+            port,
+          })),
     );
+    const all = new Map(found.map((gateway) => [`${gateway.address} ${gateway.port}`, gateway]));
     return [...all].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([, gateway]) => gateway);
   },
   sameData,
 );
+
+/** The names of gateways, which the control plane resolves: in order. */
+export const gatewayNames = defineQuery<readonly string[]>(
+  "gatewayNames",
+  (read) => {
+    const labels = read(tables.Service.by.network, everything).map(
+      ({ metadata }) => metadata.labels?.[networkLabel] ?? "",
+    );
+    const networks = new Set([...Object.keys(read(meshNetworks, "").networks), ...labels]);
+    const addresses = [...networks].flatMap((network) =>
+      saidGateways(read, network).map(({ address }) => address),
+    );
+    return [...new Set(addresses)].filter((address) => isIP(address) === 0).toSorted();
+  },
+  sameData,
+);
+
+/** As MeshNetworks and Services have them: addresses, and names of load balancers. */
+function saidGateways(read: Read, network: string): readonly NetworkGateway[] {
+  const { clusterDomain } = read(environmentOf, "");
+  const configured = (read(meshNetworks, "").networks[network]?.gateways ?? []).flatMap((gateway) => {
+    const { address, registryServiceName, port } = gateway;
+    if (address !== undefined && address !== "") return [{ address, port }];
+    const row = kubeRowOf(registryServiceName ?? "", clusterDomain);
+    const service = row === undefined ? undefined : read(tables.Service, row);
+    return service === undefined
+      ? []
+      : externalAddressesOf(service).map((external) => ({ address: external, port }));
+  });
+  const labelled = read(tables.Service.by.network, everything)
+    .filter(({ metadata }) => metadata.labels?.[networkLabel] === network)
+    .flatMap((service) => {
+      const port = Number(service.metadata.labels?.[gatewayPortLabel] ?? gatewayPortDefault);
+      return externalAddressesOf(service).map((address) => ({ address, port }));
+    });
+  return [...configured, ...labelled];
+}
 
 /** The network that MeshNetworks puts an address of this cluster into; "" for none. */
 export const networkOfAddress = defineQuery<string>("networkOfAddress", (read, address) => {
@@ -73,9 +101,9 @@ export const networkOfAddress = defineQuery<string>("networkOfAddress", (read, a
   return byRange?.[0] ?? byRegistry?.[0] ?? "";
 });
 
-/** Where a Service is reached from outside of its cluster: its load balancer's addresses. Names are not resolved here. */
+/** Where a Service is reached from outside of its cluster: its load balancer's addresses, or names. */
 function externalAddressesOf({ spec, status }: Service): readonly string[] {
-  const balancer = (status?.loadBalancer?.ingress ?? []).flatMap(({ ip }) => ip ?? []);
+  const balancer = (status?.loadBalancer?.ingress ?? []).flatMap(({ ip, hostname }) => ip ?? hostname ?? []);
   return balancer.length > 0 ? balancer : (spec?.externalIPs ?? []);
 }
 

@@ -217,6 +217,16 @@ export type TableKind = keyof typeof tables;
 export const meshConfigTable = defineTable<MeshConfig>("MeshConfig");
 export const meshRow = "mesh";
 
+/** What DNS says of names that the control plane resolves itself, by the name. */
+export const resolvedNamesTable = defineTable<ResolvedName>("ResolvedName");
+
+export interface ResolvedName {
+  /** In order; those of the last success. */
+  readonly addresses: readonly string[];
+  /** Why the last attempt failed; absent after a success. */
+  readonly failure?: string;
+}
+
 /** MeshNetworks: one row, `meshRow`. Absent means that all is one network. */
 export const meshNetworksTable = defineTable<MeshNetworks>("MeshNetworks");
 

@@ -41,6 +41,7 @@ import { healthPath } from "./machines.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
 import { JwksFetcher } from "./jwks-fetcher.ts";
+import { NameResolver, systemResolve } from "./name-resolver.ts";
 import { meshReports, sessionReports } from "./reports.ts";
 import { mayListSecrets, mayRead, reviewToken } from "./reviews.ts";
 import { RootPublisher } from "./root-publisher.ts";
@@ -81,6 +82,7 @@ export class ControlPlane {
   readonly #mesh: Mesh<ProxyClass, View>;
   readonly #inputs: Inputs;
   readonly #keys: JwksFetcher;
+  readonly #names: NameResolver;
   readonly #secretReaders: SecretReaders;
   readonly #ads: AdsServer<ProxyClass, View>;
   readonly #unprovenAds: AdsServer<ProxyClass, View>;
@@ -150,6 +152,14 @@ export class ControlPlane {
       allowLocal: settings.jwksAllowLocal,
       reached: this.#reached,
     });
+    this.#names = new NameResolver({
+      engine: this.#engine,
+      clock,
+      log,
+      publish: (changes) => this.#batcher.add(changes),
+      resolve: systemResolve(),
+      reached: this.#reached,
+    });
     this.#secretReaders = new SecretReaders({
       engine: this.#engine,
       clock,
@@ -210,6 +220,8 @@ export class ControlPlane {
     this.#startTicks();
     this.#keys.start();
     this.#stops.push(() => this.#keys.stop());
+    this.#names.start();
+    this.#stops.push(() => this.#names.stop());
     this.#ready = true;
     const tookMs = Math.round(clock.monotonicMs() - startedMs);
     log.info({ tookMs, ...this.ports, objects: this.#engine.rows(tables.Service).size }, "serving");
@@ -233,6 +245,7 @@ export class ControlPlane {
     const startedMs = clock.monotonicMs();
     const { woken, computed, answers } = this.#mesh.publish(changes);
     this.#keys.settled(answers);
+    this.#names.settled(answers);
     this.#secretReaders.settled(answers);
     const objects = this.#inputs.takeChangedObjects();
     this.#writers?.settled(objects, answers);

@@ -42,6 +42,18 @@ const ownLimits = {
     of: "redirects of one fetch of JWT keys",
     beyond: "it has failed; the keys from before stay in use",
   },
+  gatewayNames: {
+    value: 100,
+    unit: "",
+    of: "names of other networks' gateways that are resolved",
+    beyond: "further ones are left alone: their networks are reached by their other gateways, or directly",
+  },
+  gatewayAddresses: {
+    value: 32,
+    unit: "",
+    of: "addresses of one such name",
+    beyond: "the rest is left out",
+  },
   webhookBytes: {
     value: 7 * 1024 * 1024,
     unit: "bytes",
