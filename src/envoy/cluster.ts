@@ -25,7 +25,9 @@ import {
   type OutboundClusterKey,
   type WellKnownClusterKey,
 } from "#plan";
-import type { ClientTLSSettings, ZoneAwareLoadBalancerSetting } from "#objects";
+import type { ClientTLSSettings } from "#objects";
+import { balancingOf, type Balancing } from "./balancing.ts";
+import { readPolicy } from "./mesh-settings.ts";
 import { objectPath } from "./object-path.ts";
 import { durationMsOf } from "./duration.ts";
 import { dynamicDiscovery } from "./dynamic-forward.ts";
@@ -38,13 +40,12 @@ import {
   balancerFields,
   httpOptions,
   outlierFields,
-  policyFor,
   poolFields,
   speaksHttp2,
   type PoolDefaults,
   type PortPolicy,
 } from "./traffic-policy.ts";
-import { zoneAwareConfig, zoneAwareSetting } from "./zone-aware.ts";
+import { zoneAwareConfig } from "./zone-aware.ts";
 
 export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResource | undefined {
   const service = read(serviceOf, key.service);
@@ -52,16 +53,18 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
   if (service === undefined || port === undefined) return undefined;
   const { protocol } = port;
   const rule = read(mergedRule, key.rules.join(","));
-  const policy = policyFor(rule, key.subset, key.port);
+  const policy = readPolicy(read, rule, key.subset, key.port);
   const defaults = readPoolDefaults(read, key.tuning);
   const name = clusterNameOf(key);
   const places = discovery(read, key, service, policy);
   if (places === undefined) return undefined;
   const metadata = { filterMetadata: clusterMetadata(service, key) };
-  const zones =
-    places["lbPolicy"] === "CLUSTER_PROVIDED" ? undefined : zoneAwareSetting(read, policy, service);
+  const byPlace: Balancing =
+    places["lbPolicy"] === "CLUSTER_PROVIDED"
+      ? { kind: "places", setting: {} }
+      : balancingOf(read, policy, service);
   if (key.passthrough === true) {
-    const balancing = commonBalancing(policy, key.locality !== "", zones);
+    const balancing = commonBalancing(policy, key.locality !== "", byPlace);
     const outliers = outlierFields(policy.outlierDetection);
     const message = { name, ...places, ...poolFields(policy, defaults), ...outliers, ...balancing, metadata };
     return resource("cluster", name, message, originsOf(service, key));
@@ -78,7 +81,7 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
       security.upstreamOptions,
     ),
     ...outlierFields(policy.outlierDetection),
-    ...commonBalancing(policy, key.locality !== "", zones),
+    ...commonBalancing(policy, key.locality !== "", byPlace),
     ...withProxyProtocol(security.sockets, policy.proxyProtocol?.version),
     metadata,
   };
@@ -96,12 +99,15 @@ export function wellKnownCluster(read: Read, { name, tuning }: WellKnownClusterK
       metadata,
     });
   }
+  // Outlier detection would have no other host to go on to.
+  const { connectionPool } = readMesh(read, "defaultTrafficPolicy") ?? {};
+  const limits: PortPolicy = connectionPool === undefined ? {} : { connectionPool };
   return resource("cluster", name, {
     name,
     type: "ORIGINAL_DST",
     lbPolicy: "CLUSTER_PROVIDED",
-    ...poolFields({}, readPoolDefaults(read, tuning)),
-    ...httpOptions({}, "auto", readPoolDefaults(read, tuning)),
+    ...poolFields(limits, readPoolDefaults(read, tuning)),
+    ...httpOptions(limits, "auto", readPoolDefaults(read, tuning)),
     metadata,
   });
 }
@@ -166,19 +172,21 @@ function oneEndpoint(read: Read, key: OutboundClusterKey): Message | undefined {
 
 /** Panic routing would send requests to hosts that outlier detection has just put out; Istio turns it off with it. */
 function commonBalancing(
-  { outlierDetection, loadBalancer }: PortPolicy,
-  byLocality: boolean,
-  zones: ZoneAwareLoadBalancerSetting | undefined,
+  { outlierDetection }: PortPolicy,
+  placeIsKnown: boolean,
+  balancing: Balancing,
 ): Message {
-  const weighted = byLocality && (loadBalancer?.localityLbSetting?.distribute ?? []).length > 0;
-  if (outlierDetection === undefined && !weighted && zones === undefined) return {};
-  const byShares = weighted || outlierDetection !== undefined ? { localityWeightedLbConfig: {} } : {};
+  const shares = balancing.kind === "places" ? (balancing.setting.distribute ?? []) : [];
+  const weighted = placeIsKnown && shares.length > 0;
+  if (outlierDetection === undefined && !weighted && balancing.kind !== "zones") return {};
+  const mayFail = outlierDetection !== undefined && balancing.kind === "places";
+  const byShares = weighted || mayFail ? { localityWeightedLbConfig: {} } : {};
   return {
     commonLbConfig: {
       ...(outlierDetection === undefined
         ? {}
         : { healthyPanicThreshold: { value: outlierDetection.minHealthPercent ?? 0 } }),
-      ...(zones === undefined ? byShares : zoneAwareConfig(zones)),
+      ...(balancing.kind === "zones" ? zoneAwareConfig(balancing.setting) : byShares),
     },
   };
 }

@@ -6,21 +6,18 @@ import {
   endpointsOf,
   mergedRule,
   mtlsModeOf,
-  nodeLabel,
-  readMesh,
   selects,
   serviceOf,
   type Endpoint,
   type MergedRule,
 } from "#model";
 import { clusterNameOf, type OutboundClusterKey } from "#plan";
-import type { LocalityLoadBalancerSetting } from "#objects";
+import { balancingOf } from "./balancing.ts";
 import { throughGateways, type Reached } from "./network-endpoints.ts";
 import { localityGroups, type Nearness } from "./locality.ts";
 import { structOf, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
-import { policyFor } from "./traffic-policy.ts";
-import { zoneAwareSetting } from "./zone-aware.ts";
+import { readPolicy } from "./mesh-settings.ts";
 
 /** ClusterLoadAssignment of an EDS cluster. */
 export function outboundEndpoints(read: Read, key: OutboundClusterKey): EnvoyResource {
@@ -106,40 +103,25 @@ function lbEndpoint(endpoint: Endpoint, mutualTls: boolean): Message {
   };
 }
 
-/** A rule's word goes before a Service's, and that before the mesh's. */
+/** What is known of the client, and what its place makes of the endpoints; undefined where it makes nothing. */
 function nearness(read: Read, key: OutboundClusterKey, rule: MergedRule): Nearness | undefined {
   if (key.locality === "" && key.clientLabels === undefined) return undefined;
-  const policy = policyFor(rule, key.subset, key.port);
-  const zones = zoneAwareSetting(read, policy, read(serviceOf, key.service));
-  if (zones?.enabled === false) return undefined;
-  if (zones !== undefined)
-    return {
-      client: key.locality,
-      labels: key.clientLabels ?? {},
-      setting: zones,
-      failover: true,
-      byRegion: true,
-    };
-  const own = policy.loadBalancer?.localityLbSetting;
-  const preference = own === undefined ? (read(serviceOf, key.service)?.prefers ?? "any") : "any";
-  const setting =
-    own ?? (preference === "any" ? (readMesh(read, "localityLbSetting") ?? {}) : nearFirst[preference]);
-  if (setting.enabled === false) return undefined;
-  return {
-    client: key.locality,
-    labels: key.clientLabels ?? {},
-    setting,
-    failover: preference !== "any" || policy.outlierDetection !== undefined,
-  };
+  const policy = readPolicy(read, rule, key.subset, key.port);
+  const balancing = balancingOf(read, policy, read(serviceOf, key.service));
+  const client = { client: key.locality, labels: key.clientLabels ?? {} };
+  switch (balancing.kind) {
+    case "none":
+      return undefined;
+    case "zones": {
+      const { setting } = balancing;
+      return setting.enabled === false ? undefined : { ...client, setting, failover: true, byRegion: true };
+    }
+    case "places": {
+      const { setting, always } = balancing;
+      return { ...client, setting, failover: always === true || policy.outlierDetection !== undefined };
+    }
+  }
 }
-
-const zoneFirst = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
-
-/** What a Service's trafficDistribution asks for: its own node where it says so, then its zone, then its region. */
-const nearFirst: Readonly<Record<"zone" | "node", LocalityLoadBalancerSetting>> = {
-  zone: { failoverPriority: zoneFirst },
-  node: { failoverPriority: [...zoneFirst, nodeLabel] },
-};
 
 function localityMessage(locality: string): Message {
   const [region = "", zone = "", subZone = ""] = locality.split("/");

@@ -6,9 +6,10 @@ import { mergedRule, readMesh, readTuning, rulesFor, type ProxyTuning } from "#m
 import type { ConnectionPoolSettings } from "#objects";
 import type { InboundClusterKey, InboundPassthroughClusterKey } from "#plan";
 import { durationMsOf } from "./duration.ts";
+import { readPolicy } from "./mesh-settings.ts";
 import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
-import { commonOptions, http2Settings, policyFor, poolFields } from "./traffic-policy.ts";
+import { commonOptions, http2Settings, poolFields } from "./traffic-policy.ts";
 import { clusterBuffer, headerCase } from "./tuning.ts";
 
 /** The source address of connections to the application; the capture rules know it and leave them alone. */
@@ -84,10 +85,10 @@ function poolOfRules(
   { services, servicePort }: InboundClusterKey,
 ): ConnectionPoolSettings | undefined {
   const [first] = services;
-  if (first === undefined) return undefined;
+  if (first === undefined) return readMesh(read, "defaultTrafficPolicy")?.connectionPool;
   const { host, namespace } = first;
   const rules = read(rulesFor, { client: namespace, labels: {}, host, serviceNamespace: namespace });
-  return policyFor(read(mergedRule, rules.join(",")), "", servicePort).connectionPool;
+  return readPolicy(read, read(mergedRule, rules.join(",")), "", servicePort).connectionPool;
 }
 
 /** What a Sidecar says about connections to the application: in place of no limits. */

@@ -33,6 +33,7 @@ import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
 import { readRbac } from "./rbac-input.ts";
 import { jwtFilters, readJwt } from "./request-authentication.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
+import { inboundRetryPolicy, type RetrySettings } from "./retry.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { listenerBuffer } from "./tuning.ts";
 import { meshServerTls, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
@@ -43,6 +44,7 @@ interface Workload {
   readonly tls: MeshTls;
   readonly rbac: RbacInput;
   readonly jwt: JwtRules;
+  readonly retries: RetrySettings | undefined;
 }
 
 /** One set of chains: a service's port, or everything that no service names. */
@@ -116,6 +118,7 @@ function readWorkload(read: Read, scope: InboundScope, tuning: ProxyTuning | und
     tls: readMeshTls(read),
     rbac: readRbac(read, scope),
     jwt: readJwt(read, scope),
+    retries: readMesh(read, "defaultInboundHttpRetryPolicy"),
   };
 }
 
@@ -187,14 +190,14 @@ function chainName({ known }: Target, protocol: "http" | "tcp"): string {
   return protocol === "http" ? "virtualInbound-catchall-http" : "virtualInbound";
 }
 
-function httpFilters({ settings, rbac, jwt }: Workload, target: Target): Message[] {
+function httpFilters({ settings, rbac, jwt, retries }: Workload, target: Target): Message[] {
   const { known, cluster } = target;
   const prefix = known === undefined ? cluster : `inbound_${chainName(target, "http")}`;
   return [
     httpConnectionManager(settings, {
       side: "server",
       statPrefix: `${prefix};`,
-      routes: { kind: "inline", table: routeTable(cluster, known) },
+      routes: { kind: "inline", table: routeTable(cluster, known, retries) },
       policyFilters: [...jwtFilters(jwt, false), ...httpRbacFilters(rbac)],
     }),
   ];
@@ -213,7 +216,11 @@ function tcpFilters({ settings, rbac }: Workload, { cluster }: Target, tls: bool
 }
 
 /** One route to the application; time-outs are the caller's proxy's business. */
-function routeTable(cluster: string, port: InboundPort | undefined): Message {
+function routeTable(
+  cluster: string,
+  port: InboundPort | undefined,
+  retries: RetrySettings | undefined,
+): Message {
   const servicePort = port?.servicePort ?? 0;
   const noLimit = durationOf(0);
   return {
@@ -232,9 +239,7 @@ function routeTable(cluster: string, port: InboundPort | undefined): Message {
               cluster,
               timeout: noLimit,
               maxStreamDuration: { maxStreamDuration: noLimit, grpcTimeoutHeaderMax: noLimit },
-              ...(port?.grpc === true
-                ? {}
-                : { retryPolicy: { retryOn: "reset-before-request", numRetries: wrapped(2) } }),
+              ...(port?.grpc === true ? {} : inboundRetryPolicy(retries)),
             },
           },
         ],

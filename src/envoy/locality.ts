@@ -87,14 +87,22 @@ function distributed(
 function distance(endpoint: Reached, near: Nearness): number {
   const { failoverPriority = [], failover = [] } = near.setting;
   if (near.byRegion === true) {
-    const labels = failoverPriority.length - matchingLabels(endpoint, near, failoverPriority);
+    const labels = labelDistance(endpoint, near, failoverPriority);
     // Three steps of region fit below one of labels.
     return labels * 3 + Math.max(0, placeDistance(endpoint.locality, near) - 2);
   }
   if (failoverPriority.length === 0) return placeDistance(endpoint.locality, near);
-  const byLabels = failoverPriority.length - matchingLabels(endpoint, near, failoverPriority);
+  const byLabels = labelDistance(endpoint, near, failoverPriority);
   // Five steps of place fit below one of labels.
   return failover.length === 0 ? byLabels : byLabels * 5 + placeDistance(endpoint.locality, near);
+}
+
+/** Endpoints of other networks come after all of the client's, where the network is named first, and go by the other labels then. */
+function labelDistance(endpoint: Reached, near: Nearness, names: readonly string[]): number {
+  const distanceBy = (labels: readonly string[]) => labels.length - matchingLabels(endpoint, near, labels);
+  const [first, ...others] = names;
+  const isElsewhere = first === networkLabel && matchingLabels(endpoint, near, [first]) === 0;
+  return isElsewhere ? names.length + distanceBy(others) : distanceBy(names);
 }
 
 /** How many of the labels agree, up to the first that does not. `label=value` wants that value of endpoints, whatever the client's. */

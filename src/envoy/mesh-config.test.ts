@@ -5,6 +5,7 @@ import { worldChanges } from "#model";
 import type { KubeObject, MeshConfig } from "#objects";
 import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage } from "./proto/api.ts";
+import { inboundRetryPolicy } from "./retry.ts";
 import { snapshotOf } from "./snapshot.ts";
 
 const proxy = proxyOf({ labels: { app: "sleep" }, serviceAccount: "sleep" });
@@ -46,5 +47,43 @@ describe("MeshConfig in a service's cluster", () => {
       aware,
       /"zoneAwareLbConfig":\{"routingEnabled":\{"value":100\},"minClusterSize":\{"value":3\}\}/,
     );
+  });
+});
+
+describe("MeshConfig's defaultInboundHttpRetryPolicy", () => {
+  const inbound: KubeObject = {
+    apiVersion: "v1",
+    kind: "Service",
+    metadata: { name: "sleep", namespace: "default" },
+    spec: { clusterIP: "10.96.0.8", selector: { app: "sleep" }, ports: [{ port: 80, name: "http" }] },
+  };
+  const listenerWith = (mesh: MeshConfig): string => {
+    const engine = new Engine();
+    engine.apply(worldChanges([inbound], { rootNamespace: "istio-d", mesh }));
+    const found = snapshotOf(engine, proxy).listener.find(({ name }) => name === "virtualInbound");
+    return JSON.stringify(
+      decodeMessage("envoy.config.listener.v3.Listener", found?.bytes ?? new Uint8Array()),
+    );
+  };
+
+  test("takes the place of Istio's two tries of what was not sent", () => {
+    const usual = /"retryPolicy":\{"retryOn":"reset-before-request","numRetries":\{"value":2\}\}/;
+    assert.match(listenerWith({}), usual);
+    const own = { attempts: 4, retryOn: "connect-failure,503", backoff: "2s" };
+    const built = listenerWith({ defaultInboundHttpRetryPolicy: own });
+    assert.doesNotMatch(built, usual);
+    assert.match(built, /"retryOn":"connect-failure,retriable-status-codes","numRetries":\{"value":4\}/);
+    assert.deepEqual(inboundRetryPolicy(own), {
+      retryPolicy: {
+        retryOn: "connect-failure,retriable-status-codes",
+        retriableStatusCodes: [503],
+        numRetries: { value: 4 },
+        retryBackOff: { baseInterval: { seconds: 2, nanos: 0 } },
+      },
+    });
+  });
+
+  test("turns retries off with no attempts", () => {
+    assert.doesNotMatch(listenerWith({ defaultInboundHttpRetryPolicy: { attempts: 0 } }), /retryPolicy/);
   });
 });

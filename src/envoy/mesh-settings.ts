@@ -1,9 +1,10 @@
 // MeshConfig as the builders take it: only the fields that they read, so that nothing else wakes them.
 
 import type { Read } from "#engine";
-import { readMesh, readTrustDomains, readTuning, type ProxyTuning } from "#model";
+import { readMesh, readTrustDomains, readTuning, type MergedRule, type ProxyTuning } from "#model";
 import type { FilterSettings } from "./filters.ts";
 import type { MeshTls } from "./tls.ts";
+import { policyFor, type PortPolicy } from "./traffic-policy.ts";
 
 /** @param own what Pods say for themselves of headers and connections */
 export function readFilterSettings(read: Read, own?: ProxyTuning): FilterSettings {
@@ -14,6 +15,18 @@ export function readFilterSettings(read: Read, own?: ProxyTuning): FilterSetting
     pathNormalization: readMesh(read, "pathNormalization"),
     defaultConfig: readMesh(read, "defaultConfig"),
     tuning: readTuning(read, own),
+  };
+}
+
+/** The policy of one port in one subset; what rules leave open is as MeshConfig's `defaultTrafficPolicy` says, block by block. */
+export function readPolicy(read: Read, rule: MergedRule, subset: string, port: number): PortPolicy {
+  const policy = policyFor(rule, subset, port);
+  const { connectionPool, outlierDetection } = readMesh(read, "defaultTrafficPolicy") ?? {};
+  if (connectionPool === undefined && outlierDetection === undefined) return policy;
+  return {
+    ...policy,
+    connectionPool: policy.connectionPool ?? connectionPool,
+    outlierDetection: policy.outlierDetection ?? outlierDetection,
   };
 }
 

@@ -15,10 +15,11 @@ import {
 import type { LoadBalancerSettings } from "#objects";
 import { meshIdentities } from "./cluster.ts";
 import { loadAssignment } from "./endpoint.ts";
+import { readPolicy } from "./mesh-settings.ts";
 import { typed, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { clientTransportSocket } from "./tls.ts";
-import { balancerFields, outlierFields, policyFor, type PortPolicy } from "./traffic-policy.ts";
+import { balancerFields, outlierFields, type PortPolicy } from "./traffic-policy.ts";
 import { virtualHostMessage } from "./virtual-host.ts";
 
 /** A listener is how a target is found; it leads to the service's routes. */
@@ -60,7 +61,7 @@ export function proxylessCluster(read: Read, { base }: ProxylessClusterKey): Env
   const service = read(serviceOf, base.service);
   if (service === undefined) return undefined;
   const name = clusterNameOf(base);
-  const policy = policyFor(read(mergedRule, base.rules.join(",")), base.subset, base.port);
+  const policy = readPolicy(read, read(mergedRule, base.rules.join(",")), base.subset, base.port);
   const requests = policy.connectionPool?.http?.http2MaxRequests ?? 0;
   const message: Message = {
     ...byEndpoints(name),

@@ -36,19 +36,39 @@ export function retryPolicy(settings: RetrySettings | undefined, pinned: boolean
   const elsewhere = settings.retryIgnorePreviousHosts ?? !pinned;
   return {
     retryPolicy: {
-      ...conditions(settings.retryOn),
+      ...conditions(settings.retryOn, defaultRetryOn),
       numRetries: wrapped(settings.attempts),
       hostSelectionRetryMaxAttempts: hostSelectionMax,
       ...(elsewhere ? { retryHostPredicate: otherHosts } : {}),
       ...(settings.perTryTimeout === undefined
         ? {}
         : { perTryTimeout: durationOf(durationMsOf(settings.perTryTimeout)) }),
-      ...(settings.backoff === undefined
-        ? {}
-        : { retryBackOff: { baseInterval: durationOf(durationMsOf(settings.backoff)) } }),
+      ...backOff(settings),
       ...(settings.retryRemoteLocalities === true ? { retryPriority: otherLocalities } : {}),
     },
   };
+}
+
+/**
+ * The same towards the application itself, MeshConfig's `defaultInboundHttpRetryPolicy`: there is one host, so that nothing chooses
+ * among hosts. By default only what has not reached the application is tried again.
+ */
+export function inboundRetryPolicy(settings: RetrySettings | undefined): Message {
+  if (settings === undefined) return { retryPolicy: { retryOn: notSent, numRetries: wrapped(2) } };
+  if (settings.attempts === undefined || settings.attempts <= 0) return {};
+  return {
+    retryPolicy: {
+      ...conditions(settings.retryOn, notSent),
+      numRetries: wrapped(settings.attempts),
+      ...backOff(settings),
+    },
+  };
+}
+
+const notSent = "reset-before-request";
+
+function backOff({ backoff }: RetrySettings): Message {
+  return backoff === undefined ? {} : { retryBackOff: { baseInterval: durationOf(durationMsOf(backoff)) } };
 }
 
 const otherLocalities: Message = {
@@ -59,12 +79,12 @@ const otherLocalities: Message = {
 };
 
 /** `retryOn` mixes Envoy's words with status codes: "connect-failure,503". */
-function conditions(retryOn: string | undefined): Message {
+function conditions(retryOn: string | undefined, byDefault: string): Message {
   const parts = (retryOn ?? "")
     .split(",")
     .map((part) => part.trim())
     .filter((part) => part !== "");
-  if (parts.length === 0) return { retryOn: defaultRetryOn };
+  if (parts.length === 0) return { retryOn: byDefault };
   const codes = parts.filter((part) => /^[1-5]\d\d$/.test(part)).map(Number);
   const words = parts.filter((part) => !/^\d+$/.test(part));
   if (codes.length > 0 && !words.includes("retriable-status-codes")) words.push("retriable-status-codes");

@@ -2,24 +2,11 @@
 // to know how its own service is spread (`local_cluster`). The control plane orders regions, and no zones.
 
 import type { Read } from "#engine";
-import { endpointsOf, readMesh, type MeshService } from "#model";
+import { endpointsOf } from "#model";
 import type { LocalClusterKey } from "#plan";
 import type { ZoneAwareLoadBalancerSetting } from "#objects";
 import { wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
-import type { PortPolicy } from "./traffic-policy.ts";
-
-/** The setting that holds: the rule's, unless it balances by locality otherwise or the service does; then the mesh's. */
-export function zoneAwareSetting(
-  read: Read,
-  { loadBalancer }: PortPolicy,
-  service: Pick<MeshService, "prefers"> | undefined,
-): ZoneAwareLoadBalancerSetting | undefined {
-  if (loadBalancer?.zoneAwareLbSetting !== undefined) return loadBalancer.zoneAwareLbSetting;
-  if (loadBalancer?.localityLbSetting !== undefined || (service?.prefers ?? "any") !== "any")
-    return undefined;
-  return readMesh(read, "zoneAwareLbSetting");
-}
 
 /** Of `common_lb_config`. Left out, Envoy would balance by zone wherever it knows its own cluster. */
 export function zoneAwareConfig({ enabled, minClusterSize }: ZoneAwareLoadBalancerSetting): Message {

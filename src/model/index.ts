@@ -102,6 +102,7 @@ export type { DnsName } from "./dns-names.ts";
 export { dnsNamesOf } from "./dns-names.ts";
 export type { Endpoint } from "./endpoints.ts";
 export { addressesOf, datagramEndpointsOf, endpointsOf, podFacts, serviceAccountsOf } from "./endpoints.ts";
+export { meshBalancing } from "./mesh-balancing.ts";
 export { networkLabel, nodeLabel } from "./traffic-distribution.ts";
 export type { DnsScope, Egress, Import, OutboundScope, Outlet, UnknownTraffic } from "./scope.ts";
 export {

@@ -6,6 +6,7 @@ import type { IstioEgressListener, KubeObject, Sidecar, WorkloadSelector } from 
 import { fullHost, hostCovers, hostsMeet } from "./hosts.ts";
 import { failoverLabels } from "./destination-rule.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
+import { meshBalancing } from "./mesh-balancing.ts";
 import { parseProtocol } from "./protocol.ts";
 import { networkOfAddress, networksMatter } from "./networks.ts";
 import { dnsCaptureField, proxyClassText, proxyFacts, type ProxyClass } from "./proxy.ts";
@@ -108,7 +109,7 @@ const labelsAskedFor = defineQuery<readonly string[]>(
         }>[]
       ).flatMap(({ spec }) => Object.keys(spec?.selector?.matchLabels ?? {})),
     );
-    const byFailover = read(failoverLabels, "");
+    const byFailover = [...read(failoverLabels, ""), ...read(meshBalancing, "").labels];
     const byNode =
       read(tables.Service.by.ownNode, everything).length > 0 ||
       read(tables.ServiceEntry.by.ownNode, everything).length > 0;

@@ -171,7 +171,9 @@ MeshConfig tcpKeepalive works
 MeshConfig trustDomain works
 MeshConfig trustDomainAliases works
 MeshConfig zoneAwareLbSetting works
-MeshConfig zoneAwareLbSetting.failoverPriority warns
+MeshConfig localityLbSetting works
+MeshConfig defaultTrafficPolicy works
+MeshConfig defaultInboundHttpRetryPolicy works
 MeshConfig extensionProviders[].envoyExtAuthzHttp works
 MeshConfig extensionProviders[].envoyExtAuthzGrpc works
 

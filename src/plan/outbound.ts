@@ -15,7 +15,7 @@ import {
   isPublicNamespace,
   namespacesWithRules,
   nodeLabel,
-  readMesh,
+  meshBalancing,
   rulesFor,
   scopeText,
   serviceOf,
@@ -186,10 +186,13 @@ const orderingLabels = defineQuery<readonly string[]>(
   sameData,
 );
 
-/** Of one service: those that rules name, and the node where its own endpoints go first. */
+/** Of one service: those that rules and the mesh name, and the node where its own endpoints go first. */
 const orderingLabelsOf = defineQuery<readonly string[]>(
   "orderingLabelsOf",
-  (read, service) => withNode(read(failoverLabelsOfHost, hostOfKey(service)), read(serviceOf, service)),
+  (read, service) => {
+    const named = [...read(failoverLabelsOfHost, hostOfKey(service)), ...read(meshBalancing, "").labels];
+    return withNode(named, read(serviceOf, service));
+  },
   sameData,
 );
 
@@ -267,9 +270,11 @@ const serviceClusters = defineKeyedQuery<ServiceClient, ServiceClusters>(
     const rules = read(rulesFor, { client: namespace, labels, host, serviceNamespace: service.namespace });
     const joined = rules.join(",");
     const subsets = ["", ...read(subsetNames, joined)];
-    const byPlace = service.prefers !== "any" || readMesh(read, "zoneAwareLbSetting") !== undefined;
-    const near = byPlace || read(asksForLocality, joined) ? locality : "";
-    const ordering = withNode(read(failoverLabelsOf, joined), service);
+    const byMesh = read(meshBalancing, "");
+    const byPlace = byMesh.always || read(asksForLocality, joined);
+    const near = byPlace || service.prefers !== "any" ? locality : "";
+    const named = [...read(failoverLabelsOf, joined), ...(byPlace ? byMesh.labels : [])];
+    const ordering = withNode(named, service);
     const ordered = ordering.length === 0 ? {} : { clientLabels: picked(labels, ordering) };
     // Nothing that reaches a router was meant for an address that it could go on to: it picks an endpoint itself.
     const toOriginal = service.resolution === "original-destination" && !unintercepted;

@@ -17,11 +17,21 @@ const ports = [
   { name: "tcp-raw", servicePort: 9000, workloadPort: 9001, flag: "tcp" },
 ] as const;
 
+const regions = { near: "r1", next: "r2", last: "r3" } as const;
+
 const apps: readonly EchoApp[] = [
   // Its service account is the password: who decides over TCP knows nothing but the caller's identity.
   { name: "friend", namespace, ports, account: password },
-  { name: "stranger", namespace, ports },
+  { name: "stranger", namespace, ports, labels: { "istio-locality": `${regions.near}.z1` } },
   { name: "shop", namespace, ports },
+  ...(["near", "next", "last"] as const).map((place) => ({
+    name: `place-${place}`,
+    namespace,
+    service: "place",
+    version: place,
+    ports,
+    labels: { "istio-locality": `${regions[place]}.z1` },
+  })),
 ];
 
 let mesh: Mesh;
@@ -35,7 +45,7 @@ before(async () => {
   await mesh.kubectl(["label", "namespace", namespace, "istio-injection=enabled"]);
   await mesh.kubectl(["apply", "-f", "-"], deciderManifest(namespace));
   await deployEchoes(mesh, apps);
-  for (const app of apps) pods.set(app.name, await podIp(mesh, namespace, `app=${app.name}`));
+  for (const app of ["friend", "stranger"]) pods.set(app, await podIp(mesh, namespace, `app=${app}`));
 });
 after(async () => {
   await mesh?.down();
@@ -120,4 +130,28 @@ test("where nobody can be asked what the policy is about is denied", async () =>
   await becomes("a denial", "stranger", { ...guarded, headers: withWord }, gets(403));
   await mesh.kubectl(["delete", "authorizationpolicy", "ask", "-n", namespace]);
   await becomes("no more policy", "stranger", guarded, gets(200));
+});
+
+test("the whole mesh goes to its own region, then to the one that MeshConfig names, and by shares where it gives them", async () => {
+  const asked = { url: "http://place/", count: 20 };
+  const versions = async () => {
+    const results = await order(mesh, pods.get("stranger") ?? "", asked);
+    return new Set(results.map((result) => echoIn(result)?.version ?? `status ${result.status}`));
+  };
+  const answeredBy = (what: string, expected: readonly string[]) =>
+    eventually(what, async () => {
+      assert.deepEqual([...(await versions())].toSorted(), expected);
+      return true;
+    });
+  const { near, next, last } = regions;
+  await answeredBy("all of them", ["last", "near", "next"]);
+  await configure({
+    localityLbSetting: { failover: [{ from: near, to: last }] },
+    defaultTrafficPolicy: { outlierDetection: { consecutive5xxErrors: 5 } },
+  });
+  await answeredBy("the own region", ["near"]);
+  await mesh.kubectl(["scale", "deployment/place-near", "-n", namespace, "--replicas=0"]);
+  await answeredBy("the region that is named", ["last"]);
+  await configure({ localityLbSetting: { distribute: [{ from: `${near}/*`, to: { [`${next}/*`]: 100 } }] } });
+  await answeredBy("the region that gets all", ["next"]);
 });
