@@ -4,6 +4,8 @@
 import { accessLogs, tcpAccessLogOptions, unknownHostMark, type AccessLogPlace } from "./telemetry.ts";
 import type { AccessLogSettings } from "./access-log.ts";
 import type { ProxyTuning } from "#model";
+import type { ConnectionPoolSettings } from "#objects";
+import { durationMsOf } from "./duration.ts";
 import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
 import { headerCase, httpTuning, serverClientCertificate, serverName } from "./tuning.ts";
 
@@ -102,6 +104,8 @@ export interface TcpProxy {
   /** The chain terminates TLS: the upstream is connected once the peer is known, so that its metrics can name it. */
   readonly afterHandshake?: boolean;
   readonly hashOnSourceIp?: boolean;
+  /** What a DestinationRule says of connections; an idle time-out of 0 is none. */
+  readonly pool?: ConnectionPoolSettings["tcp"];
   /** The upstream is an HTTP proxy, which is asked to connect on to a host. */
   readonly tunnel?: { readonly targetHost: string; readonly targetPort: number; readonly protocol?: string };
 }
@@ -118,7 +122,12 @@ export function tcpProxy(settings: FilterSettings, proxy: TcpProxy): Message {
       ...(settings.discoversClusters === true
         ? { onDemand: { odcdsConfig: clusterSource, timeout: durationOf(discoveryTimeoutMs) } }
         : {}),
-      idleTimeout: durationOf(idleTimeoutMs),
+      idleTimeout: durationOf(
+        proxy.pool?.idleTimeout === undefined ? idleTimeoutMs : durationMsOf(proxy.pool.idleTimeout),
+      ),
+      ...(proxy.pool?.maxConnectionDuration === undefined
+        ? {}
+        : { maxDownstreamConnectionDuration: durationOf(durationMsOf(proxy.pool.maxConnectionDuration)) }),
       maxConnectAttempts: wrapped(1),
       ...(proxy.tunnel === undefined
         ? {}

@@ -330,6 +330,7 @@ function streamFilters(
       afterHandshake,
       ...(policy?.tunnel === undefined ? {} : { tunnel: policy.tunnel }),
       hashOnSourceIp: policy?.loadBalancer?.consistentHash?.useSourceIp === true,
+      pool: policy?.connectionPool?.tcp,
     }),
   ];
 }

@@ -272,6 +272,7 @@ function streamChain(
         : { kind: "cluster", name: weighted[0]?.name ?? only?.name ?? "" },
     ...(policy?.tunnel === undefined ? {} : { tunnel: policy.tunnel }),
     hashOnSourceIp: policy?.loadBalancer?.consistentHash?.useSourceIp === true,
+    pool: policy?.connectionPool?.tcp,
   });
   return {
     match: { http: false, serverNames, ranges },
@@ -309,6 +310,7 @@ function ownChain(read: Read, settings: FilterSettings, part: StreamPart): Chain
           statPrefix: cluster,
           to: { kind: "cluster", name: cluster },
           hashOnSourceIp: policy.loadBalancer?.consistentHash?.useSourceIp === true,
+          pool: policy.connectionPool?.tcp,
           ...(policy.tunnel === undefined ? {} : { tunnel: policy.tunnel }),
         }),
       ],

@@ -1,6 +1,6 @@
 // A server that fails as it is asked to: `node faulty-server.ts PORTS`, each port a server of its own for HTTP/2 without TLS.
-// It runs beside a workload without a sidecar and writes a line for each request: the port and the path. The path's first word
-// says on which ports something becomes of it, its second what: `/7001/refused` at 7001, and at the others 200.
+// It runs beside a workload without a sidecar and writes a line for each request: the port and the path. What it answers is the
+// number of the connection, for which it writes lines as well: when it is pinged and when it closes. The path's first word says on which ports something becomes of it, its second what: `/7001/refused` at 7001, and at the others 200.
 
 import {
   constants,
@@ -11,8 +11,19 @@ import {
 
 const ports = (process.argv[2] ?? "").split(",").map(Number);
 
+const numbers = new WeakMap<object, number>();
+let opened = 0;
+
 for (const port of ports) {
   const http2 = createHttp2Server((request, response) => answer(port, request, response));
+  http2.on("session", (session) => {
+    const number = ++opened;
+    numbers.set(session, number);
+    session.on("ping", () => console.log(`ping ${number}`));
+    session.on("close", () => console.log(`close ${number}`));
+    // Who leaves without a word is no failure of the server's.
+    session.on("error", () => session.destroy());
+  });
   await new Promise<void>((resolve) => http2.listen(port, "0.0.0.0", resolve));
 }
 console.log("ready");
@@ -28,7 +39,8 @@ function answer(port: number, request: Http2ServerRequest, response: Http2Server
   else if (isMeant && wish === "cancelled") endGrpc(response, 1);
   else {
     response.statusCode = isMeant && /^[1-5]\d\d$/.test(wish) ? Number(wish) : 200;
-    response.end(`${port}`);
+    const { session } = response.stream;
+    response.end(String(session === undefined ? "" : numbers.get(session)));
   }
 }
 

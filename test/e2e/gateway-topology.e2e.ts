@@ -137,11 +137,25 @@ test("with the PROXY protocol the application hears of the client that the load 
   await becomes("the named client", { preface }, told);
   const over6 = "PROXY TCP6 2001:db8::7 2001:db8::1 4321 443\r\n";
   assert.equal((await seen({ preface: over6 }))[forwardedFor], "2001:db8::7");
+  for (const [named, address] of [
+    ["203.0.113.9", Buffer.from([203, 0, 113, 9])],
+    ["2001:db8::9", Buffer.from("20010db8000000000000000000000009", "hex")],
+  ] as const)
+    assert.equal((await seen({ preface: proxyVersion2(address) }))[forwardedFor], named);
   await assert.rejects(seen(), "a connection without the header is nobody's");
   await stand({});
   await eventually("and without it again", async () => seen());
   await assert.rejects(seen({ preface }), "now it is no TLS");
 });
+
+/** The header of the PROXY protocol's second version for a connection of TCP from an address, to an address of as many bytes. */
+function proxyVersion2(from: Buffer): Buffer {
+  const ports = Buffer.from([0x10, 0xe1, 0x01, 0xbb]);
+  const addresses = Buffer.concat([from, Buffer.alloc(from.length, 1), ports]);
+  const family = from.length === 4 ? 0x11 : 0x21;
+  const fixed = Buffer.from([0x21, family, 0, addresses.length]);
+  return Buffer.concat([Buffer.from("0d0a0d0a000d0a515549540a", "hex"), fixed, addresses]);
+}
 
 test("as many proxies are believed as MeshConfig counts, and no address that the client made up before them", async () => {
   const headers = { [forwardedFor]: "198.51.100.1, 203.0.113.8, 203.0.113.9" };

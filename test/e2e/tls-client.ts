@@ -16,7 +16,7 @@ export interface TlsCall {
   readonly agent?: Agent;
   readonly headers?: Readonly<Record<string, string>>;
   /** What a load balancer says before the handshake. */
-  readonly preface?: string;
+  readonly preface?: string | Uint8Array;
   readonly tls?: ConnectionOptions;
 }
 
@@ -96,7 +96,7 @@ function facts(socket: TLSSocket): Omit<TlsAnswer, "status" | "body" | "headers"
   };
 }
 
-function afterPreface(preface: string, options: ConnectionOptions): Promise<TLSSocket> {
+function afterPreface(preface: string | Uint8Array, options: ConnectionOptions): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const socket = connectTcp({ host: "127.0.0.1", port: options.port ?? 0 }, () => {
       socket.write(preface);
