@@ -49,6 +49,10 @@ const rules: Readonly<Record<string, Rule>> = {
     valid: (text) => ["on-demand", "eager"].includes(text),
     expected: "on-demand or eager",
   },
+  "sidecar.istio.io/discoveryAddress": {
+    valid: (text) => /^\S+:\d{1,5}$/.test(text),
+    expected: "a host and a port, as istiod.istio-system.svc:15012",
+  },
   "sidecar.istio.io/proxyCPU": quantity,
   "sidecar.istio.io/proxyMemory": quantity,
   "sidecar.istio.io/proxyCPULimit": quantity,

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ProxyConfig, ProxyConfigSpec } from "#objects";
 import { injectPod, mergeValues, type Pod } from "./index.ts";
+import { mergeProxyConfigs } from "./proxy-config.ts";
 
 function proxyConfig(
   name: string,
@@ -66,6 +67,15 @@ test("the nearer ProxyConfig goes before the wider, and the pod's annotation bef
   assert.equal(given.concurrency, 5);
   assert.equal(given.words, "mesh namespace pods own default");
   assert.match(given.image, /-debug$/);
+});
+
+test("of serviceCluster and tracingServiceName the nearer goes before", () => {
+  const merged = (...configs: Parameters<typeof mergeProxyConfigs>[0]) => mergeProxyConfigs(configs);
+  const cluster = { serviceCluster: "mine" };
+  const scheme = { tracingServiceName: "CANONICAL_NAME_ONLY" };
+  assert.deepEqual(merged(cluster, scheme), scheme);
+  assert.deepEqual(merged(scheme, cluster), cluster);
+  assert.deepEqual(merged({ ...cluster, ...scheme }), { ...cluster, ...scheme });
 });
 
 test("without an annotation the pods' own ProxyConfig decides, and a pod that it does not select has the namespace's", () => {

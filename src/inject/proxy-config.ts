@@ -33,6 +33,9 @@ export function mergeProxyConfigs(configs: readonly Plain[]): Plain {
   const merged: Plain = {};
   let metadata: Plain = {};
   for (const config of configs) {
+    // One of the two names the service in traces: the later word goes before, whichever it is.
+    if (config["tracingServiceName"] !== undefined) delete merged["serviceCluster"];
+    if (config["serviceCluster"] !== undefined) delete merged["tracingServiceName"];
     Object.assign(merged, config);
     if (isPlain(config["proxyMetadata"])) metadata = { ...metadata, ...config["proxyMetadata"] };
   }

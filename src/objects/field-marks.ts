@@ -1,4 +1,4 @@
-// Which fields have an effect, as lines of `Kind path status`. A line marks its path and all below it; a longer line prevails.
+// Which fields have an effect, as lines of `Kind path status`, and a reason where that will stay so. A line marks its path and all below it; a longer line prevails.
 // A path without a line "warns": the object is taken, and its writer is told that the field has no effect yet. Whoever makes a
 // field work adds or changes its line here; `npm run generate -- fields` renders docs/reference/supported-fields.md.
 // Lists are written `[]`, entries of maps `{}`.
@@ -125,8 +125,24 @@ MeshConfig defaultConfig.drainDuration works
 MeshConfig defaultConfig.gatewayTopology works
 MeshConfig defaultConfig.proxyHeaders works
 MeshConfig defaultConfig.connectionSettings works
-MeshConfig defaultConfig.connectionSettings.listenerConnectionLimit warns
-MeshConfig defaultConfig.connectionSettings.globalDownstreamConnectionLimit warns
+MeshConfig defaultConfig.runtimeValues works
+MeshConfig defaultConfig.extraStatTags works
+MeshConfig defaultConfig.statsCompression works
+MeshConfig defaultConfig.statsdUdpAddress works
+MeshConfig defaultConfig.fileFlushInterval works
+MeshConfig defaultConfig.fileFlushMinSizeKb works
+MeshConfig defaultConfig.caCertificatesPem works
+MeshConfig defaultConfig.readinessProbe works
+MeshConfig defaultConfig.tracingServiceName works
+MeshConfig defaultConfig.binaryPath works
+MeshConfig defaultConfig.customConfigFile works
+MeshConfig defaultConfig.proxyBootstrapTemplatePath warns a template of Istio's own agent; an EnvoyFilter with applyTo BOOTSTRAP, sidecar.istio.io/bootstrapOverride or customConfigFile change the bootstrap
+MeshConfig defaultConfig.privateKeyProvider warns stock Envoy carries no CryptoMB or QAT, so keys are used by BoringSSL, as with fallback
+MeshConfig defaultConfig.controlPlaneAuthPolicy warns proxies always prove who they are to the control plane, and it to them
+MeshConfig defaultConfig.discoveryRefreshDelay warns configuration is pushed and nobody polls, so it is without meaning in Istio as well
+MeshConfig defaultConfig.availabilityZone warns without meaning in Istio as well; a proxy's place is that of its Node, or of its label istio-locality
+MeshConfig defaultConfig.statNameLength warns Envoy bounds no names of statistics any more, so it is without meaning in Istio as well
+MeshConfig defaultConfig.sds warns secrets always come over a socket of the proxy's own Pod, so it is without meaning in Istio as well
 MeshConfig defaultConfig.holdApplicationUntilProxyStarts works
 MeshConfig defaultConfig.interceptionMode works
 MeshConfig defaultConfig.proxyMetadata works
@@ -230,7 +246,7 @@ annotation istio.io/dry-run works
 annotation sidecar.istio.io/statsFlushInterval works
 annotation sidecar.istio.io/statsEvictionInterval works
 annotation sidecar.istio.io/statsHistogramBuckets works
-annotation sidecar.istio.io/statsHistogramBins warns
+annotation sidecar.istio.io/statsHistogramBins works
 annotation gateway.istio.io/controller-version warns
 annotation ambient.istio.io/redirection warns
 annotation ambient.istio.io/waypoint-inbound-binding warns
@@ -239,7 +255,9 @@ annotation gateway.istio.io/name-override warns
 annotation istio.io/use-waypoint-canary-weight warns
 annotation ambient.istio.io/bypass-inbound-capture warns
 annotation ambient.istio.io/dns-capture warns
-annotation sidecar.istio.io/statsCompression warns
+annotation sidecar.istio.io/statsCompression works
+annotation sidecar.istio.io/extraStatTags works
+annotation sidecar.istio.io/discoveryAddress works
 
 label istio-injection works
 label istio.io/rev works

@@ -8,6 +8,7 @@ import { fieldMarks, type FieldStatus } from "./field-marks.ts";
 import { kindOf, kinds } from "./kinds.ts";
 import { annotations, labels } from "./labels.ts";
 import type { MeshConfig } from "./mesh-config-shape.ts";
+import { parseProxyConfig } from "./mesh-config.ts";
 import { refOf, type KubeObject } from "./object.ts";
 import { openReport, pathOf, type Report } from "./report.ts";
 import { meshSchemaOf, schemaOf, type Schema } from "./schema.ts";
@@ -19,18 +20,26 @@ export interface FieldRow {
   /** As the schema names it: "string", "list of object", ... */
   readonly type: string;
   readonly status: FieldStatus;
+  /** Why it has no effect, where that will stay so; otherwise "". */
+  readonly reason: string;
 }
 
-type Marks = ReadonlyMap<string, FieldStatus>;
+/** What becomes of a path, and why where it has no effect for good; "" for no reason but that it is not there yet. */
+interface Mark {
+  readonly status: FieldStatus;
+  readonly reason: string;
+}
+
+type Marks = ReadonlyMap<string, Mark>;
 
 const marksByKind: ReadonlyMap<string, Marks> = parseMarks(fieldMarks);
 
-function parseMarks(text: string): Map<string, Map<string, FieldStatus>> {
-  const marks = new Map<string, Map<string, FieldStatus>>();
+function parseMarks(text: string): Map<string, Map<string, Mark>> {
+  const marks = new Map<string, Map<string, Mark>>();
   for (const line of text.split("\n").filter((entry) => entry !== "")) {
-    const [kind = "", path = "", status = ""] = line.split(" ");
-    const ofKind = marks.get(kind) ?? new Map<string, FieldStatus>();
-    marks.set(kind, ofKind.set(path, status as FieldStatus));
+    const [kind = "", path = "", status = "", ...reason] = line.split(" ");
+    const ofKind = marks.get(kind) ?? new Map<string, Mark>();
+    marks.set(kind, ofKind.set(path, { status: status as FieldStatus, reason: reason.join(" ") }));
   }
   return marks;
 }
@@ -40,12 +49,22 @@ const marksOf = (kind: string): Marks => marksByKind.get(kind) ?? noMarks;
 
 /** The status of a path: that of the longest mark that covers it. */
 export function fieldStatus(kind: string, path: string): FieldStatus {
+  return markFor(kind, path).status;
+}
+
+const unmarked: Mark = { status: "warns", reason: "" };
+
+function markFor(kind: string, path: string): Mark {
   const marks = marksOf(kind);
   for (let end = path.length; end > 0; end = lastBoundary(path, end)) {
-    const status = marks.get(path.slice(0, end));
-    if (status !== undefined) return status;
+    const mark = marks.get(path.slice(0, end));
+    if (mark !== undefined) return mark;
   }
-  return "warns";
+  return unmarked;
+}
+
+function withoutEffect(what: string, reason: string): string {
+  return reason === "" ? `${what} has no effect yet` : `${what} has no effect: ${reason}`;
 }
 
 /** Where the path's last step begins: `a.b[]` ends at `a.b`, then at `a`. */
@@ -123,17 +142,32 @@ function metadataWarnings(
   path: string,
   report: Report,
 ): void {
-  for (const name of Object.keys(metadata?.annotations ?? {})) {
+  for (const [name, text] of Object.entries(metadata?.annotations ?? {})) {
+    if (name === annotations.proxyConfig) proxyConfigWarnings(text, `${path}.annotations`, report);
     const marked = marksOf("annotation").get(name);
     const isKnown = marked !== undefined || knownAnnotations.has(name);
-    if (marked === "works" || (!isKnown && !ownPrefixes.some((prefix) => name.startsWith(prefix)))) continue;
-    const text = isKnown ? `annotation ${name} has no effect yet` : `annotation ${name} is not known`;
-    report.add("MZ0301", `${path}.annotations[${JSON.stringify(name)}]`, text);
+    if (marked?.status === "works" || (!isKnown && !ownPrefixes.some((prefix) => name.startsWith(prefix))))
+      continue;
+    const fault = isKnown
+      ? withoutEffect(`annotation ${name}`, marked?.reason ?? "")
+      : `annotation ${name} is not known`;
+    report.add("MZ0301", `${path}.annotations[${JSON.stringify(name)}]`, fault);
   }
   for (const name of Object.keys(metadata?.labels ?? {})) {
-    if (!knownLabels.has(name) || marksOf("label").get(name) === "works") continue;
+    if (!knownLabels.has(name) || marksOf("label").get(name)?.status === "works") continue;
     report.add("MZ0301", `${path}.labels[${JSON.stringify(name)}]`, `label ${name} has no effect yet`);
   }
+}
+
+/** What a Pod says of its own proxy: the fields without effect, and mistakes, for which all of it has none on listeners and routes. */
+function proxyConfigWarnings(text: string, path: string, report: Report): void {
+  const exact = `${path}[${JSON.stringify(annotations.proxyConfig)}]`;
+  const { config, problems } = parseProxyConfig(text, {});
+  for (const { at, text: fault } of problems)
+    report.add("MZ0301", exact, `${at?.path === undefined ? "" : `${at.path}: `}${fault}`);
+  const schema = meshSchemaOf("MeshConfig").properties?.["defaultConfig"];
+  if (schema !== undefined)
+    visit(config, schema, { kind: "MeshConfig", general: "defaultConfig", exact }, report);
 }
 
 const knownAnnotations: ReadonlySet<string> = new Set(
@@ -184,9 +218,10 @@ function visit(value: unknown, schema: Schema, place: Place, report: Report): vo
     visitChildren(value, schema, place, report);
     return;
   }
-  const status = fieldStatus(place.kind, place.general);
-  if (status === "refused") report.add("MZ0302", place.exact, "this field is not supported");
-  else if (status === "warns") report.add("MZ0301", place.exact, "this field has no effect yet");
+  const { status, reason } = markFor(place.kind, place.general);
+  if (status === "refused")
+    report.add("MZ0302", place.exact, `this field is not supported${reason === "" ? "" : `: ${reason}`}`);
+  else if (status === "warns") report.add("MZ0301", place.exact, withoutEffect("this field", reason));
 }
 
 function visitChildren(value: object, schema: Schema, { kind, general, exact }: Place, report: Report): void {
@@ -234,14 +269,15 @@ export function fieldTable(): readonly FieldRow[] {
       .values()
       .toArray()
       .toSorted())
-      rows.push({ kind, path, type: "string", status: marksOf(kind).get(path) ?? "warns" });
+      rows.push({ kind, path, type: "string", ...(marksOf(kind).get(path) ?? unmarked) });
   return rows;
 }
 
 function collect(schema: Schema, kind: string, path: string, rows: FieldRow[]): void {
   // An object of which some fields work and some do not has no status of its own.
-  const status = fieldStatus(kind, path);
-  if (status !== "warns" || !marksBelow(kind, path)) rows.push({ kind, path, type: typeOf(schema), status });
+  const mark = markFor(kind, path);
+  if (mark.status !== "warns" || !marksBelow(kind, path))
+    rows.push({ kind, path, type: typeOf(schema), ...mark });
   const inner =
     schema.items ??
     (typeof schema.additionalProperties === "object" ? schema.additionalProperties : undefined);
@@ -269,7 +305,7 @@ export function renderFieldTable(): string {
     "Every field of Istio's API and of the Gateway API, and what this mesh does with it. Written by `npm run generate`; do not edit.",
     "",
     "- **works**: it has its effect.",
-    "- **warns**: the object is taken, the field has no effect yet, and the admission warning names it.",
+    "- **warns**: the object is taken, the field has no effect yet (or never, for the reason behind it), and the admission warning says so.",
     "- **refused**: the object is refused, and the error names the field.",
     "",
     `${count("works")} of ${rows.length} rows work, ${count("warns")} warn, ${count("refused")} are refused.`,
@@ -280,7 +316,10 @@ export function renderFieldTable(): string {
     "",
     "| field | type | status |",
     "|---|---|---|",
-    ...list.map(({ path, type, status }) => `| \`${path}\` | ${type} | ${status} |`),
+    ...list.map(
+      ({ path, type, status, reason }) =>
+        `| \`${path}\` | ${type} | ${status}${reason === "" ? "" : `: ${reason}`} |`,
+    ),
   ]);
   return `${[...head, ...sections].join("\n")}\n`;
 }

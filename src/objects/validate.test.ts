@@ -150,6 +150,25 @@ describe("tables", () => {
   });
 });
 
+test("what a Pod's template says of its own proxy is read: fields without effect are named with the reason, mistakes told", () => {
+  const said = (text: string) => {
+    const template = { metadata: { annotations: { "proxy.istio.io/config": text } } };
+    const metadata = { name: "shop", namespace: "default" };
+    const object = { apiVersion: "apps/v1", kind: "Deployment", metadata, spec: { template } };
+    return admissionProblems(object).map(({ at, text: fault }) => `${at.path} ${fault}`);
+  };
+  const at = 'spec.template.metadata.annotations["proxy.istio.io/config"]';
+  assert.deepEqual(said("proxyHeaders: { server: { value: mine } }"), []);
+  const unnamed = said("statNameLength: 300").join();
+  assert.ok(unnamed.startsWith(`${at}.statNameLength this field has no effect: Envoy bounds`), unnamed);
+  assert.match(
+    said("connectionSettings: { httpMaxConcurrentStreams: 0 }")[0] ?? "",
+    /httpMaxConcurrentStreams: 0 is too small/,
+  );
+  assert.match(said("proxyHeaders: { server: { value: 'a\\nb' } }").join(), /^$/);
+  assert.match(said('proxyHeaders: { server: { value: "a\\nb" } }')[0] ?? "", /no header may hold/);
+});
+
 test("annotations and labels without effect are named on Services and in what makes Pods, those with effect are not", () => {
   const metadata = (annotations: Readonly<Record<string, string>>) => ({
     name: "shop",

@@ -4,6 +4,7 @@
 // the gateway and at sidecars.
 
 import assert from "node:assert/strict";
+import type { Socket } from "node:net";
 import { after, before, test } from "node:test";
 import { parse, stringify } from "yaml";
 import type { MeshConfig } from "#objects";
@@ -11,7 +12,7 @@ import { TestAuthority, type Pair } from "../support/test-authority.ts";
 import { deployEchoes, type Echo } from "./echoes.ts";
 import { leftovers } from "./leftovers.ts";
 import { configText, eventually, type Mesh, patchConfig, startMesh } from "./mesh.ts";
-import { callTls, idleMs, type TlsCall } from "./tls-client.ts";
+import { callTls, holdTls, idleMs, type TlsCall } from "./tls-client.ts";
 
 const name = "gateway-topology-e2e";
 const apiPort = 18_760;
@@ -23,6 +24,8 @@ const gatewayNamespace = "sm-gateways";
 const forwardedFor = "x-forwarded-for";
 const externalAddress = "x-envoy-external-address";
 const clientCertificate = "x-forwarded-client-cert";
+/** Of the gateway's listener, once its Pod says so. */
+const connectionsMax = 3;
 /** What the Pods of `tuned` say for themselves. */
 const ofTuned = {
   server: { value: "tuned/1" },
@@ -315,7 +318,10 @@ test("what the gateway's Pod says goes before MeshConfig, and the rest of MeshCo
   const ofPod = {
     gatewayTopology: { numTrustedProxies: 2 },
     proxyHeaders: { server: { value: "pod/1" } },
-    connectionSettings: { httpHeadersWithUnderscoresAction: "HEADERS_WITH_UNDERSCORES_REJECT_REQUEST" },
+    connectionSettings: {
+      httpHeadersWithUnderscoresAction: "HEADERS_WITH_UNDERSCORES_REJECT_REQUEST",
+      listenerConnectionLimit: connectionsMax,
+    },
   };
   const annotations = { "proxy.istio.io/config": stringify(ofPod) };
   const patch = JSON.stringify({ spec: { template: { metadata: { annotations } } } });
@@ -327,4 +333,12 @@ test("what the gateway's Pod says goes before MeshConfig, and the rest of MeshCo
   await becomes("the Pod's count", { client, headers }, wanted);
   await shows("the Pod's server", "/", { "<server": /^pod\/1$/ });
   assert.equal((await callTls({ port, host, headers: { x_odd: "1" } })).status, 400);
+  await eventually("connections beyond the Pod's limit are closed", async () => {
+    const tries = Array.from({ length: 2 * connectionsMax }, () => holdTls({ port, host }));
+    const held = (await Promise.allSettled(tries)).filter(({ status }) => status === "fulfilled");
+    for (const { value } of held as PromiseFulfilledResult<Socket>[]) value.destroy();
+    assert.equal(held.length, connectionsMax);
+    return true;
+  });
+  await eventually("and once there is room the next one is taken", async () => seen());
 });

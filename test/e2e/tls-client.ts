@@ -85,6 +85,15 @@ export function idleMs({ port, host }: TlsCall): Promise<number> {
   });
 }
 
+/** A connection whose handshake is done, and nothing else. */
+export function holdTls({ port, host }: TlsCall): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const options = { host: "127.0.0.1", port, servername: host, rejectUnauthorized: false };
+    const socket = connectTls(options, () => resolve(socket));
+    socket.on("error", reject);
+  });
+}
+
 function facts(socket: TLSSocket): Omit<TlsAnswer, "status" | "body" | "headers" | "rawHeaders"> {
   const ephemeral = socket.getEphemeralKeyInfo() as { readonly name?: string } | null;
   return {

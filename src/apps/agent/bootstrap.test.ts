@@ -6,19 +6,32 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { envoyPath, withoutEnvoy } from "../../../test/support/envoy.ts";
 import { renderBootstrap } from "./bootstrap.ts";
-import { parseConfig } from "./config.ts";
+import { parseConfig, type AgentConfig, type ProxyConfig } from "./config.ts";
+import { envoyArgs } from "./envoy.ts";
 
-function bootstrapOf(annotations: Readonly<Record<string, string>>): Record<string, unknown> {
+function configOf(
+  annotations: Readonly<Record<string, string>>,
+  proxyConfig: ProxyConfig = {},
+  role = "sidecar",
+): AgentConfig {
   const named = Object.entries(annotations).map(([name, value]) => [`sidecar.istio.io/${name}`, value]);
-  return renderBootstrap(
-    parseConfig({
-      env: { POD_NAME: "a", POD_NAMESPACE: "default", INSTANCE_IP: "10.0.0.1" },
-      args: ["sidecar"],
-      labels: {},
-      annotations: Object.fromEntries(named) as Record<string, string>,
-      envoyPath,
-    }),
-  ) as Record<string, unknown>;
+  return parseConfig({
+    env: {
+      POD_NAME: "a",
+      POD_NAMESPACE: "default",
+      INSTANCE_IP: "10.0.0.1",
+      ISTIO_META_WORKLOAD_NAME: "shop-v1",
+      PROXY_CONFIG: JSON.stringify(proxyConfig),
+    },
+    args: [role],
+    labels: { app: "shop", "service.istio.io/canonical-name": "store" },
+    annotations: Object.fromEntries(named) as Record<string, string>,
+    envoyPath,
+  });
+}
+
+function bootstrapOf(...told: Parameters<typeof configOf>): Record<string, unknown> {
+  return renderBootstrap(configOf(...told)) as Record<string, unknown>;
 }
 
 /** Envoy's complaint about a bootstrap; "" when it takes it. */
@@ -78,4 +91,175 @@ describe("the bootstrap", () => {
       );
     },
   );
+});
+
+/** Of a bootstrap: what its runtime and its overload manager say. */
+interface Limits {
+  readonly layered_runtime: { readonly layers: readonly { readonly static_layer?: object }[] };
+  readonly overload_manager: {
+    readonly resource_monitors: readonly {
+      readonly typed_config: { readonly max_active_downstream_connections: number };
+    }[];
+  };
+}
+
+function runtimeOf(proxyConfig: ProxyConfig, role?: string): object | undefined {
+  return (bootstrapOf({}, proxyConfig, role) as unknown as Limits).layered_runtime.layers[0]?.static_layer;
+}
+
+function connectionsMax(proxyConfig: ProxyConfig): number | undefined {
+  const { resource_monitors: monitors } = (bootstrapOf({}, proxyConfig) as unknown as Limits)
+    .overload_manager;
+  return monitors[0]?.typed_config.max_active_downstream_connections;
+}
+
+describe("ProxyConfig in the bootstrap", () => {
+  test("runtimeValues lie over ours: truths and numbers as such, and an empty text takes one away", () => {
+    const usual = { "re2.max_program_size.error_level": 32_768 };
+    assert.deepEqual(runtimeOf({}), usual);
+    const values = { a: "true", b: "12.5", c: "text", "re2.max_program_size.error_level": "" };
+    assert.deepEqual(runtimeOf({ runtimeValues: values }), { a: true, b: 12.5, c: "text" });
+  });
+
+  test("connections are limited by connectionSettings, or by the older names, and never without a limit", () => {
+    const older = { ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS: "20" };
+    const oldest = { "overload.global_downstream_max_connections": "30" };
+    assert.equal(connectionsMax({}), 100_000);
+    assert.equal(connectionsMax({ runtimeValues: oldest }), 30);
+    assert.equal(connectionsMax({ runtimeValues: oldest, proxyMetadata: older }), 20);
+    const connectionSettings = { globalDownstreamConnectionLimit: 10 };
+    assert.equal(connectionsMax({ connectionSettings, runtimeValues: oldest, proxyMetadata: older }), 10);
+    assert.equal(
+      connectionsMax({ proxyMetadata: { ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS: "many" } }),
+      100_000,
+    );
+  });
+
+  test("the listeners of capture have their limit; a router's are told theirs as they come", () => {
+    const connectionSettings = { listenerConnectionLimit: 7 };
+    const limits = Object.entries(runtimeOf({ connectionSettings }) ?? {}).filter(([, value]) => value === 7);
+    assert.deepEqual(limits, [
+      ["envoy.resource_limits.listener.virtualInbound.connection_limit", 7],
+      ["envoy.resource_limits.listener.virtualOutbound.connection_limit", 7],
+    ]);
+    assert.deepEqual(runtimeOf({ connectionSettings }, "router"), runtimeOf({}));
+  });
+
+  test("extraStatTags of ProxyConfig and of the Pod are told apart in names", () => {
+    const tagsOf = (annotations: Record<string, string>, proxyConfig: ProxyConfig) =>
+      (
+        bootstrapOf(annotations, proxyConfig)["stats_config"] as {
+          stats_tags: { tag_name: string; regex: string }[];
+        }
+      ).stats_tags;
+    const tags = tagsOf({ extraStatTags: "tier, request.host" }, { extraStatTags: ["tier", "zone"] }).slice(
+      3,
+    );
+    assert.deepEqual(
+      tags.map(({ tag_name: name }) => name),
+      ["tier", "zone", "request.host"],
+    );
+    const [, , host] = tags;
+    const [, whole, value] = new RegExp(host?.regex ?? "").exec("a.request.host=.=shop.example;.;b") ?? [];
+    assert.deepEqual([whole, value], ["request.host=.=shop.example;.;", "shop.example"]);
+  });
+
+  test("the page of statistics is compressed by every algorithm, by the Pod's own, or by none", () => {
+    const offered = (annotations: Record<string, string>, proxyConfig: ProxyConfig = {}) =>
+      [...JSON.stringify(bootstrapOf(annotations, proxyConfig)).matchAll(/"name":"stats_(\w+)"/g)].map(
+        ([, name]) => name,
+      );
+    assert.deepEqual(offered({}), ["brotli", "zstd", "gzip"]);
+    assert.deepEqual(offered({ statsCompression: "gzip" }), ["gzip"]);
+    assert.deepEqual(offered({ statsCompression: "none of them" }), ["brotli", "zstd", "gzip"]);
+    assert.deepEqual(offered({ statsCompression: "gzip" }, { statsCompression: false }), []);
+  });
+
+  test("histograms have the Pod's bins, with their buckets and without", () => {
+    const annotations = { statsHistogramBins: "20", statsHistogramBuckets: '{"istio_request_bytes":[1,2]}' };
+    const { histogram_bucket_settings: settings } = bootstrapOf(annotations)["stats_config"] as Record<
+      string,
+      unknown
+    >;
+    assert.deepEqual(settings, [
+      { match: { prefix: "istio_request_bytes" }, buckets: [1, 2], bins: 20 },
+      { match: { prefix: "istio_" }, bins: 20 },
+    ]);
+    for (const wrong of ["0", "many", "100000"])
+      assert.ok(
+        !(
+          "histogram_bucket_settings" in
+          (bootstrapOf({ statsHistogramBins: wrong })["stats_config"] as object)
+        ),
+      );
+  });
+
+  test("statistics go to statsd as well, once its address is known", () => {
+    const sent = JSON.stringify(bootstrapOf({}, { statsdUdpAddress: "10.0.0.9:8125" })["stats_sinks"]);
+    assert.match(sent, /StatsdSink.*"address":"10\.0\.0\.9","port_value":8125,"protocol":"UDP"/);
+    assert.equal(bootstrapOf({}, { statsdUdpAddress: "statsd.monitoring:8125" })["stats_sinks"], undefined);
+  });
+
+  test("roots that are added are for workloads, and not for the control plane", () => {
+    const rootsOf = (proxyConfig: ProxyConfig) =>
+      [...JSON.stringify(bootstrapOf({}, proxyConfig)).matchAll(/"name":"(ROOTCA[^"]*)"/g)].map(
+        ([, name]) => name,
+      );
+    assert.deepEqual(rootsOf({}), ["ROOTCA"]);
+    assert.deepEqual(rootsOf({ caCertificatesPem: ["a root"] }), ["ROOTCA-mesh"]);
+  });
+
+  test("the real Envoy takes all of it", { skip: withoutEnvoy }, () => {
+    const proxyConfig = {
+      runtimeValues: { "envoy.reloadable_features.http_reject_path_with_fragment": "false", mine: "3" },
+      extraStatTags: ["tier", "request.host"],
+      statsdUdpAddress: "127.0.0.1:8125",
+      connectionSettings: { listenerConnectionLimit: 7, globalDownstreamConnectionLimit: 70 },
+    };
+    assert.equal(complaint(bootstrapOf({ statsHistogramBins: "20" }, proxyConfig)), "");
+  });
+});
+
+describe("ProxyConfig on Envoy's command line", () => {
+  const argsOf = (proxyConfig: ProxyConfig) => envoyArgs(configOf({}, proxyConfig), "/bootstrap.json");
+  const after = (args: readonly string[], flag: string) => args[args.indexOf(flag) + 1];
+
+  test("files are flushed as often and as full as it says", () => {
+    assert.equal(after(argsOf({}), "--file-flush-interval-msec"), "1000");
+    assert.ok(!argsOf({}).includes("--file-flush-min-size-kb"));
+    const args = argsOf({ fileFlushInterval: "0.25s", fileFlushMinSizeKb: 16 });
+    assert.equal(after(args, "--file-flush-interval-msec"), "250");
+    assert.equal(after(args, "--file-flush-min-size-kb"), "16");
+  });
+
+  test("a custom configuration stands in place of ours", () => {
+    assert.equal(after(argsOf({}), "-c"), "/bootstrap.json");
+    assert.equal(after(argsOf({ customConfigFile: "/etc/own.yaml" }), "-c"), "/etc/own.yaml");
+  });
+
+  test("another Envoy is run where binaryPath names one; Istio's default names none of ours", () => {
+    const pathOf = (binaryPath: string) => configOf({}, { binaryPath }).paths.envoy;
+    assert.equal(pathOf("/usr/local/bin/envoy"), envoyPath);
+    assert.equal(pathOf("/opt/own/envoy"), "/opt/own/envoy");
+  });
+
+  test("the service's name follows tracingServiceName, and a serviceCluster of its own goes before", () => {
+    const nameOf = (proxyConfig: ProxyConfig) => configOf({}, proxyConfig).serviceCluster;
+    assert.equal(nameOf({}), "shop.default");
+    assert.equal(nameOf({ serviceCluster: "istio-proxy" }), "shop.default");
+    assert.equal(
+      nameOf({ serviceCluster: "istio-proxy", tracingServiceName: "CANONICAL_NAME_ONLY" }),
+      "store",
+    );
+    assert.equal(nameOf({ tracingServiceName: "CANONICAL_NAME_AND_NAMESPACE" }), "store.default");
+    assert.equal(nameOf({ tracingServiceName: "APP_LABEL_AND_NAMESPACE" }), "shop.default");
+    assert.equal(nameOf({ serviceCluster: "mine", tracingServiceName: "CANONICAL_NAME_ONLY" }), "mine");
+  });
+
+  test("a Pod's discoveryAddress goes before the mesh's", () => {
+    const proxyConfig = { discoveryAddress: "istiod.istio-d.svc:15012" };
+    assert.equal(configOf({}, proxyConfig).discoveryAddress, "istiod.istio-d.svc:15012");
+    const own = configOf({ discoveryAddress: "canary.istio-d.svc:15012" }, proxyConfig);
+    assert.equal(own.discoveryAddress, "canary.istio-d.svc:15012");
+  });
 });

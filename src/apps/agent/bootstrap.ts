@@ -1,9 +1,9 @@
 // Envoy's bootstrap: who this proxy is, where the control plane is and how to trust it, and the three listeners that are
 // there before any configuration arrives. Everything else comes over ADS. Pure: configuration in, JSON out.
 
-import { telemetryScope } from "#base";
 import { hostOf, portOf } from "./ca-client.ts";
-import { durationMs, type AgentConfig, type StatsMatcher } from "./config.ts";
+import { statsCompressors, statsConfig, statsIntervals, statsSinks } from "./bootstrap-stats.ts";
+import type { AgentConfig } from "./config.ts";
 import { secretNames } from "./sds.ts";
 
 /** Beyond it new connections are refused, before memory and file descriptors run out. */
@@ -30,6 +30,7 @@ export function renderBootstrap(config: AgentConfig): object {
           config.ports.envoyStats,
           "/stats/prometheus",
           staticClusters.admin,
+          statsCompressors(config),
         ),
         forwardListener(config, "envoy_ready", config.ports.ready, "/healthz/ready", staticClusters.agent),
       ],
@@ -42,18 +43,14 @@ export function renderBootstrap(config: AgentConfig): object {
       ],
     },
     ...(knowsItself(config) ? { cluster_manager: { local_cluster_name: localCluster.name } } : {}),
-    stats_config: {
-      use_all_default_tags: false,
-      stats_tags: statsTags,
-      stats_matcher: { inclusion_list: { patterns: inclusionPatterns(config) } },
-      ...histogramBuckets(config),
-    },
+    stats_config: statsConfig(config),
     ...statsIntervals(config),
+    ...statsSinks(config),
     deferred_stat_options: { enable_deferred_creation_stats: true },
-    overload_manager: overloadManager,
+    overload_manager: overloadManager(config),
     layered_runtime: {
       layers: [
-        { name: "static", static_layer: runtime },
+        { name: "static", static_layer: runtimeOf(config) },
         { name: "admin", admin_layer: {} },
       ],
     },
@@ -87,23 +84,70 @@ function localityOf(config: AgentConfig): object | undefined {
   return { region, zone, sub_zone: subZone };
 }
 
-const runtime = {
-  "re2.max_program_size.error_level": 32_768,
-} as const;
+const runtimeDefaults: Readonly<Record<string, unknown>> = { "re2.max_program_size.error_level": 32_768 };
 
-const overloadManager = {
-  refresh_interval: "0.25s",
-  resource_monitors: [
-    {
-      name: "envoy.resource_monitors.global_downstream_max_connections",
-      typed_config: {
-        "@type":
-          "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-        max_active_downstream_connections: downstreamConnectionsMax,
+/**
+ * ProxyConfig's runtimeValues over ours: an empty text takes one away, as in Istio. Envoy reads no truth from texts, and the API has
+ * texts alone.
+ */
+function runtimeOf({ proxyConfig, role }: AgentConfig): object {
+  const limit = proxyConfig.connectionSettings?.listenerConnectionLimit;
+  // Of a router's listeners the agent learns from Envoy, which gets their limits as they come.
+  const limits =
+    limit === undefined || role === "router" ? [] : capturing.map((name) => [connectionLimitOf(name), limit]);
+  const values: [string, unknown][] = [
+    ...Object.entries(runtimeDefaults),
+    ...(limits as [string, unknown][]),
+  ];
+  const runtime = new Map(values);
+  for (const [name, value] of Object.entries(proxyConfig.runtimeValues ?? {})) {
+    if (value === "") runtime.delete(name);
+    else runtime.set(name, runtimeValue(value));
+  }
+  return Object.fromEntries(runtime);
+}
+
+function runtimeValue(text: string): unknown {
+  if (text === "true" || text === "false") return text === "true";
+  return /^\d{1,15}(\.\d{1,9})?$/.test(text) ? Number(text) : text;
+}
+
+/** The listeners of a sidecar to which capture brings everything. */
+const capturing = ["virtualInbound", "virtualOutbound"] as const;
+
+/** The runtime value by which Envoy limits the connections of a listener. */
+export function connectionLimitOf(listener: string): string {
+  return `envoy.resource_limits.listener.${listener}.connection_limit`;
+}
+
+/** Names of before connectionSettings, which Istio still takes. */
+const limitVariable = "ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS";
+const limitRuntime = "overload.global_downstream_max_connections";
+
+function connectionsMax({ proxyConfig }: AgentConfig): number {
+  const older = [proxyConfig.proxyMetadata?.[limitVariable], proxyConfig.runtimeValues?.[limitRuntime]];
+  const given = [proxyConfig.connectionSettings?.globalDownstreamConnectionLimit, ...older.map(Number)];
+  return (
+    given.find((limit) => limit !== undefined && Number.isInteger(limit) && limit > 0) ??
+    downstreamConnectionsMax
+  );
+}
+
+function overloadManager(config: AgentConfig): object {
+  return {
+    refresh_interval: "0.25s",
+    resource_monitors: [
+      {
+        name: "envoy.resource_monitors.global_downstream_max_connections",
+        typed_config: {
+          "@type":
+            "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+          max_active_downstream_connections: connectionsMax(config),
+        },
       },
-    },
-  ],
-};
+    ],
+  };
+}
 
 function dynamicResources(): object {
   return {
@@ -160,12 +204,17 @@ function xdsCluster(config: AgentConfig): object {
                 { san_type: numeric ? "IP_ADDRESS" : "DNS", matcher: { exact: host } },
               ],
             },
-            validation_context_sds_secret_config: secretConfig(secretNames.root),
+            validation_context_sds_secret_config: secretConfig(controlPlaneRoot(config)),
           },
         },
       },
     },
   };
+}
+
+/** Roots that ProxyConfig adds are for workloads; the control plane is known by the mesh's own alone. */
+function controlPlaneRoot({ proxyConfig }: AgentConfig): string {
+  return (proxyConfig.caCertificatesPem ?? []).length === 0 ? secretNames.root : secretNames.meshRoot;
 }
 
 const http2Options = {
@@ -238,6 +287,7 @@ function forwardListener(
   port: number,
   path: string,
   cluster: string,
+  filters: readonly object[] = [],
 ): object {
   const address = (config.instanceIps[0] ?? "").includes(":") ? "::" : "0.0.0.0";
   const manager = {
@@ -253,6 +303,7 @@ function forwardListener(
       ],
     },
     http_filters: [
+      ...filters,
       {
         name: "envoy.filters.http.router",
         typed_config: { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
@@ -273,101 +324,3 @@ function forwardListener(
 function socket(address: string, port: number): object {
   return { socket_address: { address, port_value: port } };
 }
-
-/** What Istio's own proxies keep, plus what the agent needs for draining. Cluster statistics cost most and are off. */
-const keptPrefixes = [
-  "istio_",
-  "cluster_manager",
-  "listener_manager",
-  "server.",
-  "cluster.xds-grpc",
-  "access_logs",
-];
-const keptSuffixes = [
-  "downstream_cx_active",
-  "downstream_rq_active",
-  "rbac.allowed",
-  "rbac.denied",
-  "shadow_allowed",
-  "shadow_denied",
-  // Callers whom no filter chain takes: in plaintext under STRICT, above all.
-  "no_filter_chain_match",
-];
-
-function inclusionPatterns(config: AgentConfig): object[] {
-  const matcher: StatsMatcher = config.proxyConfig.proxyStatsMatcher ?? {};
-  const annotated = (name: string): string[] =>
-    (config.annotations[`sidecar.istio.io/${name}`] ?? "").split(",").filter((part) => part !== "");
-  const prefixes = [
-    ...keptPrefixes,
-    ...(matcher.inclusionPrefixes ?? []),
-    ...annotated("statsInclusionPrefixes"),
-  ];
-  const suffixes = [
-    ...keptSuffixes,
-    ...(matcher.inclusionSuffixes ?? []),
-    ...annotated("statsInclusionSuffixes"),
-  ];
-  const regexps = [...(matcher.inclusionRegexps ?? []), ...annotated("statsInclusionRegexps")];
-  return [
-    ...prefixes.map((prefix) => ({ prefix })),
-    ...suffixes.map((suffix) => ({ suffix })),
-    ...regexps.map((regex) => ({ safe_regex: { regex } })),
-  ];
-}
-
-/** Envoy refuses an eviction that is no multiple of a flush: the next multiple is taken. */
-function statsIntervals(config: AgentConfig): object {
-  const seconds = (name: string, otherwise: number): number => {
-    const text = config.annotations[`sidecar.istio.io/${name}`];
-    const ms = isDuration(text) ? durationMs(text, 0) : 0;
-    return ms < 1_000 ? otherwise : Math.round(ms / 1_000);
-  };
-  const flush = seconds("statsFlushInterval", telemetryScope.flushSeconds);
-  const eviction = seconds("statsEvictionInterval", telemetryScope.evictionSeconds);
-  return {
-    stats_flush_interval: `${flush}s`,
-    stats_eviction_interval: `${Math.ceil(eviction / flush) * flush}s`,
-  };
-}
-
-/** A Pod's annotation that is none is passed over: the workload is worth more than its statistics. */
-function isDuration(text: string | undefined): boolean {
-  return /^(\d+(\.\d+)?(ms|s|m|h))+$/.test(text ?? "");
-}
-
-const bucketsMax = 100;
-
-/** `{"istio_request_duration": [1, 5, 10]}`: bounds by the prefix of a histogram's name. What is none is left out. */
-function histogramBuckets(config: AgentConfig): object {
-  const text = config.annotations["sidecar.istio.io/statsHistogramBuckets"] ?? "";
-  const settings = Object.entries(jsonObject(text)).flatMap(([prefix, bounds]) => {
-    if (!Array.isArray(bounds) || bounds.length === 0 || bounds.length > bucketsMax) return [];
-    const sorted = (bounds as unknown[]).map(Number).toSorted((a, b) => a - b);
-    return sorted.every((bound) => bound > 0 && Number.isFinite(bound))
-      ? [{ match: { prefix }, buckets: [...new Set(sorted)] }]
-      : [];
-  });
-  return settings.length === 0 ? {} : { histogram_bucket_settings: settings };
-}
-
-function jsonObject(text: string): Readonly<Record<string, unknown>> {
-  try {
-    const parsed: unknown = text === "" ? {} : JSON.parse(text);
-    return typeof parsed === "object" && parsed !== null ? (parsed as Record<string, unknown>) : {};
-  } catch {
-    return {};
-  }
-}
-
-const statsTags = [
-  { tag_name: "cluster_name", regex: String.raw`^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)` },
-  {
-    tag_name: "http_conn_manager_prefix",
-    regex: String.raw`^http\.(((outbound_)?[0-9.]{0,15}_?[\w.-]*?)\.)(?:downstream|rbac|no_)`,
-  },
-  {
-    tag_name: "listener_address",
-    regex: String.raw`^listener\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)`,
-  },
-];

@@ -15,11 +15,25 @@ export interface ProxyConfig {
   readonly statusPort?: number;
   readonly proxyAdminPort?: number;
   readonly configPath?: string;
+  readonly binaryPath?: string;
+  readonly customConfigFile?: string;
   readonly serviceCluster?: string;
+  readonly tracingServiceName?: string;
   readonly meshId?: string;
   readonly proxyMetadata?: Readonly<Record<string, string>>;
   readonly proxyStatsMatcher?: StatsMatcher;
   readonly holdApplicationUntilProxyStarts?: boolean;
+  readonly runtimeValues?: Readonly<Record<string, string>>;
+  readonly extraStatTags?: readonly string[];
+  readonly statsCompression?: boolean;
+  readonly statsdUdpAddress?: string;
+  readonly fileFlushInterval?: string;
+  readonly fileFlushMinSizeKb?: number;
+  readonly caCertificatesPem?: readonly string[];
+  readonly connectionSettings?: {
+    readonly listenerConnectionLimit?: number;
+    readonly globalDownstreamConnectionLimit?: number;
+  };
   /** Of a machine: how its WorkloadGroup wants its workload to be probed. */
   readonly readinessProbe?: ReadinessProbe;
 }
@@ -105,6 +119,10 @@ export interface AgentConfig {
   readonly logAsJson: boolean;
   /** A file whose contents Envoy merges into its bootstrap. */
   readonly bootstrapOverride: string | undefined;
+  /** Envoy's whole configuration as a file of the user's, in place of ours; "" for none. */
+  readonly customConfigFile: string;
+  /** `address:port` that statistics are sent to by statsd's protocol; "" for none. */
+  readonly statsd: string;
   /** JSON that EnvoyFilters lay over the bootstrap, before the override; "" for none. */
   readonly bootstrapOverlay: string;
   /** The agent's own. */
@@ -148,9 +166,11 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
   const { labels, annotations } = inputs;
   const namespace = required(env, "POD_NAMESPACE");
   const podName = required(env, "POD_NAME");
-  const discoveryAddress = proxyConfig.discoveryAddress ?? `istiod.istio-d.svc:${ports.xds}`;
+  const discoveryAddress =
+    annotations["sidecar.istio.io/discoveryAddress"] ??
+    proxyConfig.discoveryAddress ??
+    `istiod.istio-d.svc:${ports.xds}`;
   const facts = factsOf(env, labels, namespace, podName);
-  const app = facts.app === "" ? (env["ISTIO_META_WORKLOAD_NAME"] ?? "istio-proxy") : facts.app;
   return {
     role,
     podName,
@@ -162,7 +182,7 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
     clusterId: facts.cluster,
     discoveryAddress,
     caAddress: env["CA_ADDR"] ?? discoveryAddress,
-    serviceCluster: proxyConfig.serviceCluster ?? `${app}.${namespace}`,
+    serviceCluster: serviceClusterOf(proxyConfig, facts),
     facts,
     labels,
     annotations,
@@ -182,6 +202,8 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
     logAsJson: flags.get("log_as_json") === "true",
     bootstrapOverride: env["ISTIO_BOOTSTRAP_OVERRIDE"],
     bootstrapOverlay: env[bootstrapOverlayVariable] ?? "",
+    customConfigFile: proxyConfig.customConfigFile ?? "",
+    statsd: proxyConfig.statsdUdpAddress ?? "",
     agentLogLevel: agentLogLevel(flags.get("log_output_level")),
     probeLocalhost: env["REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION"] === "true",
     probes:
@@ -195,6 +217,21 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
     ports: portsOf(env, proxyConfig),
     paths: pathsOf(env, proxyConfig, inputs.envoyPath),
   };
+}
+
+/** What Istio's defaults call every proxy: it stands for no name of its own. */
+const unnamedCluster = "istio-proxy";
+
+/** The name of the service in traces, by Istio's schemes: by default the label `app`, or the workload's name, and the namespace. */
+function serviceClusterOf(proxyConfig: ProxyConfig, facts: WorkloadFacts): string {
+  const { namespace, canonicalService } = facts;
+  const named = proxyConfig.serviceCluster ?? "";
+  if (named !== "" && named !== unnamedCluster) return named;
+  if (proxyConfig.tracingServiceName === "CANONICAL_NAME_ONLY") return canonicalService;
+  if (proxyConfig.tracingServiceName === "CANONICAL_NAME_AND_NAMESPACE")
+    return `${canonicalService}.${namespace}`;
+  const app = facts.app === "" ? facts.workload : facts.app;
+  return `${app === "" ? unnamedCluster : app}.${namespace}`;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -228,8 +265,16 @@ function pathsOf(env: Environment, proxyConfig: ProxyConfig, envoy: string): Age
     sdsSocket: env["MIZZEN_SDS_SOCKET"] ?? "/var/run/secrets/workload-spiffe-uds/socket",
     // Istio writes the path relative to the root.
     configDir: env["MIZZEN_PROXY_DIR"] ?? resolve("/", proxyConfig.configPath ?? "etc/istio/proxy"),
-    envoy,
+    envoy: isOwnEnvoy(env, proxyConfig) ? (proxyConfig.binaryPath ?? envoy) : envoy,
   };
+}
+
+/** Istio's default, which stands in every MeshConfig; our images have Envoy elsewhere. */
+const binaryPathDefault = "/usr/local/bin/envoy";
+
+/** The variable is for tests and goes before what the mesh says. */
+function isOwnEnvoy(env: Environment, { binaryPath = "" }: ProxyConfig): boolean {
+  return (env["MIZZEN_ENVOY"] ?? "") === "" && binaryPath !== "" && binaryPath !== binaryPathDefault;
 }
 
 /** `proxy sidecar --flag value --flag=value`: the role and the flags; unknown flags are kept and do no harm. */

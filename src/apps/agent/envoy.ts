@@ -2,7 +2,7 @@
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { traceEnvironment, type Clock, type Logger } from "#base";
-import type { AgentConfig } from "./config.ts";
+import { durationMs, type AgentConfig } from "./config.ts";
 import { nodeIdOf } from "./bootstrap.ts";
 
 export interface SupervisorOptions {
@@ -103,9 +103,10 @@ const logFlushMs = 1_000;
 
 /** Envoy's command line; `bootstrapPath` is the rendered JSON, `override` YAML or JSON that Envoy merges over it. */
 export function envoyArgs(config: AgentConfig, bootstrapPath: string, override = ""): string[] {
+  const flushKb = config.proxyConfig.fileFlushMinSizeKb ?? 0;
   return [
     "-c",
-    bootstrapPath,
+    config.customConfigFile === "" ? bootstrapPath : config.customConfigFile,
     "--disable-hot-restart",
     "--drain-time-s",
     String(config.drainSeconds),
@@ -123,7 +124,8 @@ export function envoyArgs(config: AgentConfig, bootstrapPath: string, override =
     config.componentLogLevel,
     // Access logs are seen soon; Envoy by itself keeps lines for up to 10 s.
     "--file-flush-interval-msec",
-    String(logFlushMs),
+    String(Math.max(1, Math.round(durationMs(config.proxyConfig.fileFlushInterval, logFlushMs)))),
+    ...(flushKb > 0 ? ["--file-flush-min-size-kb", String(flushKb)] : []),
     "--log-format",
     config.logAsJson ? logFormats.json : logFormats.text,
     ...(override === "" ? [] : ["--config-yaml", override]),

@@ -3,12 +3,15 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import type { Http2Server } from "node:http2";
 import type { Server } from "node:http";
+import { lookup } from "node:dns/promises";
+import { isIP } from "node:net";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ports, traceEnvironment, type Clock, type Logger } from "#base";
+import { addedRoots, certificateBlocks } from "./added-roots.ts";
 import { EnvoyAdmin } from "./admin.ts";
 import { renderBootstrap } from "./bootstrap.ts";
-import { fetchCertificate } from "./ca-client.ts";
+import { fetchCertificate, hostOf, portOf } from "./ca-client.ts";
 import { parseConfig, parseDownward, type AgentConfig } from "./config.ts";
 import { DnsProxy } from "./dns.ts";
 import { drain } from "./drain.ts";
@@ -18,6 +21,7 @@ import { createStreamServer } from "./grpc.ts";
 import { HealthReporter, sendHealth } from "./health.ts";
 import { IdentityFiles } from "./identity-files.ts";
 import { layered } from "./layers.ts";
+import { ListenerLimits } from "./listener-limits.ts";
 import { createLog } from "./log.ts";
 import { recordPaths, TelemetryRecords } from "./records.ts";
 import { Rotator } from "./rotator.ts";
@@ -51,6 +55,16 @@ export function runProxy(args: readonly string[]): void {
   const log = createLog(config.agentLogLevel, (line) => void process.stdout.write(line), {
     component: "agent",
   });
+  lookUpStatsd(config, log).then(
+    (found) => startProxy(found, log),
+    (error: unknown) => {
+      log.error({ reason: String(error) }, "the proxy cannot be started");
+      process.exit(1);
+    },
+  );
+}
+
+function startProxy(config: AgentConfig, log: Logger): void {
   const agent = new ProxyAgent(config, log);
   agent.start();
   let signals = 0;
@@ -60,6 +74,18 @@ export function runProxy(args: readonly string[]): void {
       // Whoever asks twice does not want to wait.
       agent.stop({ drainFirst: signals === 1 });
     });
+  }
+}
+
+/** Envoy takes no names there. One that cannot be looked up is left out: traffic is worth more than statistics. */
+async function lookUpStatsd(config: AgentConfig, log: Logger): Promise<AgentConfig> {
+  if (config.statsd === "" || isIP(hostOf(config.statsd)) !== 0) return config;
+  try {
+    const { address } = await lookup(hostOf(config.statsd));
+    return { ...config, statsd: `${address}:${portOf(config.statsd)}` };
+  } catch (error) {
+    log.warn({ address: config.statsd, reason: String(error) }, "statsd is not found; nothing is sent there");
+    return { ...config, statsd: "" };
   }
 }
 
@@ -75,6 +101,9 @@ class ProxyAgent {
   readonly #spiffeId: string;
   readonly #identity: IdentityFiles;
   #rootPem = "";
+  /** PEM of the roots that ProxyConfig adds. */
+  readonly #addedRoots: string;
+  readonly #limits: ListenerLimits | undefined;
   #status: Server | undefined;
   #sds: Http2Server | undefined;
   #dns: DnsProxy | undefined;
@@ -94,6 +123,7 @@ class ProxyAgent {
       set: (name, value) => this.#secrets.set(name, value),
       log,
     });
+    this.#addedRoots = addedRoots(config.proxyConfig.caCertificatesPem ?? [], log);
     const roots = systemRootsPem();
     if (roots !== undefined) this.#secrets.set(secretNames.systemRoots, { kind: "trust", rootsPem: roots });
     this.#spiffeId = `spiffe://${trustDomain}/ns/${namespace}/sa/${serviceAccount}`;
@@ -105,6 +135,7 @@ class ProxyAgent {
       onCertificate: () => this.#publish(),
     });
     const bootstrapPath = join(paths.configDir, "envoy-rev.json");
+    this.#limits = this.#listenerLimits();
     this.#envoy = new EnvoySupervisor({
       clock,
       log,
@@ -118,7 +149,22 @@ class ProxyAgent {
     renameSync(`${bootstrapPath}.new`, bootstrapPath);
   }
 
+  /** A router's listeners are known to Envoy alone. */
+  #listenerLimits(): ListenerLimits | undefined {
+    const { role, proxyConfig } = this.#config;
+    const limit = proxyConfig.connectionSettings?.listenerConnectionLimit;
+    if (limit === undefined || role !== "router") return undefined;
+    return new ListenerLimits({
+      clock,
+      log: this.#log,
+      admin: this.#admin,
+      limit,
+      restarts: () => this.#envoy.restarts,
+    });
+  }
+
   start(): void {
+    this.#limits?.start();
     this.#followRoot();
     this.#rotator.start();
     this.#listenSecrets();
@@ -154,6 +200,7 @@ class ProxyAgent {
 
   #exit(code: number): void {
     this.#rotator.stop();
+    this.#limits?.stop();
     clearInterval(this.#rootTimer);
     this.#status?.close();
     this.#sds?.close();
@@ -238,7 +285,10 @@ class ProxyAgent {
       this.#secrets.set(secretNames.workload, { kind: "certificate", chainPem, keyPem });
     }
     const rootsPem = uniqueCertificates(`${this.#rootPem}\n${certificate?.rootPem ?? ""}`);
-    if (rootsPem !== "") this.#secrets.set(secretNames.root, { kind: "trust", rootsPem });
+    if (rootsPem === "") return;
+    this.#secrets.set(secretNames.meshRoot, { kind: "trust", rootsPem });
+    const all = uniqueCertificates(`${rootsPem}\n${this.#addedRoots}`);
+    this.#secrets.set(secretNames.root, { kind: "trust", rootsPem: all });
   }
 
   #followRoot(): void {
@@ -292,7 +342,7 @@ function readDownward(path: string, dir: string | undefined, name: string): Reco
 
 /** The certificates of a PEM text, each once. */
 function uniqueCertificates(pem: string): string {
-  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  const blocks = pem.match(certificateBlocks) ?? [];
   return [...new Set(blocks.map((block) => block.replace(/\r/g, "")))].map((block) => `${block}\n`).join("");
 }
 

@@ -7,7 +7,13 @@ import { createHash } from "node:crypto";
 import type { Logger } from "#base";
 import type { ServerStream } from "./grpc.ts";
 
-export const secretNames = { workload: "default", root: "ROOTCA", systemRoots: "file-root:system" } as const;
+export const secretNames = {
+  workload: "default",
+  root: "ROOTCA",
+  /** The mesh's own roots, without those that ProxyConfig adds for workloads. */
+  meshRoot: "ROOTCA-mesh",
+  systemRoots: "file-root:system",
+} as const;
 
 const secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 

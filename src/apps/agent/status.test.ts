@@ -5,10 +5,10 @@ import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { gunzipSync } from "node:zlib";
 import { silentLog } from "#base";
-import { parseConfig, type AppProbe } from "./config.ts";
+import { parseConfig, type AgentConfig, type AppProbe } from "./config.ts";
 import { frame } from "./grpc.ts";
 import { askApplication, inPod } from "./probes.ts";
-import { createStatusServer } from "./status.ts";
+import { createStatusServer, type StatusOptions } from "./status.ts";
 
 async function listen(server: {
   listen(port: number, host: string, done: () => void): unknown;
@@ -84,20 +84,11 @@ test("probes by HTTP, TCP and gRPC say what the application says", async () => {
   }
 });
 
-test("15020 answers readiness, known probes, metrics of all three, and ends only for loopback's POST", async () => {
-  const app = application();
-  const appPort = await listen(app);
-  const env = {
-    POD_NAME: "a",
-    POD_NAMESPACE: "default",
-    INSTANCE_IP: "127.0.0.1",
-    ISTIO_KUBE_APP_PROBERS: JSON.stringify({ "/app-health/app/readyz": { tcpSocket: { port: appPort } } }),
-    ISTIO_PROMETHEUS_ANNOTATIONS: JSON.stringify({ scrape: "true", port: String(appPort) }),
-  };
-  const config = parseConfig({ env, args: [], labels: {}, annotations: {}, envoyPath: "envoy" });
-  let draining = false;
-  let quits = 0;
-  const server = createStatusServer({
+function serverOf(
+  config: AgentConfig,
+  more: Pick<StatusOptions, "isDraining" | "onQuit"> = { isDraining: () => false, onQuit: () => {} },
+): Server {
+  return createStatusServer({
     config,
     log: silentLog,
     admin: {
@@ -115,9 +106,37 @@ test("15020 answers readiness, known probes, metrics of all three, and ends only
       version: "1",
       certificateExpirySeconds: 1,
     }),
-    isDraining: () => draining,
-    onQuit: () => (quits += 1),
+    ...more,
   });
+}
+
+test("the page of metrics is not compressed where ProxyConfig says so", async () => {
+  const env = { POD_NAME: "a", POD_NAMESPACE: "default", PROXY_CONFIG: '{"statsCompression":false}' };
+  const server = serverOf(parseConfig({ env, args: [], labels: {}, annotations: {}, envoyPath: "envoy" }));
+  try {
+    const port = await listen(server);
+    const page = await ask(port, "/stats/prometheus", "GET", { "accept-encoding": "gzip" });
+    assert.equal(page.encoding ?? "", "");
+    assert.match(page.body.toString(), /istio_requests_total/);
+  } finally {
+    server.close();
+  }
+});
+
+test("15020 answers readiness, known probes, metrics of all three, and ends only for loopback's POST", async () => {
+  const app = application();
+  const appPort = await listen(app);
+  const env = {
+    POD_NAME: "a",
+    POD_NAMESPACE: "default",
+    INSTANCE_IP: "127.0.0.1",
+    ISTIO_KUBE_APP_PROBERS: JSON.stringify({ "/app-health/app/readyz": { tcpSocket: { port: appPort } } }),
+    ISTIO_PROMETHEUS_ANNOTATIONS: JSON.stringify({ scrape: "true", port: String(appPort) }),
+  };
+  const config = parseConfig({ env, args: [], labels: {}, annotations: {}, envoyPath: "envoy" });
+  let draining = false;
+  let quits = 0;
+  const server = serverOf(config, { isDraining: () => draining, onQuit: () => (quits += 1) });
   const port = await listen(server);
   try {
     assert.equal((await ask(port, "/healthz/ready")).status, 200);

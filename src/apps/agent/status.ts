@@ -95,7 +95,8 @@ async function answerMetrics(
 ): Promise<void> {
   const headers = { "content-type": "text/plain; version=0.0.4; charset=utf-8" };
   const page = Readable.from(renderPage(options));
-  if (!String(question.headers["accept-encoding"] ?? "").includes("gzip")) {
+  const asksForGzip = String(question.headers["accept-encoding"] ?? "").includes("gzip");
+  if (!asksForGzip || options.config.proxyConfig.statsCompression === false) {
     answer.writeHead(200, headers);
     return pipeline(page, answer);
   }
