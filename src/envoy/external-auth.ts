@@ -4,13 +4,13 @@
 import type { ExternalAuth } from "#objects";
 import { durationOf, typed, type Message } from "./proto/api.ts";
 
-const filterName = "gateway-api.external-auth";
+export const externalAuthName = "gateway-api.external-auth";
 /** Gateway API names no limit for the answer; beyond it the request is denied. */
 const answerTimeoutMs = 10_000;
 
 /** Does nothing by itself: routes say whom they ask. */
 export const externalAuthFilter: Message = {
-  name: filterName,
+  name: externalAuthName,
   typedConfig: typed("envoy.extensions.common.matching.v3.ExtensionWithMatcher", {
     xdsMatcher: {},
     extensionConfig: {
@@ -32,7 +32,7 @@ export function externalAuth(auth: ExternalAuth, cluster: string): Message {
     },
   });
   return {
-    [filterName]: typed("envoy.extensions.common.matching.v3.ExtensionWithMatcherPerRoute", {
+    [externalAuthName]: typed("envoy.extensions.common.matching.v3.ExtensionWithMatcherPerRoute", {
       xdsMatcher: { onNoMatch: { action: { name: "ask", typedConfig: action } } },
     }),
   };

@@ -1,13 +1,14 @@
 // Listeners of a router: a filter chain for each server that TLS tells apart, one for all servers of plain HTTP.
 
-import { defineQuery, type Read } from "#engine";
+import type { Read } from "#engine";
 import { refOf, type L4MatchAttributes, type RouteDestination } from "#objects";
 import {
+  asksOutside,
   boundRoutes,
   hostsMeet,
   hostsForNamespace,
-  httpRoutesOf,
   mergedGatewayOf,
+  persistsSessions,
   routesDynamically,
   streamRoutesOf,
   type GatewayScope,
@@ -202,16 +203,6 @@ function httpChain(
   const transportSocket = quicTransportSocket(serverTlsOverQuic(server.tls, edge.tls));
   return { ...built, message: { ...message, transportSocket } };
 }
-
-/** Whether some route of a VirtualService, by row key, has sessions: only then the filter for them is there. */
-const persistsSessions = defineQuery<boolean>("persistsSessions", (read, key) =>
-  read(httpRoutesOf, key).some(({ sessionPersistence }) => sessionPersistence !== undefined),
-);
-
-/** The same for routes that ask a service whether requests may go on. */
-const asksOutside = defineQuery<boolean>("asksOutside", (read, key) =>
-  read(httpRoutesOf, key).some((route) => route.externalAuth !== undefined),
-);
 
 /** TCP, plain or with its TLS ended here: the first TCP route that is for this server. */
 function tcpChains(edge: Edge, server: MergedServer): Chain[] {

@@ -24,6 +24,8 @@ import {
   tlsInspector,
   type FilterSettings,
 } from "./filters.ts";
+import { externalAuthFilter } from "./external-auth.ts";
+import { statefulSession } from "./route-filters.ts";
 import { readFilterSettings } from "./mesh-settings.ts";
 import { objectPath } from "./object-path.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
@@ -140,7 +142,11 @@ function distinct(chains: readonly Chain[]): Chain[] {
 
 type HttpPart = Extract<OutboundPart, { readonly kind: "http" }>;
 
-function httpChain(settings: FilterSettings, listener: string, { route, dynamic }: HttpPart): Chain {
+function httpChain(
+  settings: FilterSettings,
+  listener: string,
+  { route, dynamic, sessions, asks }: HttpPart,
+): Chain {
   return {
     match: { http: true, serverNames: [], ranges: [] },
     message: {
@@ -156,8 +162,10 @@ function httpChain(settings: FilterSettings, listener: string, { route, dynamic 
           policyFilters: [
             meshHttpAlpnFilter,
             unknownHostFilter,
+            ...(sessions === true ? [statefulSession] : []),
             ...(dynamic === true ? [dynamicHttpFilter] : []),
           ],
+          routeFilters: asks === true ? [externalAuthFilter] : [],
         }),
       ],
     },

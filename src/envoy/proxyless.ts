@@ -16,6 +16,7 @@ import type { LoadBalancerSettings } from "#objects";
 import { meshIdentities } from "./cluster.ts";
 import { loadAssignment } from "./endpoint.ts";
 import { readPolicy } from "./mesh-settings.ts";
+import { externalAuthName } from "./external-auth.ts";
 import { typed, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { clientTransportSocket } from "./tls.ts";
@@ -123,7 +124,11 @@ function grpcRoute(route: Message): Message[] {
   const name = route["name"];
   const named = name === undefined ? {} : { name };
   if (action === undefined) return [{ ...named, match, ...refusal(route) }];
-  const fault = (route["typedPerFilterConfig"] as Message | undefined)?.["envoy.filters.http.fault"];
+  const filters = route["typedPerFilterConfig"] as Message | undefined;
+  // Such a client asks nobody, and what must be asked about must not go by.
+  if (filters?.[externalAuthName] !== undefined)
+    return [{ ...named, match, ...refusal({ directResponse: { status: 403 } }) }];
+  const fault = filters?.["envoy.filters.http.fault"];
   return [
     {
       ...named,

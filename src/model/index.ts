@@ -138,11 +138,12 @@ export {
   rulesFor,
   subsetNames,
 } from "./destination-rule.ts";
+export { asksOutside, persistsSessions, readRouteFilterNeeds } from "./route-filters.ts";
 export type { RouteFacts, StreamRoutes } from "./virtual-service.ts";
 export {
   destinationsOf,
   httpRoutesOf,
-  mirroredHosts,
+  hostsAside,
   routesToDynamicHosts,
   mayRoute,
   namespacesWithRoutes,

@@ -277,25 +277,29 @@ export const destinationsOf = defineQuery<readonly string[]>(
   sameData,
 );
 
-/** Hosts that a VirtualService mirrors requests to. */
-const mirrorsOf = defineQuery<readonly string[]>(
-  "mirrors",
+/** Hosts that a VirtualService mirrors requests to, or asks whether they may go on. */
+const asidesOf = defineQuery<readonly string[]>(
+  "asides",
   (read, key) => {
-    const hosts = read(httpRoutesOf, key).flatMap(({ mirror, mirrors }) => [
+    const hosts = read(httpRoutesOf, key).flatMap(({ mirror, mirrors, externalAuth }) => [
       ...(mirror === undefined ? [] : [mirror.host]),
       ...(mirrors ?? []).map(({ destination }) => destination.host),
+      ...(externalAuth === undefined ? [] : [externalAuth.destination.host]),
     ]);
     return [...new Set(hosts)].toSorted();
   },
   sameData,
 );
 
-/** Hosts that any rule of the mesh mirrors requests to. A rule that mirrors nothing is looked at when it comes, and no more. */
-export const mirroredHosts = defineQuery<readonly string[]>(
-  "mirroredHosts",
+/**
+ * Hosts that any rule of the mesh names beside those that requests go to: mirrors, and services that are asked. A rule that names none is
+ * looked at when it comes, and no more.
+ */
+export const hostsAside = defineQuery<readonly string[]>(
+  "hostsAside",
   (read) => {
     const keys = [...read(tables.VirtualService.by.all.members, everything), ...read(routesOfMesh, "")];
-    return [...new Set(keys.flatMap((key) => read(mirrorsOf, key)))].toSorted();
+    return [...new Set(keys.flatMap((key) => read(asidesOf, key)))].toSorted();
   },
   sameData,
 );

@@ -86,6 +86,10 @@ export type OutboundPart =
       readonly route: string;
       /** Some host of the table is looked up as requests name it. */
       readonly dynamic?: true;
+      /** Some route of the table has sessions. */
+      readonly sessions?: true;
+      /** Some route of the table asks a service whether requests may go on. */
+      readonly asks?: true;
     }
   /** Connections to one service. */
   | {

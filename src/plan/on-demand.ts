@@ -8,7 +8,7 @@ import { defineKeyedQuery, sameData, type Read } from "#engine";
 import {
   anyOutlet,
   envoyFiltersOf,
-  mirroredHosts,
+  hostsAside,
   readMesh,
   scopeText,
   servicesOfHost,
@@ -50,7 +50,7 @@ export const eagerServices = defineKeyedQuery<OutboundScope, readonly string[]>(
   scopeText,
   (read, scope) => {
     const outlet = { scope, port: anyOutlet };
-    const visible = read(mirroredHosts, "").flatMap((host) => read(visibleService, { outlet, host }) ?? []);
+    const visible = read(hostsAside, "").flatMap((host) => read(visibleService, { outlet, host }) ?? []);
     const named = [...providerHosts(read), ...filterHosts(read, scope)].flatMap(
       (host) => read(visibleService, { outlet, host }) ?? read(servicesOfHost, host)[0] ?? [],
     );

@@ -13,6 +13,7 @@ import {
   listenerProtocol,
   outletText,
   parseProtocol,
+  readRouteFilterNeeds,
   routesToDynamicHosts,
   rulesFor,
   scopeText,
@@ -102,6 +103,9 @@ interface Slot {
   readonly protocols: Set<Protocol>;
   /** Some service of it is looked up as requests name it. */
   dynamic: boolean;
+  /** Some route to a service of it has sessions, or asks another service first. */
+  sessions: boolean;
+  asks: boolean;
   /** Laid out by an egress listener of its own: services of other listeners must not join. */
   locked: boolean;
 }
@@ -225,6 +229,8 @@ function place(
       tables: new Map(),
       protocols: new Set(),
       dynamic: false,
+      sessions: false,
+      asks: false,
       locked: false,
     };
     slots.set(spot.bind, slot);
@@ -238,6 +244,9 @@ function place(
     : how === "auto" && spot.bind !== wildcardAddress
       ? `${service.host}:${port}`
       : String(port);
+  const needs = readRouteFilterNeeds(read, { outlet, host: service.host, port });
+  slot.sessions ||= needs.sessions;
+  slot.asks ||= needs.asks;
   if (slot.tables.has(route)) return;
   // One HTTP chain a listener: the first table has it. Two sniffed services at one address cannot be told apart.
   if (slot.tables.size > 0) return;
@@ -295,13 +304,21 @@ function plannedListener(
       bind: slot.bind,
       port,
       bindToPort: slot.bindToPort,
-      parts: slot.dynamic
-        ? slot.parts.map((part) => (part.kind === "http" ? { ...part, dynamic: true } : part))
-        : slot.parts,
+      parts: withFilters(slot),
       unknownTo,
       ...(routed ? { client: { namespace: scope.namespace, labels: scope.labels } } : {}),
     },
   };
+}
+
+function withFilters({ parts, dynamic, sessions, asks }: Slot): readonly OutboundPart[] {
+  if (!dynamic && !sessions && !asks) return parts;
+  const filters = {
+    ...(dynamic ? { dynamic } : {}),
+    ...(sessions ? { sessions } : {}),
+    ...(asks ? { asks } : {}),
+  };
+  return parts.map((part) => (part.kind === "http" ? { ...part, ...filters } : part));
 }
 
 function plannedRoutes(

@@ -322,6 +322,47 @@ test("between services a TCPRoute and a TLSRoute send connections elsewhere", as
   );
 });
 
+const meshFilters = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: mesh-filters }
+spec:
+  parentRefs: [{ group: "", kind: Service, name: seen, port: 80 }]
+  rules:
+    - matches: [{ path: { value: /kept } }]
+      backendRefs: [{ name: seen, port: 80 }]
+      sessionPersistence: { sessionName: x-seat, type: Header }
+    - matches: [{ path: { value: /asked } }]
+      filters:
+        - type: ExternalAuth
+          externalAuth: { protocol: HTTP, backendRef: { name: decider, port: 80 }, http: { path: /check } }
+      backendRefs: [{ name: seen, port: 80 }]
+    - backendRefs: [{ name: seen, port: 80 }]
+`;
+
+test("between services a route keeps a session with its server, and asks another service", async () => {
+  await mesh.kubectl(["apply", "-f", "-"], `${deciderManifest("default")}---\n${meshFilters}`);
+  const caller = await podIp(mesh, "default", "app=aside");
+  const call = (path: string, headers = {}, count = 1) =>
+    order(mesh, caller, { url: `http://seen${path}`, headers, count });
+  const serversOf = async (path: string, headers = {}): Promise<number> => {
+    const results = await call(path, headers, 12);
+    return new Set(results.map((result) => echoIn(result)?.hostname)).size;
+  };
+  const seat = await eventually("a seat in the answer", async () => {
+    const [result] = await call("/kept");
+    return result?.headers["x-seat"];
+  });
+  assert.equal(await serversOf("/kept", { "x-seat": seat }), 1);
+  assert.equal(await serversOf("/elsewhere", { "x-seat": seat }), 2, "no other path has sessions");
+  const statusOf = async (headers = {}): Promise<number> => (await call("/asked", headers))[0]?.status ?? 0;
+  await eventually("the word that lets a request through", async () =>
+    (await statusOf({ authorization: password })) === 200 ? true : undefined,
+  );
+  assert.equal(await statusOf(), 401);
+  await mesh.kubectl(["delete", "httproute", "mesh-filters"]);
+});
+
 const guarded = `
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -354,7 +395,7 @@ spec:
 `;
 
 test("a route asks another service, over HTTP and gRPC, and lets nobody by where it cannot", async () => {
-  await mesh.kubectl(["apply", "-f", "-"], `${deciderManifest("default")}---\n${guarded}`);
+  await mesh.kubectl(["apply", "-f", "-"], guarded);
   const host = "guarded.example.com";
   const word = ["-H", `Authorization: Bearer ${password}`];
   const may = await eventually("a request that may", async () => {

@@ -18,10 +18,6 @@ export function findExternalAuth(
   user: BackendUser,
   { backendRef, ...settings }: HTTPExternalAuthFilter,
 ): FoundAuth {
-  if (user.mesh) {
-    const message = "a filter of type ExternalAuth works at gateways alone, not between services";
-    return { kind: "closed", mistake: { reason: "InvalidFilter", message } };
-  }
   const found = findBackend(read, user, backendRef);
   if (found.kind === "refused") return { kind: "closed", mistake: found.mistake };
   if (found.mistake !== undefined) return { kind: "closed", mistake: found.mistake };

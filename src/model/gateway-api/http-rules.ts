@@ -103,8 +103,7 @@ function convertRule(read: Read, user: BackendUser, rule: HttpRule): ConvertedRu
   if (applied.kind === "closed") return withMistake([closed(draft)], applied.mistake);
   if (applied.kind === "refused") return { mistake: applied.mistake };
   const mirrorMistake = applied.kind === "left-out" ? applied.mistake : undefined;
-  // Sidecars have no filter for it: it is for clients from outside.
-  if (rule.sessionPersistence !== undefined && !user.mesh) draft.sessionPersistence = rule.sessionPersistence;
+  if (rule.sessionPersistence !== undefined) draft.sessionPersistence = rule.sessionPersistence;
   setRetry(draft, rule);
   setTimeouts(draft, rule);
   const route = finished(draft);
