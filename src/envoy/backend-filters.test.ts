@@ -88,7 +88,7 @@ describe("filters of single backends", () => {
     assert.deepEqual(
       routes.map((one) => [
         one.route?.["hostRewriteLiteral"],
-        (one.route?.["requestMirrorPolicies"] as readonly unknown[]).length,
+        (one.route?.["requestMirrorPolicies"] as readonly unknown[] | undefined)?.length,
         Object.keys(one.typedPerFilterConfig ?? {}),
       ]),
       [

@@ -169,6 +169,29 @@ test("what a Pod's template says of its own proxy is read: fields without effect
   assert.match(said('proxyHeaders: { server: { value: "a\\nb" } }')[0] ?? "", /no header may hold/);
 });
 
+test("the mesh's settings are judged in their ConfigMap: wrong ones refuse it, those without effect are named", () => {
+  const said = (name: string, data: Readonly<Record<string, string>>) =>
+    admissionProblems({
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      metadata: { name, namespace: "istio-d" },
+      data,
+    } as KubeObject).map(({ severity, at, text }) => `${severity} ${at.path}: ${text}`);
+  assert.deepEqual(said("istio", { mesh: "enableAutoMtls: true", meshNetworks: "networks: {}" }), []);
+  assert.match(
+    said("istio", { mesh: "hboneIdleTimeout: 5s" }).join("\n"),
+    /^warning data\.mesh\.hboneIdleTimeout: this field has no effect/,
+  );
+  const [wrong = ""] = said("istio", { mesh: "connectTimeout: 5x" });
+  assert.match(wrong, /^error data\.mesh\.connectTimeout: "5x" is not a duration/);
+  assert.match(said("istio-canary", { mesh: "a: [" })[0] ?? "", /^error data\.mesh: /);
+  assert.match(
+    said("istio", { meshNetworks: "networks: {a: {gateways: [{port: 0, address: b}]}}" })[0] ?? "",
+    /^error data\.meshNetworks\.networks/,
+  );
+  assert.deepEqual(said("other", { mesh: "connectTimeout: 5x" }), []);
+});
+
 test("annotations and labels without effect are named on Services and in what makes Pods, those with effect are not", () => {
   const metadata = (annotations: Readonly<Record<string, string>>) => ({
     name: "shop",

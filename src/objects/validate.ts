@@ -8,6 +8,7 @@ import { kindOf, kinds, versionOf } from "./kinds.ts";
 import { refOf, type KubeObject } from "./object.ts";
 import { openReport, type Report } from "./report.ts";
 import { checkSchema, schemaOf, withDefaults } from "./schema.ts";
+import { meshConfigMapProblems } from "./mesh-config-map.ts";
 import { checkMetadata } from "./validate/metadata.ts";
 import { semanticRules } from "./validate/rules.ts";
 
@@ -66,7 +67,7 @@ function reportUnknownKind(object: KubeObject, report: Report): void {
 export function admissionProblems(object: KubeObject, context: ValidationContext = {}): readonly Problem[] {
   // What is wrong with objects of the Gateway API, their definitions and their status say.
   if (kindOf(object)?.family === "gateway-api") return unsupportedFieldWarnings(object);
-  const problems = validateObject(object, context);
+  const problems = [...validateObject(object, context), ...meshConfigMapProblems(object)];
   // In an object of wrong types no field can be told by its path.
   if (problems.some(({ code }) => code === "MZ0101")) return problems;
   return [...problems, ...unsupportedFieldWarnings(object), ...unsupportedMetadataWarnings(object)];

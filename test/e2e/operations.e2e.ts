@@ -119,6 +119,26 @@ test("a field without effect is named in a warning that kubectl shows, and a wro
   await mesh.kubectl(["delete", "virtualservice", "back", "-n", "shop"]);
 });
 
+test("the mesh's settings are judged where they are applied: a wrong one is refused, one without effect is named", async () => {
+  const before = await configText(mesh, "istio", "mesh");
+  const patched = (line: string) =>
+    mesh.ranKubectl([
+      ...["patch", "configmap", "istio", "-n", "istio-d", "--type=merge", "-p"],
+      JSON.stringify({ data: { mesh: `${before}${line}\n` } }),
+    ]);
+  const refused = await patched("connectTimeout: 5x");
+  assert.notEqual(refused.code, 0);
+  assert.match(refused.stderr, /data\.mesh\.connectTimeout: "5x" is not a duration/);
+  assert.equal(await configText(mesh, "istio", "mesh"), before);
+  const taken = await patched("hboneIdleTimeout: 5s");
+  assert.equal(taken.code, 0, taken.stderr);
+  assert.match(taken.stderr, /Warning: data\.mesh\.hboneIdleTimeout: this field has no effect/);
+  await patchConfig(mesh, "istio", { mesh: before });
+  const other = ["create", "configmap", "other", "-n", "istio-d", "--from-literal=mesh=connectTimeout: 5x"];
+  await mesh.kubectl(other);
+  await mesh.kubectl(["delete", "configmap", "other", "-n", "istio-d"]);
+});
+
 /** The containers, init containers and labels that a Pod would have. */
 function injected(namespace: string, labels = ""): Promise<string> {
   const shown = "jsonpath={.spec.containers[*].name}|{.spec.initContainers[*].name}|{.metadata.labels}";

@@ -12,8 +12,14 @@ export interface JsonPatchOperation {
   readonly value: unknown;
 }
 
-/** The webhook that only warns, on objects of Kubernetes itself: these must not wait for us. */
-const warningsOnly = "metadata.validation.istio.io";
+/**
+ * Webhooks without which an object is taken: the one that only warns, on objects of Kubernetes itself, which must not wait for us; and
+ * the one of the mesh's settings, which must be mendable while they keep us down.
+ */
+const dispensable: ReadonlySet<unknown> = new Set([
+  "metadata.validation.istio.io",
+  "mesh.validation.istio.io",
+]);
 
 /**
  * The JSON patch that brings a Mutating- or ValidatingWebhookConfiguration up to date; undefined when it is. Only webhooks that point at
@@ -34,7 +40,7 @@ export function webhookConfigurationPatch(
     if (fieldOf(client, "caBundle") !== caBundle) {
       operations.push({ op: "add", path: `/webhooks/${index}/clientConfig/caBundle`, value: caBundle });
     }
-    const refuses = isValidator && fieldOf(webhook, "name") !== warningsOnly;
+    const refuses = isValidator && !dispensable.has(fieldOf(webhook, "name"));
     if (refuses && fieldOf(webhook, "failurePolicy") !== "Fail") {
       operations.push({ op: "add", path: `/webhooks/${index}/failurePolicy`, value: "Fail" });
     }

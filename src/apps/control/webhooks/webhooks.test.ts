@@ -167,10 +167,11 @@ test("the webhook configuration gets the authority once, and the validator then 
   };
   const foreign = { clientConfig: { service: { name: "other" } } };
   const warning = { ...webhook, name: "metadata.validation.istio.io" };
+  const settings = { ...webhook, name: "mesh.validation.istio.io" };
   const configuration = {
     kind: "ValidatingWebhookConfiguration",
     metadata: { resourceVersion: "7" },
-    webhooks: [webhook, foreign, warning],
+    webhooks: [webhook, foreign, warning, settings],
   };
   const operations = webhookConfigurationPatch(configuration, "PEM") ?? [];
   assert.deepEqual(
@@ -180,6 +181,7 @@ test("the webhook configuration gets the authority once, and the validator then 
       "/webhooks/0/clientConfig/caBundle",
       "/webhooks/0/failurePolicy",
       "/webhooks/2/clientConfig/caBundle",
+      "/webhooks/3/clientConfig/caBundle",
     ],
   );
   const patched = jsonPatch.applyPatch(structuredClone(configuration), [...operations]).newDocument;
