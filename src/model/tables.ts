@@ -183,7 +183,10 @@ export const tables = {
   IngressClass: defineTable<IngressClass>("IngressClass"),
   GatewayClass: defineTable<GatewayClass, "all">("GatewayClass", { all: () => [everything] }),
   /** Gateway API's Gateway: Istio's has the name. */
-  KubeGateway: defineTable<KubeGateway, "all">("KubeGateway", { all: () => [everything] }),
+  KubeGateway: defineTable<KubeGateway, "default" | "all">("KubeGateway", {
+    default: (row) => (row.spec?.defaultScope === "All" ? [everything] : []),
+    all: () => [everything],
+  }),
   ListenerSet: defineTable<ListenerSet, "parent" | "all">("ListenerSet", {
     parent: (row) => parentGroups([row.spec?.parentRef], namespaceOf(row)),
     all: () => [everything],
@@ -203,7 +206,8 @@ export const tables = {
 
 /** A table of routes: by the parents and the backends that they name, and those with a parent in the mesh together. */
 function routeTable<Route extends HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute>(kind: string) {
-  return defineTable<Route, "parent" | "mesh" | "backend" | "all">(kind, {
+  return defineTable<Route, "parent" | "mesh" | "backend" | "defaulted" | "all">(kind, {
+    defaulted: (row) => (row.spec?.useDefaultGateways === "All" ? [everything] : []),
     parent: (row) => parentGroups(row.spec?.parentRefs, namespaceOf(row)),
     mesh: (row) => meshGroup(row.spec?.parentRefs),
     backend: (row) => backendGroups(row.spec?.rules, namespaceOf(row)),

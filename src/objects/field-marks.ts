@@ -58,21 +58,15 @@ RequestAuthentication spec works
 
 gateway-api/GatewayClass spec works
 gateway-api/Gateway spec works
-gateway-api/Gateway spec.defaultScope warns
 gateway-api/HTTPRoute spec works
 gateway-api/HTTPRoute spec.rules[].filters[].extensionRef warns
 gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].extensionRef warns
-gateway-api/HTTPRoute spec.useDefaultGateways warns
 gateway-api/GRPCRoute spec works
 gateway-api/GRPCRoute spec.rules[].filters[].extensionRef warns
 gateway-api/GRPCRoute spec.rules[].backendRefs[].filters[].extensionRef warns
-gateway-api/GRPCRoute spec.useDefaultGateways warns
 gateway-api/TLSRoute spec works
-gateway-api/TLSRoute spec.useDefaultGateways warns
 gateway-api/TCPRoute spec works
-gateway-api/TCPRoute spec.useDefaultGateways warns
 gateway-api/UDPRoute spec works
-gateway-api/UDPRoute spec.useDefaultGateways warns
 gateway-api/ReferenceGrant spec works
 gateway-api/BackendTLSPolicy spec works
 gateway-api/BackendTLSPolicy spec.options warns

@@ -11,6 +11,15 @@ export interface ParentReference {
   readonly port?: number;
 }
 
+/** Of default Gateways, and of the routes that use them. */
+export type DefaultScope = "All" | "None";
+
+/** What all kinds of routes have. */
+export interface CommonRouteSpec {
+  readonly parentRefs?: readonly ParentReference[];
+  readonly useDefaultGateways?: DefaultScope;
+}
+
 export interface BackendObjectReference {
   readonly group?: string;
   readonly kind?: string;
@@ -81,6 +90,8 @@ export interface KubeGatewaySpec {
     };
     readonly backend?: { readonly clientCertificateRef?: SecretObjectReference };
   };
+  /** With `All` routes that use default Gateways are its own as if they named it (experimental). */
+  readonly defaultScope?: DefaultScope;
   /** Which namespaces' ListenerSets may add listeners; none when absent. */
   readonly allowedListeners?: { readonly namespaces?: NamespaceChoice };
 }
@@ -224,8 +235,7 @@ export interface HTTPRouteRule {
   readonly sessionPersistence?: SessionPersistence;
 }
 
-export interface HTTPRouteSpec {
-  readonly parentRefs?: readonly ParentReference[];
+export interface HTTPRouteSpec extends CommonRouteSpec {
   readonly hostnames?: readonly string[];
   readonly rules?: readonly HTTPRouteRule[];
 }
@@ -247,8 +257,7 @@ export interface GRPCRouteRule {
   readonly sessionPersistence?: SessionPersistence;
 }
 
-export interface GRPCRouteSpec {
-  readonly parentRefs?: readonly ParentReference[];
+export interface GRPCRouteSpec extends CommonRouteSpec {
   readonly hostnames?: readonly string[];
   readonly rules?: readonly GRPCRouteRule[];
 }
@@ -260,16 +269,14 @@ export interface L4RouteRule {
   readonly backendRefs?: readonly BackendRef[];
 }
 
-export interface TLSRouteSpec {
-  readonly parentRefs?: readonly ParentReference[];
+export interface TLSRouteSpec extends CommonRouteSpec {
   readonly hostnames?: readonly string[];
   readonly rules: readonly L4RouteRule[];
 }
 
 export type TLSRoute = KubeObject<TLSRouteSpec>;
 
-export interface TCPRouteSpec {
-  readonly parentRefs?: readonly ParentReference[];
+export interface TCPRouteSpec extends CommonRouteSpec {
   readonly rules: readonly L4RouteRule[];
 }
 

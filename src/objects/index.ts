@@ -99,3 +99,4 @@ export {
 export type { Manifest, ManifestDocument, ManifestProblem, Position } from "./manifest.ts";
 export { parseManifest, placeProblem, renderPosition } from "./manifest.ts";
 export { celFault } from "./validate/cel-syntax.ts";
+export { parseYamlValue } from "./yaml-value.ts";

@@ -39,6 +39,7 @@ kind: Gateway
 metadata: { name: front }
 spec:
   gatewayClassName: istio
+  defaultScope: All
   allowedListeners: { namespaces: { from: Same } }
   listeners:
     - { name: http, port: 80, protocol: HTTP, hostname: "*.example.com" }
@@ -65,6 +66,14 @@ spec:
           requestRedirect: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /new } }
     - matches: [{ path: { value: /lost } }]
       backendRefs: [{ name: nowhere, port: 80 }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: anywhere }
+spec:
+  useDefaultGateways: All
+  hostnames: [anywhere.example.com]
+  rules: [{ backendRefs: [{ name: productpage, port: 9080 }] }]
 `;
 
 interface Answer {
@@ -95,13 +104,14 @@ test("a Gateway gets proxies, an address and the word that it is served", async 
     return reason === "Programmed" && given !== "" ? given : undefined;
   });
   const attached = await reasonsOf("gateway", "front", ".status.listeners[0].attachedRoutes");
-  assert.equal(attached, "1");
+  assert.equal(attached, "2", "one names it, the other uses default Gateways");
 });
 
 test("requests take the routes, and nothing else gets through", async () => {
   await eventually("the page", async () => ((await ask("/productpage")).status === 200 ? true : undefined));
   assert.equal((await ask("/elsewhere")).status, 404);
   assert.equal((await ask("/productpage", "other.example.com")).status, 404);
+  assert.equal((await ask("/productpage", "anywhere.example.com")).status, 200);
   const redirect = await ask("/old/thing");
   assert.equal(redirect.status, 302);
   assert.match(redirect.location, /\/new\/thing$/);

@@ -48,6 +48,12 @@ function deploymentSpec(engine: Engine): Readonly<Record<string, unknown>> {
   return deployment?.spec as Readonly<Record<string, unknown>>;
 }
 
+function acceptedOf(engine: Engine, kind: "GatewayClass" | "KubeGateway", key: string) {
+  const found = engine.get(wantedStatusOf, { kind, key })?.found;
+  if (found?.kind === "class") return found.findings["Accepted"];
+  return found?.kind === "gateway" ? found.status.conditions["Accepted"] : undefined;
+}
+
 describe("parameters of Gateways", () => {
   test("the class's lie under the Gateway's own, and a labelled ConfigMap of the mesh under both", () => {
     const labels = { "gateway.istio.io/defaults-for-class": "big" };
@@ -66,8 +72,34 @@ describe("parameters of Gateways", () => {
     );
   });
 
+  test("a parameter that is no YAML, or sets what it may not, is told in the status, and nothing is deployed with it", () => {
+    const wrong: Readonly<Record<string, RegExp>> = {
+      "spec: [": /^ConfigMap edge\/mine: parameter deployment is no YAML: /,
+      "- a": /is no object/,
+      "metadata: { name: mine }": /may not set metadata\.name/,
+      "status: {}": /may not set status/,
+      "spec: 3": /spec of deployment is no object/,
+    };
+    for (const [deployment, message] of Object.entries(wrong)) {
+      const mine = { ...map("mine", "edge", {}), data: { deployment } } as KubeObject;
+      const engine = engineWith(bigClass("large"), map("large", "ops", {}), gateway("mine"), mine);
+      const found = acceptedOf(engine, "KubeGateway", "edge/web");
+      assert.equal(found?.reason, "InvalidParameters", deployment);
+      assert.match(found.message, message);
+      assert.throws(() => deploymentSpec(engine), /parameter/);
+    }
+  });
+
+  test("a class's unfit parameter is told in its status, and in that of each of its Gateways", () => {
+    const large = { ...map("large", "ops", {}), data: { service: "spec: [" } } as KubeObject;
+    const engine = engineWith(bigClass("large"), gateway(), large);
+    assert.equal(acceptedOf(engine, "GatewayClass", "big")?.reason, "InvalidParameters");
+    const found = acceptedOf(engine, "KubeGateway", "edge/web");
+    assert.match(found?.message ?? "", /^of class big: ConfigMap ops\/large: parameter service is no YAML/);
+  });
+
   test("a class whose parameters are not there is not accepted, and one without any tells its features", () => {
-    const acceptedOf = (object: KubeObject): string | undefined => {
+    const reasonOf = (object: KubeObject): string | undefined => {
       const found = engineWith(object, map("large", "ops", {})).get(wantedStatusOf, {
         kind: "GatewayClass",
         key: "big",
@@ -76,9 +108,9 @@ describe("parameters of Gateways", () => {
       assert.deepEqual(found.features, gatewayFeatures);
       return found.findings["Accepted"]?.reason;
     };
-    assert.equal(acceptedOf(bigClass("gone")), "InvalidParameters");
-    assert.equal(acceptedOf(bigClass("large", "Secret")), "InvalidParameters");
-    assert.equal(acceptedOf(bigClass("large")), "Accepted");
+    assert.equal(reasonOf(bigClass("gone")), "InvalidParameters");
+    assert.equal(reasonOf(bigClass("large", "Secret")), "InvalidParameters");
+    assert.equal(reasonOf(bigClass("large")), "Accepted");
     assert.deepEqual([...gatewayFeatures], gatewayFeatures.toSorted(), "sorted, as Gateway API wants them");
   });
 });

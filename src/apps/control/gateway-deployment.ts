@@ -1,9 +1,8 @@
 // What is deployed for a Gateway of Gateway API: a ServiceAccount, a Deployment of proxies, a Service in front of them, and
 // what the Gateway's parameters ask for besides. The injector makes the proxy of the pod, as for any other gateway.
 
-import { parse } from "yaml";
 import { ports as meshPorts } from "#base";
-import type { DeploymentFacts } from "#model";
+import { parseParameter, type DeploymentFacts } from "#model";
 import type { KubeObject } from "#objects";
 
 const gatewayGroup = "gateway.networking.k8s.io";
@@ -227,20 +226,11 @@ function disruptionBudget({ gateway }: DeploymentFacts, base: Base): AppliedObje
   };
 }
 
-/** Names and owners are ours to choose. */
-const fixedMetadata: ReadonlySet<string> = new Set(["name", "namespace", "ownerReferences", "uid"]);
-
 /** Lays a parameter's YAML over an object as a strategic merge does: lists of named things by their names. */
 function overlay(object: AppliedObject, text: string, parameter: string): AppliedObject {
-  const given: unknown = parse(text);
-  if (given === null || given === undefined) return object;
-  if (!isFields(given)) throw new Error(`parameter ${parameter} is no object`);
-  for (const field of Object.keys(given))
-    if (field !== "metadata" && field !== "spec")
-      throw new Error(`parameter ${parameter} may not set ${field}`);
-  const fixed = Object.keys((given["metadata"] ?? {}) as Fields).find((field) => fixedMetadata.has(field));
-  if (fixed !== undefined) throw new Error(`parameter ${parameter} may not set metadata.${fixed}`);
-  return merged(object, given) as AppliedObject;
+  const parsed = parseParameter(parameter, text);
+  if (parsed.kind === "unfit") throw new Error(parsed.fault);
+  return merged(object, parsed.fields) as AppliedObject;
 }
 
 function merged(base: unknown, given: unknown): unknown {

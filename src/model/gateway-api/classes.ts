@@ -5,6 +5,7 @@ import type { GatewayClassSpec } from "#objects";
 import { environmentOf } from "../mesh.ts";
 import { tables } from "../tables.ts";
 import type { Mistake } from "./findings.ts";
+import { parametersFault } from "./parameters.ts";
 
 export const gatewayController = "istio.io/gateway-controller";
 export const meshController = "istio.io/mesh-controller";
@@ -51,8 +52,15 @@ export const gatewayClassOf = defineQuery<GatewayClassFacts | undefined>(
 /** Names, in a ConfigMap of the mesh's root namespace, the class whose Gateways' parameters it has: Istio's way. */
 const defaultsLabel = "gateway.istio.io/defaults-for-class";
 
-/** Parameters that all Gateways of a class have, by its name, each over the one before it. */
-export const classParametersOf = defineQuery<readonly Readonly<Record<string, string>>[]>(
+/** Parameters that all Gateways of a class have. */
+interface ClassParameters {
+  /** `namespace/name` of the ConfigMap. */
+  readonly map: string;
+  readonly data: Readonly<Record<string, string>>;
+}
+
+/** By the class's name, each over the one before it. */
+export const classParametersOf = defineQuery<readonly ClassParameters[]>(
   "gatewayClassParameters",
   (read, name) => {
     const { rootNamespace } = read(environmentOf, "");
@@ -63,7 +71,10 @@ export const classParametersOf = defineQuery<readonly Readonly<Record<string, st
     const named = isConfigMap(reference)
       ? read(tables.ConfigMap, `${reference.namespace ?? ""}/${reference.name}`)
       : undefined;
-    return [...labelled, ...(named === undefined ? [] : [named])].map(({ data = {} }) => data);
+    return [...labelled, ...(named === undefined ? [] : [named])].map(({ metadata, data = {} }) => ({
+      map: `${metadata.namespace ?? ""}/${metadata.name}`,
+      data,
+    }));
   },
   sameData,
 );
@@ -74,8 +85,19 @@ function isConfigMap(
   return reference?.kind === "ConfigMap" && reference.group === "";
 }
 
-/** What is wrong with a class's own reference to parameters. */
+/** What is wrong with a class's parameters: none of its Gateways can be deployed with them. */
+export function classParametersFault(read: Read, name: string): Mistake | undefined {
+  for (const { map, data } of read(classParametersOf, name)) {
+    const fault = parametersFault(data, `ConfigMap ${map}`);
+    if (fault !== undefined) return fault;
+  }
+  return undefined;
+}
+
+/** The same, or with the class's reference to them: without what it means Gateways are deployed as if it named nothing. */
 export function classParametersMistake(read: Read, name: string): Mistake | undefined {
+  const fault = classParametersFault(read, name);
+  if (fault !== undefined) return fault;
   const reference = read(tables.GatewayClass, name)?.spec?.parametersRef;
   if (reference === undefined) return undefined;
   const { kind, name: map, namespace = "" } = reference;

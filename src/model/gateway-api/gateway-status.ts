@@ -8,7 +8,12 @@ import { keyNamesOf, unlistedReaders } from "../router-credentials.ts";
 import { accountsText } from "../secret-readers.ts";
 import { instancesOf, type Instances, type ServedPort } from "./addresses.ts";
 import { clientCertificateMistake } from "./certificates.ts";
-import { classParametersMistake, gatewayClassOf, type GatewayClassFacts } from "./classes.ts";
+import {
+  classParametersFault,
+  classParametersMistake,
+  gatewayClassOf,
+  type GatewayClassFacts,
+} from "./classes.ts";
 import { bad, good, judged, type Finding, type Findings, type Mistake } from "./findings.ts";
 import {
   attachedSetsOf,
@@ -21,6 +26,7 @@ import {
   type ListenerFacts,
 } from "./listeners.ts";
 import { allListenersOf, attachedRoutesOf } from "./parents.ts";
+import { parametersFault } from "./parameters.ts";
 import type { Parent, RouteKind } from "./references.ts";
 
 export interface ListenerStatus {
@@ -74,6 +80,7 @@ export const gatewayStatusOf = defineQuery<GatewayStatus | undefined>(
         Programmed: programmedFinding(facts, instances),
         ResolvedRefs: judged(backend, "ResolvedRefs", "every reference leads to something"),
         ...(insecure === undefined ? {} : { InsecureFrontendValidationMode: insecure }),
+        ...(row.spec.defaultScope === "All" ? { DefaultGateway: isDefault } : {}),
       },
       ...(addresses.length === 0 ? {} : { addresses }),
       listeners: own.map((listener) => listenerStatus(read, { kind: "Gateway", key }, listener)),
@@ -116,6 +123,8 @@ export const listenerSetStatusOf = defineQuery<Omit<GatewayStatus, "attachedList
   sameData,
 );
 
+const isDefault = good("DefaultGateway", "routes with useDefaultGateways All are for it");
+
 const addressType = "networking.istio.io/address-type";
 
 /** A Gateway that runs elsewhere: its status says what its spec says. */
@@ -147,16 +156,20 @@ function instancesFor(
 function parametersMistake(
   read: Read,
   namespace: string,
-  { infrastructure }: KubeGatewaySpec,
+  { gatewayClassName, infrastructure }: KubeGatewaySpec,
 ): Mistake | undefined {
+  const ofClass = classParametersFault(read, gatewayClassName);
+  if (ofClass !== undefined)
+    return { ...ofClass, message: `of class ${gatewayClassName}: ${ofClass.message}` };
   const reference = infrastructure?.parametersRef;
   if (reference === undefined) return undefined;
   const { group, kind, name } = reference;
   if (group !== "" || kind !== "ConfigMap")
     return { reason: "InvalidParameters", message: `parametersRef ${kind} ${name} is no ConfigMap` };
-  return read(tables.ConfigMap, `${namespace}/${name}`) === undefined
+  const map = read(tables.ConfigMap, `${namespace}/${name}`);
+  return map === undefined
     ? { reason: "InvalidParameters", message: `ConfigMap ${namespace}/${name} does not exist` }
-    : undefined;
+    : parametersFault(map.data, `ConfigMap ${namespace}/${name}`);
 }
 
 /** A Gateway stands as long as one of its listeners does. */

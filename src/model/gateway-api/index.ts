@@ -5,6 +5,7 @@ export { gatewayFeatures } from "./features.ts";
 export { ownerGatewayOf } from "./generated.ts";
 export { isGenerated } from "./names.ts";
 export { configuredCaScheme } from "./policies.ts";
+export { parseParameter } from "./parameters.ts";
 export type { StandingStatus } from "./status.ts";
 export {
   deploymentFactsOf,

@@ -13,7 +13,7 @@ import {
   type TLSRoute,
   type UDPRoute,
 } from "#objects";
-import { tables } from "../tables.ts";
+import { everything, tables } from "../tables.ts";
 import { gatewayClassOf } from "./classes.ts";
 import type { Mistake } from "./findings.ts";
 import {
@@ -24,6 +24,7 @@ import {
   type ListenerFacts,
 } from "./listeners.ts";
 import {
+  gatewayApiGroup,
   isMeshParent,
   parentOf,
   parentText,
@@ -32,6 +33,7 @@ import {
   routeText,
   type Parent,
   type RouteKey,
+  type RouteKind,
 } from "./references.ts";
 
 /** One way in which a reference of a route is understood: a listener, or the mesh. */
@@ -85,8 +87,26 @@ export const routeHeadOf = defineKeyedQuery<RouteKey, RouteHead | undefined>(
     const created = row.metadata.creationTimestamp ?? "";
     const hostnames = "hostnames" in spec ? (spec.hostnames ?? []) : [];
     const namespace = key.slice(0, key.indexOf("/"));
-    return { namespace, created, references: spec.parentRefs ?? [], hostnames };
+    const references = spec.parentRefs ?? [];
+    if (spec.useDefaultGateways !== "All") return { namespace, created, references, hostnames };
+    const named = new Set(references.map((one) => referenceText(one, namespace)));
+    const defaults = read(defaultReferences, "").filter((one) => !named.has(referenceText(one, namespace)));
+    return { namespace, created, references: [...references, ...defaults], hostnames };
   },
+  sameData,
+);
+
+/** Every default Gateway of ours, as a route would name it. */
+const defaultReferences = defineQuery<readonly ParentReference[]>(
+  "defaultGateways",
+  (read) =>
+    read(tables.KubeGateway.by.default.members, everything)
+      .filter((key) => read(gatewayFactsOf, key)?.gatewayClass.role === "gateway")
+      .toSorted()
+      .map((key) => {
+        const [namespace = "", name = ""] = key.split("/");
+        return { group: gatewayApiGroup, kind: "Gateway", namespace, name };
+      }),
   sameData,
 );
 
@@ -239,7 +259,7 @@ export const attachedRoutesOf = defineKeyedQuery<
   ({ owner, gateway }) => `${parentText(owner)} ${gateway}`,
   (read, { owner, gateway }) =>
     routeKinds.flatMap((kind) =>
-      read(tables[kind].by.parent.members, parentText(owner))
+      candidatesOf(read, kind, owner)
         .map((key): RouteKey => ({ kind, key }))
         .filter((route) =>
           read(parentsOf, route).some((one) => one.gateway === gateway && one.denied === undefined),
@@ -247,6 +267,14 @@ export const attachedRoutesOf = defineKeyedQuery<
     ),
   sameData,
 );
+
+/** Row keys of the routes of a kind that name a parent, or any default Gateway where it is one. */
+function candidatesOf(read: Read, kind: RouteKind, owner: Parent): readonly string[] {
+  const naming = read(tables[kind].by.parent.members, parentText(owner));
+  if (owner.kind !== "Gateway" || read(tables.KubeGateway, owner.key)?.spec?.defaultScope !== "All")
+    return naming;
+  return [...new Set([...naming, ...read(tables[kind].by.defaulted.members, everything)])].toSorted();
+}
 
 /** Listeners of a Gateway, its own and those of its ListenerSets. */
 export const allListenersOf = defineQuery<readonly ListenerFacts[]>(

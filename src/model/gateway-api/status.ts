@@ -82,11 +82,11 @@ export function renderListenerSetStatus(
   };
 }
 
-/** A condition that is there only while it holds. */
-const passing = "InsecureFrontendValidationMode";
+/** Conditions that are there only while they hold. */
+const passing: ReadonlySet<string> = new Set(["DefaultGateway", "InsecureFrontendValidationMode"]);
 
 function withoutStale(standing: readonly Condition[] | undefined, findings: Findings): readonly Condition[] {
-  return (standing ?? []).filter(({ type }) => type !== passing || findings[passing] !== undefined);
+  return (standing ?? []).filter(({ type }) => !passing.has(type) || findings[type] !== undefined);
 }
 
 function renderListeners(

@@ -195,7 +195,7 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
         protocol: listener.protocol,
       })),
       parameters: [
-        ...read(classParametersOf, facts.gatewayClass.name),
+        ...read(classParametersOf, facts.gatewayClass.name).map(({ data }) => data),
         ...(ownParameters === undefined ? [] : [ownParameters]),
       ],
       quicListeners: read(environmentOf, "").quicListeners,
