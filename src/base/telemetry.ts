@@ -85,6 +85,7 @@ export const egressRecords = {
     block_all: "blocked",
     BlackHoleCluster: "blocked",
     allow_any: "passed",
+    allow_any_dynamic_dns: "passed",
     PassthroughCluster: "passed",
   },
   /** `egress`, the protocol, who decided, then the host by what is known of it: the first that is there. */

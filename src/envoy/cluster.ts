@@ -21,6 +21,7 @@ import {
 } from "#model";
 import {
   clusterNameOf,
+  lookedUpCluster,
   passthroughClusterName,
   type OutboundClusterKey,
   type WellKnownClusterKey,
@@ -99,6 +100,8 @@ export function wellKnownCluster(read: Read, { name, tuning }: WellKnownClusterK
       metadata,
     });
   }
+  if (name === lookedUpCluster)
+    return resource("cluster", name, { name, ...lookedUp(read, tuning), metadata });
   // Outlier detection would have no other host to go on to.
   const { connectionPool } = readMesh(read, "defaultTrafficPolicy") ?? {};
   const limits: PortPolicy = connectionPool === undefined ? {} : { connectionPool };
@@ -110,6 +113,36 @@ export function wellKnownCluster(read: Read, { name, tuning }: WellKnownClusterK
     ...httpOptions(limits, "auto", readPoolDefaults(read, tuning)),
     metadata,
   });
+}
+
+/** Hosts that no service claims, each looked up as requests name it, and spoken to as MeshConfig says. */
+function lookedUp(read: Read, tuning: ProxyTuning | undefined): Message {
+  const defaults = readPoolDefaults(read, tuning);
+  const { tls } = readMesh(read, "outboundTrafficPolicy");
+  const { sockets, upstreamOptions } = unknownHostTls(read, tls ?? {});
+  return {
+    ...dynamicDiscovery,
+    ...poolFields({}, defaults),
+    ...httpOptions({}, "auto", defaults, upstreamOptions),
+    ...sockets,
+  };
+}
+
+function unknownHostTls(read: Read, tls: ClientTLSSettings): Security {
+  if (tls.mode === undefined || tls.mode === "DISABLE") return plaintext;
+  const ofAnyHost = { host: "*", subjectAltNames: [] };
+  if (tls.mode !== "ISTIO_MUTUAL")
+    return originatedTls(tls, [], ofAnyHost, { defaults: readMesh(read, "tlsDefaults") });
+  const context = meshClientTls({
+    sni: tls.sni ?? "",
+    alpn: ["istio-http/1.1", "istio", "http/1.1"],
+    identities: tls.subjectAltNames ?? [],
+    minProtocolVersion: readMesh(read, "meshMTLS")?.minProtocolVersion,
+  });
+  return {
+    sockets: { transportSocket: clientTransportSocket(context) },
+    upstreamOptions: (tls.sni ?? "") === "" ? { upstreamHttpProtocolOptions: { autoSni: true } } : {},
+  };
 }
 
 /**

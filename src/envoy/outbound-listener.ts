@@ -5,6 +5,7 @@ import { ports as meshPorts } from "#base";
 import type { Read } from "#engine";
 import { mergedRule, readMesh, selects, serviceOf, streamRoutesOf, type StreamRoutes } from "#model";
 import {
+  lookedUpCluster,
   outboundClusterName,
   outboundListenerName,
   type ClientFacts,
@@ -19,6 +20,7 @@ import {
   httpConnectionManager,
   httpInspector,
   meshHttpAlpnFilter,
+  originalDestination,
   unknownHostFilter,
   tcpProxy,
   tlsInspector,
@@ -33,13 +35,14 @@ import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { listenerBuffer } from "./tuning.ts";
 import { policyFor, streamPolicy } from "./traffic-policy.ts";
-import { clusterOf, destinationPolicy } from "./virtual-host.ts";
+import { catchAllVirtualHost, clusterOf, destinationPolicy } from "./virtual-host.ts";
 
 /** Connections taken from the socket in one turn of the event loop; more would starve those that are open. */
 const acceptsPerEventMax = 1;
 
 export function virtualOutbound(read: Read, key: VirtualOutboundKey): EnvoyResource {
   const { unknownTo } = key;
+  const lookedUp = unknownTo === lookedUpCluster;
   const settings = settingsFor(read, key);
   const name = "virtualOutbound";
   return resource("listener", name, {
@@ -57,12 +60,59 @@ export function virtualOutbound(read: Read, key: VirtualOutboundKey): EnvoyResou
         filterChainMatch: { destinationPort: wrapped(meshPorts.outbound) },
         filters: [clusterProxy(settings, "BlackHoleCluster")],
       },
+      ...(lookedUp ? [lookedUpChain(settings)] : []),
       {
         name: "virtualOutbound-catchall-tcp",
-        filters: [clusterProxy(settings, unknownTo)],
+        filters: [clusterProxy(settings, streamsTo(unknownTo))],
       },
     ],
+    ...(lookedUp ? inspection(read, key) : {}),
   });
+}
+
+/** For clients that wait for the server to speak, beyond which a connection is none of HTTP. */
+const firstBytesMaxMs = 1_000;
+
+/**
+ * HTTP has to be told from other traffic by the client's first bytes. Ports of services have listeners of their own, to which the
+ * connection goes only after these filters: there nobody waits, since servers that speak first would not be heard.
+ */
+function inspection(read: Read, { servicePorts = [] }: VirtualOutboundKey): Message {
+  const timeoutMs = durationMsOf(readMesh(read, "protocolDetectionTimeout"));
+  return {
+    // Only after the first of these the destination is the port that the client meant; `use_original_dst` would come last.
+    listenerFilters: [originalDestination, httpInspector([meshPorts.outbound, ...servicePorts])],
+    listenerFiltersTimeout: durationOf(timeoutMs === 0 ? firstBytesMaxMs : timeoutMs),
+    continueOnListenerFiltersTimeout: true,
+  };
+}
+
+/** HTTP on ports that no service has, to hosts that are looked up as requests name them. */
+function lookedUpChain(settings: FilterSettings): Message {
+  const name = "virtualOutbound-catchall-http";
+  const table = {
+    name: "allow_any_dynamic_dns",
+    virtualHosts: [catchAllVirtualHost(lookedUpCluster, settings.tuning ?? {})],
+    validateClusters: wrapped(false),
+    ignorePortInHostMatching: true,
+  };
+  const manager = httpConnectionManager(settings, {
+    side: "client",
+    statPrefix: `outbound_${name};`,
+    routes: { kind: "inline", table },
+    policyFilters: [meshHttpAlpnFilter, unknownHostFilter, dynamicHttpFilter],
+  });
+  return { name, filterChainMatch: plainHttp, filters: [manager] };
+}
+
+const plainHttp: Message = {
+  transportProtocol: "raw_buffer",
+  applicationProtocols: ["http/1.0", "http/1.1", "h2c"],
+};
+
+/** Only HTTP names the host to look up; other connections go where they were sent. */
+function streamsTo(unknownTo: string): string {
+  return unknownTo === lookedUpCluster ? "PassthroughCluster" : unknownTo;
 }
 
 function settingsFor(read: Read, key: VirtualOutboundKey | OutboundListenerKey): FilterSettings {
@@ -75,14 +125,14 @@ export function outboundListener(read: Read, key: OutboundListenerKey): EnvoyRes
   const name = outboundListenerName(key);
   const chains = distinct(
     key.parts.flatMap((part) =>
-      part.kind === "http" ? [httpChain(settings, name, part)] : streamChains(read, settings, key, part),
+      part.kind === "http" ? [httpChain(settings, name, key, part)] : streamChains(read, settings, key, part),
     ),
   );
   const matchAll = chains.find(isMatchAll);
   const matching = chains.filter((chain) => !isMatchAll(chain)).map(({ message }) => message);
   const fallback = matchAll?.message ?? {
     name: "PassthroughFilterChain",
-    filters: [clusterProxy(settings, key.unknownTo)],
+    filters: [clusterProxy(settings, streamsTo(key.unknownTo))],
   };
   const sniffs = chains.some(({ match }) => match.http);
   const timeoutMs = durationMsOf(readMesh(read, "protocolDetectionTimeout"));
@@ -145,15 +195,14 @@ type HttpPart = Extract<OutboundPart, { readonly kind: "http" }>;
 function httpChain(
   settings: FilterSettings,
   listener: string,
+  { unknownTo }: OutboundListenerKey,
   { route, dynamic, sessions, asks }: HttpPart,
 ): Chain {
+  const looksUp = dynamic === true || unknownTo === lookedUpCluster;
   return {
     match: { http: true, serverNames: [], ranges: [] },
     message: {
-      filterChainMatch: {
-        transportProtocol: "raw_buffer",
-        applicationProtocols: ["http/1.0", "http/1.1", "h2c"],
-      },
+      filterChainMatch: plainHttp,
       filters: [
         httpConnectionManager(settings, {
           side: "client",
@@ -163,7 +212,7 @@ function httpChain(
             meshHttpAlpnFilter,
             unknownHostFilter,
             ...(sessions === true ? [statefulSession] : []),
-            ...(dynamic === true ? [dynamicHttpFilter] : []),
+            ...(looksUp ? [dynamicHttpFilter] : []),
           ],
           routeFilters: asks === true ? [externalAuthFilter] : [],
         }),

@@ -32,7 +32,7 @@ export interface KnownHere {
 export function originatedTls(
   tls: ClientTLSSettings,
   alpn: readonly string[],
-  service: MeshService,
+  service: Pick<MeshService, "host" | "subjectAltNames">,
   { configuredCa, clientCertificate: shown, defaults }: KnownHere = {},
 ): OriginatedTls {
   const names = tls.subjectAltNames ?? service.subjectAltNames;

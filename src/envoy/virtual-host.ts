@@ -18,6 +18,7 @@ import {
 } from "#model";
 import {
   discoveredName,
+  lookedUpCluster,
   outboundClusterName,
   virtualHostName,
   type ClientFacts,
@@ -82,12 +83,13 @@ export function catchAllVirtualHost(unknownTo: string, { proxyHeaders }: ProxyTu
       typedPerFilterConfig: unknownHostOn,
     };
   }
+  const name = unknownTo === lookedUpCluster ? "allow_any_dynamic_dns" : "allow_any";
   return {
-    name: "allow_any",
+    name,
     domains: ["*"],
     routes: [
       {
-        name: "allow_any",
+        name,
         match: { prefix: "/" },
         route: {
           cluster: unknownTo,

@@ -212,6 +212,8 @@ export const egressOf = defineKeyedQuery<OutboundScope, readonly Egress[]>(
 export type UnknownTraffic =
   | { readonly kind: "pass" }
   | { readonly kind: "block" }
+  /** HTTP goes to what its Host is looked up to, other traffic where it was sent. */
+  | { readonly kind: "look-up" }
   /** An egress proxy takes it all; its host is full. */
   | { readonly kind: "proxy"; readonly host: string; readonly port: number; readonly subset: string };
 
@@ -223,8 +225,9 @@ export const unknownTrafficOf = defineKeyedQuery<OutboundScope, UnknownTraffic>(
     const own =
       scope.sidecar === "" ? undefined : read(tables.Sidecar, scope.sidecar)?.spec?.outboundTrafficPolicy;
     if (own === undefined) {
-      const blocks = readMesh(read, "outboundTrafficPolicy").mode === "REGISTRY_ONLY";
-      return blocks ? { kind: "block" } : { kind: "pass" };
+      const { mode } = readMesh(read, "outboundTrafficPolicy");
+      if (mode === "ALLOW_ANY_DYNAMIC_DNS") return { kind: "look-up" };
+      return mode === "REGISTRY_ONLY" ? { kind: "block" } : { kind: "pass" };
     }
     if (own.mode !== "ALLOW_ANY") return { kind: "block" };
     const proxy = own.egressProxy;

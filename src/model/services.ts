@@ -4,6 +4,7 @@ import type { ObjectRef } from "#base";
 import { defineQuery, sameData } from "#engine";
 import { refOf, type KubeObject, type ServiceEntry } from "#objects";
 import { namespaceOf, type Service } from "./core-kinds.ts";
+import { narrowedExport } from "./entry-visibility.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { parseProtocol, selectProtocol, type Protocol } from "./protocol.ts";
 import { everything, tables } from "./tables.ts";
@@ -92,7 +93,11 @@ export const entryServices = defineQuery<readonly MeshService[]>(
   "entryServices",
   (read, key) => {
     const row = read(tables.ServiceEntry, key);
-    return row === undefined ? [] : ofServiceEntry(row, readMesh(read, "defaultServiceExportTo"));
+    if (row === undefined) return [];
+    return ofServiceEntry(row, readMesh(read, "defaultServiceExportTo")).map((service) => ({
+      ...service,
+      exportTo: narrowedExport(read, service.namespace, service.exportTo),
+    }));
   },
   sameData,
 );

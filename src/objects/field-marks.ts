@@ -171,7 +171,7 @@ MeshConfig extensionProviders[].envoyFileAccessLog works
 MeshConfig extensionProviders[].envoyFileAccessLog.omitEmptyValues warns
 MeshConfig inboundTrafficPolicy works
 MeshConfig outboundTrafficPolicy works
-MeshConfig outboundTrafficPolicy.tls warns
+MeshConfig outboundTrafficPolicy.tls.credentialName warns
 MeshConfig pathNormalization works
 MeshConfig protocolDetectionTimeout works
 MeshConfig proxyInboundListenPort works
@@ -182,6 +182,7 @@ MeshConfig trustDomain works
 MeshConfig trustDomainAliases works
 MeshConfig zoneAwareLbSetting works
 MeshConfig localityLbSetting works
+MeshConfig serviceEntryVisibility works
 MeshConfig defaultTrafficPolicy works
 MeshConfig defaultInboundHttpRetryPolicy works
 MeshConfig extensionProviders[].envoyExtAuthzHttp works

@@ -24,6 +24,7 @@ export type {
 export {
   keyText,
   clusterNameOf,
+  lookedUpCluster,
   outboundClusterName,
   outboundListenerName,
   passthroughClusterName,

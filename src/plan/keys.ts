@@ -45,12 +45,15 @@ export interface OutboundClusterKey {
   readonly tuning?: ProxyTuning;
 }
 
-/** PassthroughCluster, BlackHoleCluster: the same bytes for every proxy. */
+/** PassthroughCluster, BlackHoleCluster, and that of hosts that are looked up: the same bytes for every proxy. */
 export interface WellKnownClusterKey {
   readonly kind: "well-known";
-  readonly name: "PassthroughCluster" | "BlackHoleCluster";
+  readonly name: "PassthroughCluster" | "BlackHoleCluster" | typeof lookedUpCluster;
   readonly tuning?: ProxyTuning;
 }
+
+/** Takes HTTP to hosts that no service claims, where MeshConfig's outboundTrafficPolicy has them looked up. */
+export const lookedUpCluster = "AllowAnyDynamicDNSCluster";
 
 export type ClusterKey =
   | OutboundClusterKey
@@ -65,7 +68,9 @@ export type EndpointKey = OutboundClusterKey | LocalClusterKey | ProxylessCluste
 /** `virtualOutbound`, at 15001. */
 export interface VirtualOutboundKey {
   readonly kind: "virtual-outbound";
-  /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster or an egress proxy. */
+  /** Ports that services have, where it matters that others may be looked up; otherwise absent. */
+  readonly servicePorts?: readonly number[];
+  /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster, that of hosts that are looked up, or an egress proxy. */
   readonly unknownTo: string;
   /** Clusters that are not there are asked for; absent where all are sent. */
   readonly discoversClusters?: true;
@@ -115,7 +120,7 @@ export interface OutboundListenerKey {
   readonly port: number;
   readonly bindToPort: boolean;
   readonly parts: readonly OutboundPart[];
-  /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster or an egress proxy. */
+  /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster, that of hosts that are looked up, or an egress proxy. */
   readonly unknownTo: string;
   /** Only where some part is routed by VirtualServices: without, clients of all namespaces share the bytes. */
   readonly client?: ClientFacts;
@@ -148,7 +153,7 @@ export interface OutboundRouteKey {
   readonly host: string;
   /** The table's name, where it has hosts of every port: of an egress listener at a unix socket, or one that is an HTTP proxy. */
   readonly everyPort?: string;
-  /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster or an egress proxy. */
+  /** The cluster of what no service claims: PassthroughCluster, BlackHoleCluster, that of hosts that are looked up, or an egress proxy. */
   readonly unknownTo: string;
   /** Its virtual hosts are resources of their own; absent where they stand in the table. */
   readonly discovers?: true;

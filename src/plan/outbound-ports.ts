@@ -31,6 +31,7 @@ import {
   type Protocol,
 } from "#model";
 import {
+  lookedUpCluster,
   outboundClusterName,
   outboundListenerName,
   type OutboundListenerKey,
@@ -89,6 +90,7 @@ export const unknownCluster = defineKeyedQuery<OutboundScope, string>(
     const unknown = read(unknownTrafficOf, scope);
     if (unknown.kind === "block") return "BlackHoleCluster";
     if (unknown.kind === "pass") return "PassthroughCluster";
+    if (unknown.kind === "look-up") return lookedUpCluster;
     return outboundClusterName(unknown.port, unknown.subset, unknown.host);
   },
 );

@@ -32,6 +32,7 @@ import {
   type OutboundScope,
 } from "#model";
 import {
+  lookedUpCluster,
   outboundClusterName,
   stableText,
   type DnsTableKey,
@@ -95,7 +96,10 @@ function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
       : numbers.map((port) => read(discoveredTables, { scope, port }));
   return {
     ...emptyPlan,
-    cluster: [wellKnownClusters, ...clusters.map(({ cluster }) => cluster)].filter(hasEntries),
+    cluster: [
+      read(unknownTrafficOf, scope).kind === "look-up" ? clustersWithLookedUp : wellKnownClusters,
+      ...clusters.map(({ cluster }) => cluster),
+    ].filter(hasEntries),
     endpoint: clusters.map(({ endpoint }) => endpoint).filter(hasEntries),
     listener: [
       read(virtualOutbound, scope),
@@ -107,12 +111,16 @@ function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
   };
 }
 
-const wellKnownClusters: Chunk = {
-  id: "well-known",
-  entries: (["BlackHoleCluster", "PassthroughCluster"] as const).map(
-    (name): Planned<WellKnownClusterKey> => ({ name, key: { kind: "well-known", name } }),
-  ),
-};
+const wellKnownClusters = wellKnown(["BlackHoleCluster", "PassthroughCluster"]);
+const clustersWithLookedUp = wellKnown([lookedUpCluster, "BlackHoleCluster", "PassthroughCluster"]);
+
+function wellKnown(names: readonly WellKnownClusterKey["name"][]): Chunk {
+  const entries = names.map((name): Planned<WellKnownClusterKey> => ({
+    name,
+    key: { kind: "well-known", name },
+  }));
+  return { id: "well-known", entries };
+}
 
 const virtualOutbound = defineKeyedQuery<OutboundScope, Chunk>(
   "virtualOutboundChunk",
@@ -120,7 +128,9 @@ const virtualOutbound = defineKeyedQuery<OutboundScope, Chunk>(
   (read, scope) => {
     // Where nothing captures connections, nothing arrives at the capture port.
     if (scope.unintercepted) return { id: "virtual", entries: [] };
-    const key: VirtualOutboundKey = { kind: "virtual-outbound", unknownTo: read(unknownCluster, scope) };
+    const unknownTo = read(unknownCluster, scope);
+    const servicePorts = unknownTo === lookedUpCluster ? { servicePorts: read(scopePorts, scope) } : {};
+    const key: VirtualOutboundKey = { kind: "virtual-outbound", unknownTo, ...servicePorts };
     return { id: "virtual", entries: [{ name: "virtualOutbound", key }] };
   },
   sameData,

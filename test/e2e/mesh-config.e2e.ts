@@ -19,7 +19,20 @@ const ports = [
 
 const regions = { near: "r1", next: "r2", last: "r3" } as const;
 
+/** Outside of what the mesh knows: only DNS tells where it is. */
+const hidden = { app: "hidden", namespace: "outside", host: "hidden.outside.svc.cluster.local" } as const;
+
 const apps: readonly EchoApp[] = [
+  {
+    name: hidden.app,
+    namespace: hidden.namespace,
+    ports: [
+      { name: "http-odd", servicePort: 8085, workloadPort: 8080, flag: "http" },
+      { name: "https-odd", servicePort: 8086, workloadPort: 8443, flag: "https" },
+    ],
+    certificateNames: [hidden.host],
+    naked: true,
+  },
   // Its service account is the password: who decides over TCP knows nothing but the caller's identity.
   { name: "friend", namespace, ports, account: password },
   { name: "stranger", namespace, ports, labels: { "istio-locality": `${regions.near}.z1` } },
@@ -42,9 +55,12 @@ before(async () => {
   mesh = await startMesh({ name, port: 18_830 });
   written = parse(await configText(mesh, "istio", "mesh")) as MeshConfig;
   await mesh.kubectl(["create", "namespace", namespace]);
+  await mesh.kubectl(["create", "namespace", hidden.namespace]);
   await mesh.kubectl(["label", "namespace", namespace, "istio-injection=enabled"]);
   await mesh.kubectl(["apply", "-f", "-"], deciderManifest(namespace));
   await deployEchoes(mesh, apps);
+  const unseen = "networking.istio.io/exportTo=~";
+  await mesh.kubectl(["annotate", "service", hidden.app, "-n", hidden.namespace, unseen]);
   for (const app of ["friend", "stranger"]) pods.set(app, await podIp(mesh, namespace, `app=${app}`));
 });
 after(async () => {
@@ -154,4 +170,23 @@ test("the whole mesh goes to its own region, then to the one that MeshConfig nam
   await answeredBy("the region that is named", ["last"]);
   await configure({ localityLbSetting: { distribute: [{ from: `${near}/*`, to: { [`${next}/*`]: 100 } }] } });
   await answeredBy("the region that gets all", ["next"]);
+});
+
+test("hosts that the mesh does not know are looked up as requests name them, and spoken to by TLS where MeshConfig says so", async () => {
+  const nowhere = "10.255.255.1";
+  const mode = "ALLOW_ANY_DYNAMIC_DNS";
+  const sent = (port: number) => ({
+    url: `http://${nowhere}:${port}/`,
+    headers: { host: `${hidden.host}:${port}` },
+  });
+  const byHidden = (result: Result) =>
+    assert.equal(echoIn(result)?.service, hidden.app, JSON.stringify(result));
+  await configure({ outboundTrafficPolicy: { mode } });
+  await becomes("the host that is named", "stranger", sent(8085), byHidden);
+  await configure({ outboundTrafficPolicy: { mode, tls: { mode: "SIMPLE", insecureSkipVerify: true } } });
+  await becomes("the host that is named, over TLS", "stranger", sent(8086), byHidden);
+  await configure({});
+  await becomes("no answer from where nobody is", "stranger", sent(8085), ({ status }) =>
+    assert.notEqual(status, 200),
+  );
 });

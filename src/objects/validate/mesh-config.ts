@@ -73,6 +73,13 @@ export function checkMeshConfig(mesh: MeshConfig, path: string, report: Report):
     pathOf(policy, "outlierDetection"),
     report,
   );
+  const visibility = pathOf(path, "serviceEntryVisibility");
+  eachOf(mesh.serviceEntryVisibility?.policies, pathOf(visibility, "policies"), ({ matchingRules }, at) =>
+    eachOf(matchingRules, pathOf(at, "matchingRules"), ({ namespaceSelector }, where) => {
+      if (namespaceSelector === undefined)
+        report.add("MZ0254", where, "the rule selects nothing, so its policy holds for no ServiceEntry");
+    }),
+  );
   checkInboundRetries(mesh, pathOf(path, "defaultInboundHttpRetryPolicy"), report);
 }
 
