@@ -12,6 +12,9 @@ export interface InjectionMesh {
   readonly proxyListenPort?: number;
   readonly proxyInboundListenPort?: number;
   readonly inboundTrafficPolicy?: { readonly mode?: string };
+  readonly extensionProviders?: readonly {
+    readonly opentelemetry?: { readonly serviceAttributeEnrichment?: string };
+  }[];
   /** MeshConfig.defaultConfig: a ProxyConfig. */
   readonly defaultConfig?: Plain;
 }

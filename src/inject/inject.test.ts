@@ -129,6 +129,40 @@ test("the pod's own proxy configuration goes over the mesh's, metadata by name",
   assert.deepEqual([environment["A"], environment["B"]], ["1", "3"]);
 });
 
+test("where a tracing provider goes by OpenTelemetry's conventions, the proxy is told what its service is", () => {
+  const conventional = { serviceAttributeEnrichment: "OTEL_SEMANTIC_CONVENTIONS" };
+  const mesh = { extensionProviders: [{}, { opentelemetry: conventional }] };
+  const told = (more: Pod, own: object = mesh) =>
+    environmentOf(injectPod(reviews(more), { ...settings, mesh: own }).pod)["OTEL_RESOURCE_ATTRIBUTES"];
+  const image = (name: string): Pod => ({ spec: { containers: [{ name: "app", image: name }] } });
+  const instance = "service.instance.id=default.$(POD_NAME).app";
+  assert.equal(told({}, {}), undefined);
+  assert.equal(told({}, { extensionProviders: [{ opentelemetry: {} }] }), undefined);
+  const wanted: readonly (readonly [Pod, string])[] = [
+    [image("registry:5000/app"), ""],
+    [image("registry:5000/app:1.2"), "service.version=1.2,"],
+    [image("app:1.2@sha256:ab"), "service.version=1.2@sha256:ab,"],
+    [
+      { ...image("app:1.2"), metadata: { labels: { "app.kubernetes.io/version": "v3" } } },
+      "service.version=v3,",
+    ],
+  ];
+  for (const [pod, version] of wanted)
+    assert.equal(told(pod), `service.namespace=default,${version}${instance}`);
+  const annotations = Object.fromEntries(
+    ["namespace", "version", "instance.id"].map((name) => [
+      `resource.opentelemetry.io/service.${name}`,
+      `a,b=${name}`,
+    ]),
+  );
+  assert.equal(
+    told({ ...image("app:1.2"), metadata: { annotations } }),
+    "service.namespace=a%2Cb%3Dnamespace,service.version=a%2Cb%3Dversion,service.instance.id=a%2Cb%3Dinstance.id",
+  );
+  const proxyMetadata = { OTEL_RESOURCE_ATTRIBUTES: "team=a" };
+  assert.equal(told({}, { ...mesh, defaultConfig: { proxyMetadata } }), "team=a");
+});
+
 test("policy: the pod decides over its namespace, and the host's network over all", () => {
   const enabled = { name: "default", labels: { "istio-injection": "enabled" } };
   const plain = { name: "default", labels: {} };

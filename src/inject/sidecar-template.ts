@@ -9,6 +9,7 @@ import {
   type InjectionContext,
   interceptionMode,
   label,
+  proxyMetadata,
   statusPort,
 } from "./context.ts";
 import {
@@ -27,6 +28,7 @@ import {
   pullSecrets,
   readinessProbe,
 } from "./parts.ts";
+import { resourceAttributes } from "./resource-attributes.ts";
 import type { Container, Plain, Pod } from "./pod.ts";
 import { initContainerName, proxyContainerName, validationContainerName } from "./pod.ts";
 
@@ -150,6 +152,7 @@ function proxyContainer(context: InjectionContext): Container {
     env: [
       ...(localhost ? [{ name: "REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION", value: "true" }] : []),
       ...proxyEnvironment(context),
+      ...resourceAttributes(context).filter(({ name }) => !isSetByMesh(context, name)),
     ],
     ...pullPolicy(context),
     ...proxyProbes(context),
@@ -157,6 +160,11 @@ function proxyContainer(context: InjectionContext): Container {
     resources: proxyResources(context),
     volumeMounts: [...proxyMounts(context), ...userMounts.map(([name, mount]) => ({ ...mount, name }))],
   };
+}
+
+/** Attributes that ProxyConfig's proxyMetadata names are the user's own word, and one variable has one value. */
+function isSetByMesh(context: InjectionContext, variable: string): boolean {
+  return proxyMetadata(context)[variable] !== undefined;
 }
 
 /**

@@ -157,7 +157,6 @@ MeshConfig extensionProviders[].opentelemetry works
 MeshConfig extensionProviders[].opentelemetry.http.headers[].envName warns
 MeshConfig extensionProviders[].opentelemetry.grpc.initialMetadata[].envName warns
 MeshConfig extensionProviders[].opentelemetry.resourceDetectors.dynatrace warns
-MeshConfig extensionProviders[].opentelemetry.serviceAttributeEnrichment warns
 MeshConfig extensionProviders[].opentelemetry.dynatraceSampler warns
 MeshConfig extensionProviders[].envoyOtelAls works
 MeshConfig extensionProviders[].envoyHttpAls works

@@ -16,7 +16,14 @@ const host = "collector.example.org";
 const ports = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
 const providers = [
   { name: "zipkin", zipkin: { service: host, port } },
-  { name: "otel", opentelemetry: { service: host, port: port + 1 } },
+  {
+    name: "otel",
+    opentelemetry: {
+      service: host,
+      port: port + 1,
+      serviceAttributeEnrichment: "OTEL_SEMANTIC_CONVENTIONS",
+    },
+  },
   { name: "logs", envoyOtelAls: { service: host, port: port + 1, logFormat: { text: "told %REQ(:PATH)%" } } },
 ];
 
@@ -69,11 +76,11 @@ async function startCollector(): Promise<void> {
   });
 }
 
-/** Calls `back` until something collected is of that call; gives the trace id that `back` has seen. */
-async function traced(isOf: (traceId: string) => boolean): Promise<void> {
+/** Calls a service until something collected is of that call, by the trace id that the service has seen. */
+async function traced(isOf: (traceId: string) => boolean, to = "back"): Promise<void> {
   await eventually("the spans of both sides, under one trace id", async () => {
     // Envoy sends spans once it has five, or after some seconds.
-    const [result] = await order(mesh, front, { url: "http://back/traced", count: 6 });
+    const [result] = await order(mesh, front, { url: `http://${to}/traced`, count: 6 });
     const headers = echoIn(result)?.headers ?? {};
     const traceId = headers["traceparent"]?.split("-")[1] ?? headers["x-b3-traceid"] ?? "";
     assert.notEqual(traceId, "", "the application sees the trace");
@@ -115,6 +122,25 @@ test("and to OpenTelemetry, with the workloads' names", async () => {
     );
     return ["front.shop", "back.shop"].every((service) => of.some(({ text }) => text.includes(service)));
   });
+});
+
+test("a Pod made since the provider goes by OpenTelemetry's conventions names its service, version and instance so", async () => {
+  // Those of before keep Istio's names: what a proxy's environment holds is of its start.
+  await deployEchoes(mesh, [
+    { name: "named", namespace: "shop", ports, labels: { "app.kubernetes.io/version": "7.1" } },
+  ]);
+  await traced((traceId) => {
+    const bytes = Buffer.from(traceId, "hex").toString("latin1");
+    const of = collected.filter(
+      ({ path, text }) => path.endsWith("TraceService/Export") && text.includes(bytes),
+    );
+    const told = of.find(({ text }) => text.includes("service.instance.id"))?.text ?? "";
+    return (
+      /shop\.named-[\w-]+\.echo/.test(told) &&
+      ["service.version", "7.1"].every((one) => told.includes(one)) &&
+      /service\.name.{2,8}named(?!\.shop)/s.test(told)
+    );
+  }, "named");
 });
 
 test("access logs go to OpenTelemetry, in the provider's format", async () => {

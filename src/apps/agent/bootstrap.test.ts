@@ -7,7 +7,7 @@ import { describe, test } from "node:test";
 import { envoyPath, withoutEnvoy } from "../../../test/support/envoy.ts";
 import { renderBootstrap } from "./bootstrap.ts";
 import { parseConfig, type AgentConfig, type ProxyConfig } from "./config.ts";
-import { envoyArgs } from "./envoy.ts";
+import { envoyArgs, envoyEnvironment } from "./envoy.ts";
 
 function configOf(
   annotations: Readonly<Record<string, string>>,
@@ -261,5 +261,23 @@ describe("ProxyConfig on Envoy's command line", () => {
     assert.equal(configOf({}, proxyConfig).discoveryAddress, "istiod.istio-d.svc:15012");
     const own = configOf({ discoveryAddress: "canary.istio-d.svc:15012" }, proxyConfig);
     assert.equal(own.discoveryAddress, "canary.istio-d.svc:15012");
+  });
+});
+
+describe("the service's name in spans", () => {
+  const nameOf = (given: string, annotations: Readonly<Record<string, string>> = {}) => {
+    const config = configOf({});
+    const named = { ...config, annotations: { ...config.annotations, ...annotations } };
+    const attributes = envoyEnvironment(named, given)["OTEL_RESOURCE_ATTRIBUTES"] ?? "";
+    return Object.fromEntries(attributes.split(",").map((pair) => pair.split("=")))["service.name"] as string;
+  };
+
+  test("is Istio's, and by OpenTelemetry's conventions where a namespace of the service is given", () => {
+    assert.equal(nameOf(""), "shop.default");
+    assert.equal(nameOf("team=a"), "shop.default");
+    assert.equal(nameOf("service.namespace=default,service.version=v1"), "shop-v1");
+    const annotations = { "resource.opentelemetry.io/service.name": "storefront" };
+    assert.equal(nameOf("team=a,service.namespace=default", annotations), "storefront");
+    assert.equal(nameOf("service.namespace=default,service.name=own"), "own");
   });
 });

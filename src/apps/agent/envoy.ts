@@ -134,12 +134,29 @@ export function envoyArgs(config: AgentConfig, bootstrapPath: string, override =
   ];
 }
 
+/**
+ * The service's name by OpenTelemetry's conventions for Kubernetes. Who gives a namespace of the service beside wants it so, since Istio's
+ * names hold the namespace themselves; injection gives it where MeshConfig asks for these conventions.
+ */
+function conventionalName({ annotations, labels, facts, podName }: AgentConfig): string {
+  return (
+    [
+      annotations["resource.opentelemetry.io/service.name"],
+      labels["app.kubernetes.io/instance"],
+      labels["app.kubernetes.io/name"],
+      facts.workload,
+      podName,
+    ].find((name) => name !== undefined && name !== "") ?? "unknown_service"
+  );
+}
+
 /** What Envoy says of its workload in spans. Attributes that the Pod's owner sets go before the mesh's. */
 export function envoyEnvironment(config: AgentConfig, given = ""): Readonly<Record<string, string>> {
-  const { facts, clusterId, metadata, namespace, serviceCluster, podName } = config;
+  const { facts, clusterId, metadata, namespace, podName } = config;
+  const isConventional = /(^|,)service\.namespace=/.test(given);
   const { tags, resource } = traceEnvironment;
   const own = [
-    ["service.name", serviceCluster],
+    ["service.name", isConventional ? conventionalName(config) : config.serviceCluster],
     ["k8s.namespace.name", namespace],
     ["k8s.pod.name", podName],
   ].map(([name, value]) => `${name}=${encodeURIComponent(value ?? "")}`);
