@@ -163,7 +163,8 @@ export function regexFault(text: string): Fault {
     RE2JS.compile(text);
     return undefined;
   } catch (error) {
-    return `${show(text)} is not a regex of RE2's syntax: ${error instanceof Error ? error.message : String(error)}`;
+    const reason = error instanceof Error ? error.message : String(error);
+    return `${show(text)} is not a regex of RE2's syntax, which has no look-around and no back-references: ${reason}`;
   }
 }
 
