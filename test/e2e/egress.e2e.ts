@@ -89,6 +89,7 @@ test("without a word about it nothing outside is reached", async () => {
   const blocked = await call("one", { url: `http://a.${partner}/` });
   assert.equal(blocked.status, 502, JSON.stringify(blocked));
   assert.equal((await call("one", { url: `https://a.${partner}/` })).status, 0);
+  assert.notEqual((await call("one", { url: `tcp://${worldIp}:9000` })).error, undefined);
   assert.match((await call("one", { url: "http://api.example.org/" })).error ?? "", /ENOTFOUND/);
 });
 
@@ -98,26 +99,28 @@ test("a blocked host stands in its caller's access log and in the metric, by wor
     assert.match(log, /"GET \/ HTTP\/1\.1" 502 .*"a\.partner\.svc\.cluster\.local".* block_all$/m);
     // Without a listener for its port nobody has read the server name.
     assert.match(log, / UH .* BlackHoleCluster .*:443 /);
+    assert.match(log, new RegExp(` UH .* BlackHoleCluster .*${worldIp.replaceAll(".", "\\.")}:9000 `));
     return true;
   });
-  await eventually("the metric", async () => {
-    const scraped = await mesh.inNode([
-      "curl",
-      "-s",
-      `http://${addresses.get("one")}:15020/stats/prometheus`,
-    ]);
-    const [byHost, byAddress] = [`a\\.${partner.replaceAll(".", "\\.")}`, "[\\d.]+:443"].map(
-      (host) =>
-        new RegExp(
-          `^istio_egress_requests_total\\{.*source_workload="one",.*destination_host="${host}",outcome="blocked"\\} 1$`,
-          "m",
-        ),
-    );
-    assert.match(scraped.stdout, byHost ?? /^$/);
-    assert.match(scraped.stdout, byAddress ?? /^$/);
-    return true;
-  });
+  await blockedInMetric(`a.${partner}`);
+  await blockedInMetric(`${worldIp}:9000`);
+  await blockedInMetric(/[\d.]+:443/);
 });
+
+/** Waits until the metric of the first caller's sidecar has one blocked call of a host. */
+async function blockedInMetric(host: string | RegExp): Promise<void> {
+  const pattern = typeof host === "string" ? host.replaceAll(".", "\\.") : host.source;
+  const line = new RegExp(
+    `^istio_egress_requests_total\\{.*source_workload="one",.*destination_host="${pattern}",outcome="blocked"\\} 1$`,
+    "m",
+  );
+  await eventually(`a blocked call of ${pattern} in the metric`, async () => {
+    const url = `http://${addresses.get("one")}:15020/stats/prometheus`;
+    const scraped = await mesh.inNode(["curl", "-s", url]);
+    assert.match(scraped.stdout, line);
+    return true;
+  });
+}
 
 test("the gateway lets a caller to the hosts that a policy names for it, and originates TLS", async () => {
   await apply(...httpThroughGateway());
@@ -153,8 +156,7 @@ test("TLS of the caller passes by its server name, for a wildcard's hosts, as fa
     const result = await call("one", { url: `https://a.${partner}/` });
     const echo = echoIn(result);
     assert.deepEqual([echo?.service, echo?.sni], ["world", `a.${partner}`], JSON.stringify(result));
-    const gatewayIp = await podIp(mesh, gateways, "istio=egressgateway");
-    assert.match(echo?.remoteAddress ?? "", new RegExp(`${gatewayIp.replaceAll(".", "\\.")}$`));
+    await assertFromGateway(result);
     return true;
   });
   assert.equal((await call("one", { url: `https://b.${partner}/` })).status, 0, "another name is refused");
@@ -171,12 +173,52 @@ test("TLS of the caller passes by its server name, for a wildcard's hosts, as fa
     assert.match(await logOf("one"), / UH .* BlackHoleCluster .* evil\.example\.net -$/m);
     return true;
   });
+  await blockedInMetric("evil.example.net");
   await eventually("HTTP to a host of the wildcard is looked up as it is named", async () => {
     const result = await call("two", { url: `http://b.${partner}/` });
     assert.equal(echoIn(result)?.host, `b.${partner}`, JSON.stringify(result));
     return true;
   });
 });
+
+test("TLS of the caller passes for the callers that a policy names, where it travels in TLS of the mesh to the gateway", async () => {
+  const host = "inner.example.org";
+  await apply(...tlsWithinMutual(host));
+  await eventually("the caller that the policy names", async () => {
+    const result = await call("one", { url: `https://${host}/` });
+    const echo = echoIn(result);
+    assert.deepEqual([echo?.service, echo?.sni], ["world", host], JSON.stringify(result));
+    await assertFromGateway(result);
+    return true;
+  });
+  assert.equal((await call("two", { url: `https://${host}/` })).status, 0, "another caller is refused");
+  await eventually("the refusal is in the gateway's access log", async () => {
+    assert.match(
+      await gatewayLog(),
+      new RegExp(`rbac_access_denied.* ${host.replaceAll(".", "\\.")} -$`, "m"),
+    );
+    return true;
+  });
+});
+
+test("HTTP to a wildcard's hosts goes through the gateway, for the callers that a policy names", async () => {
+  await apply(...wildcardThroughGateway());
+  const url = `http://b.${partner}/`;
+  await eventually("the caller that the policy names", async () => {
+    const result = await call("one", { url });
+    assert.equal(echoIn(result)?.host, `b.${partner}`, JSON.stringify(result));
+    await assertFromGateway(result);
+    return true;
+  });
+  assert.equal((await call("two", { url })).status, 403);
+  // Not a host that DNS knows: the gateway says so.
+  assert.equal((await call("one", { url, headers: { Host: `nobody.${partner}` } })).status, 503);
+});
+
+async function assertFromGateway(result: Result): Promise<void> {
+  const gatewayIp = await podIp(mesh, gateways, "istio=egressgateway");
+  assert.match(echoIn(result)?.remoteAddress ?? "", new RegExp(`${gatewayIp.replaceAll(".", "\\.")}$`));
+}
 
 test("names that a Sidecar does not import are no names for its workload", async () => {
   const egress = [{ hosts: [`${gateways}/${gatewayHost}`, `${gateways}/other.example.org`] }];
@@ -254,10 +296,14 @@ function httpThroughGateway(): KubeObject[] {
   ];
 }
 
+const wildcard = `*.${partner}`;
+const wildcardTls = ["mesh", `${gateways}/passthrough`].map((gateway, at) => ({
+  match: [{ gateways: [gateway], port: 443, sniHosts: [wildcard] }],
+  route: [{ destination: { host: at === 0 ? gatewayHost : wildcard, port: { number: 443 } } }],
+}));
+
 /** A wildcard whose hosts callers reach by TLS of their own. */
 function tlsThroughGateway(): KubeObject[] {
-  const wildcard = `*.${partner}`;
-  const match = (gateway: string) => [{ gateways: [gateway], port: 443, sniHosts: [wildcard] }];
   return [
     object("ServiceEntry", gateways, "wildcard", {
       hosts: [wildcard],
@@ -281,18 +327,90 @@ function tlsThroughGateway(): KubeObject[] {
     object("VirtualService", gateways, "wildcard", {
       hosts: [wildcard],
       gateways: ["mesh", "passthrough"],
+      tls: wildcardTls,
+    }),
+    policy("server-names", [{ when: [{ key: "connection.sni", values: [`a.${partner}`] }] }]),
+  ];
+}
+
+/** TLS of the caller for one host, within TLS of the mesh as far as the gateway, which so learns who calls. */
+function tlsWithinMutual(host: string): KubeObject[] {
+  const tls = { mode: "ISTIO_MUTUAL" };
+  return [
+    object("ServiceEntry", gateways, "within", {
+      hosts: [host],
+      location: "MESH_EXTERNAL",
+      resolution: "STATIC",
+      ports: [{ number: 443, name: "tls", protocol: "TLS", targetPort: 8443 }],
+      endpoints: [{ address: worldIp }],
+    }),
+    object("Gateway", gateways, "within", {
+      selector: { istio: "egressgateway" },
+      servers: [{ port: { number: 443, name: "tls-within", protocol: "TLS" }, hosts: [host], tls }],
+    }),
+    object("DestinationRule", gateways, "within", {
+      host: gatewayHost,
+      subsets: [{ name: "within", trafficPolicy: { tls: { ...tls, sni: host } } }],
+    }),
+    object("VirtualService", gateways, "within", {
+      hosts: [host],
+      gateways: ["mesh", "within"],
       tls: [
         {
-          match: match("mesh"),
-          route: [{ destination: { host: gatewayHost, port: { number: 443 } } }],
+          match: [{ gateways: ["mesh"], port: 443, sniHosts: [host] }],
+          route: [{ destination: { host: gatewayHost, subset: "within", port: { number: 443 } } }],
         },
+      ],
+      tcp: [
         {
-          match: match(`${gateways}/passthrough`),
-          route: [{ destination: { host: wildcard, port: { number: 443 } } }],
+          match: [{ gateways: [`${gateways}/within`], port: 443 }],
+          route: [{ destination: { host, port: { number: 443 } } }],
         },
       ],
     }),
-    policy("server-names", [{ when: [{ key: "connection.sni", values: [`a.${partner}`] }] }]),
+    policy("within", [
+      {
+        from: [{ source: { principals: ["cluster.local/ns/shop/sa/one"] } }],
+        when: [{ key: "connection.sni", values: [host] }],
+      },
+    ]),
+  ];
+}
+
+/** The wildcard's hosts by HTTP, in TLS of the mesh as far as the gateway, under a name that stands for all of them. */
+function wildcardThroughGateway(): KubeObject[] {
+  const tls = { mode: "ISTIO_MUTUAL" };
+  const gateway = `${gateways}/wild`;
+  return [
+    object("Gateway", gateways, "wild", {
+      selector: { istio: "egressgateway" },
+      servers: [{ port: { number: 80, name: "https-wild", protocol: "HTTPS" }, hosts: [wildcard], tls }],
+    }),
+    object("DestinationRule", gateways, "wild", {
+      host: gatewayHost,
+      subsets: [{ name: "wild", trafficPolicy: { tls: { ...tls, sni: `any.${partner}` } } }],
+    }),
+    object("VirtualService", gateways, "wildcard", {
+      hosts: [wildcard],
+      gateways: ["mesh", "passthrough", "wild"],
+      tls: wildcardTls,
+      http: [
+        {
+          match: [{ gateways: ["mesh"], port: 80 }],
+          route: [{ destination: { host: gatewayHost, subset: "wild", port: { number: 80 } } }],
+        },
+        {
+          match: [{ gateways: [gateway], port: 80 }],
+          route: [{ destination: { host: wildcard, port: { number: 80 } } }],
+        },
+      ],
+    }),
+    policy("wild", [
+      {
+        from: [{ source: { principals: ["cluster.local/ns/shop/sa/one"] } }],
+        to: [{ operation: { hosts: [wildcard] } }],
+      },
+    ]),
   ];
 }
 
