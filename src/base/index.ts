@@ -27,3 +27,4 @@ export {
   telemetryTags,
 } from "./telemetry.ts";
 export type { Limit, ReachLimit } from "./limit.ts";
+export { modulePathPrefix, xdsClusterName } from "./modules.ts";

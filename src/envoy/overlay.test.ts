@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { Engine } from "#engine";
-import { objectProblemsOf, worldChanges, type ProxyClass } from "#model";
+import { Engine, type Table } from "#engine";
+import {
+  fetchedModules,
+  moduleRequests,
+  objectProblemsOf,
+  worldChanges,
+  type FetchedModule,
+  type ProxyClass,
+} from "#model";
 import type { KubeObject, MeshConfig } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
 import { proxyOf } from "../../test/support/proxies.ts";
@@ -186,16 +193,7 @@ describe("a WasmPlugin", () => {
 
   test("that no proxy can get is left out, and its status says why", () => {
     const cases: [object, RegExp][] = [
-      [{ url: "oci://registry.example.com/a:1" }, /spec\.url: Modules of OCI images are not fetched/],
-      [{ url: "https://a.example.com/m.wasm" }, /spec\.url: Modules are not fetched over TLS/],
-      [
-        { url: "http://nowhere.example.com/m.wasm" },
-        /spec\.url: No service of the mesh is nowhere\.example\.com:80/,
-      ],
-      [
-        { url: "http://modules.default.svc.cluster.local/m.wasm" },
-        /spec\.sha256: A module that is fetched needs its sha256/,
-      ],
+      [{ url: "oci://registry.example.com/NO" }, /spec\.url: The URL names no module that can be fetched/],
       [{ url: "file:///m.wasm", type: "NETWORK" }, /spec\.type: Modules for TCP connections are not run/],
     ];
     for (const [spec, reason] of cases) {
@@ -204,6 +202,76 @@ describe("a WasmPlugin", () => {
       const told = engine.get(objectProblemsOf, "WasmPlugin default/p");
       assert.match(`${told[0]?.at.path}: ${told[0]?.text}`, reason);
     }
+  });
+
+  describe("whose module the control plane fetches", () => {
+    const url = "oci://registry.example.com/a:1";
+    const sha256 = "a".repeat(64);
+
+    /** The filter of reviews' port 9080, once fetching has come to this, and what the object's status says. */
+    function filterFor(state: FetchedModule | undefined, spec: object = {}): [Message | undefined, string] {
+      const engine = worldOf([plugin("p", { url, ...spec })]);
+      engine.apply([{ table: fetchedModules as Table<unknown>, key: "WasmPlugin/default/p", value: state }]);
+      const [, manager] = managers(engine, reviews, "virtualInbound").find(([port]) => port === 9080)!;
+      const found = manager.httpFilters.find(({ name }) => name === "default.p") as Message | undefined;
+      for (const proxy of [reviews, router])
+        if (found !== undefined) assert.equal(envoyComplaint(resourcesOf(engine, proxy)), "");
+      const told = engine.get(objectProblemsOf, "WasmPlugin default/p")[0]?.text ?? "";
+      return [found?.["typedConfig"] as Message | undefined, told];
+    }
+
+    test("gets it over the connection of xDS, by its sum", { skip: withoutEnvoy }, () => {
+      const [filter, told] = filterFor({ sha256 });
+      const text = JSON.stringify(filter);
+      assert.match(text, new RegExp(`"uri":"https://xds-grpc/wasm/${sha256}","cluster":"xds-grpc"`));
+      assert.match(text, new RegExp(`"sha256":"${sha256}"`));
+      assert.equal(told, "");
+      const [stays, whyNot] = filterFor({ sha256, failure: "the answer has status 404" });
+      assert.equal(JSON.stringify(stays), text);
+      assert.match(whyNot, /the answer has status 404; the one from before stays in use/);
+    });
+
+    test("goes on without it as long as it is fetched for the first time", () => {
+      assert.deepEqual(filterFor(undefined), [undefined, ""]);
+    });
+
+    test("answers 503 where it cannot be fetched, unless it fails open", { skip: withoutEnvoy }, () => {
+      const failed = { failure: "no answer" };
+      for (const spec of [{}, { failStrategy: "FAIL_CLOSE" }, { failStrategy: "FAIL_RELOAD" }]) {
+        const [filter, told] = filterFor(failed, spec);
+        assert.match(String(filter?.["@type"]), /HTTPFault$/);
+        assert.match(JSON.stringify(filter), /"httpStatus":503/);
+        assert.match(told, /cannot be fetched: no answer; calls that it would see are answered with 503/);
+      }
+      const [filter, told] = filterFor(failed, { failStrategy: "FAIL_OPEN" });
+      assert.equal(filter, undefined);
+      assert.match(told, /calls go on without it, by failStrategy FAIL_OPEN/);
+    });
+  });
+
+  test("is fetched by the control plane unless it is a file, or a service's with its sum", () => {
+    const served = "http://modules.default.svc.cluster.local/m.wasm";
+    const engine = worldOf([
+      plugin("file", { url: "file:///m.wasm" }),
+      plugin("service", { url: served, sha256: "0".repeat(64) }),
+      plugin("no-sum", { url: served }),
+      plugin("elsewhere", { url: "http://nowhere.example.com/m.wasm", sha256: "0".repeat(64) }),
+      plugin("tls", { url: "https://a.example.com/m.wasm", imagePullSecret: "s" }),
+      plugin("image", { url: "registry.example.com/a", imagePullSecret: "s" }),
+      plugin("kept", { url: "oci://a", imagePullPolicy: "IfNotPresent" }),
+      object("extensions.istio.io/v1alpha1", "TrafficExtension", "t", { wasm: { url: "oci://b:1" } }),
+    ]);
+    const asked = engine
+      .get(moduleRequests, "")
+      .map(({ key, secret, policy }) => [key.replace("/default/", " "), secret, policy].join(" "));
+    assert.deepEqual(asked, [
+      "TrafficExtension t  if-not-present",
+      "WasmPlugin elsewhere  if-not-present",
+      "WasmPlugin image s always",
+      "WasmPlugin kept  if-not-present",
+      "WasmPlugin no-sum  if-not-present",
+      "WasmPlugin tls  if-not-present",
+    ]);
   });
 });
 

@@ -185,8 +185,8 @@ export {
   moduleServicesOf,
   phaseOf,
 } from "./traffic-extension.ts";
-export type { ModuleSource } from "./wasm-module.ts";
-export { moduleSourceOf } from "./wasm-module.ts";
+export type { FetchedModule, FetchedUrl, ModuleRequest, ModuleSource } from "./wasm-module.ts";
+export { fetchedModules, moduleRequests, moduleSourceOf } from "./wasm-module.ts";
 export type { DisabledMetrics, IstioMetric, LogSpec, WorkloadLogs } from "./telemetry.ts";
 export { accessLogsOf, builtInLogProvider, disabledMetricsOf, metricTagsOf } from "./telemetry.ts";
 export type { MetricTags, TagChange } from "./telemetry.ts";

@@ -4,7 +4,15 @@
 
 import type { ObjectRef, Problem } from "#base";
 import { defineQuery, sameData, type Read } from "#engine";
-import { makeProblem, refOf, type ProblemCode, type RequestAuthentication, type Telemetry } from "#objects";
+import {
+  makeProblem,
+  refOf,
+  type ProblemCode,
+  type RequestAuthentication,
+  type Telemetry,
+  type TrafficExtension,
+  type WasmPlugin,
+} from "#objects";
 import { destinationRuleProblems } from "./destination-rule-problems.ts";
 import { routerProblems } from "./gateway-problems.ts";
 import { readMesh } from "./mesh.ts";
@@ -12,7 +20,7 @@ import { jwksTable, uriOf } from "./request-authentication.ts";
 import { tables } from "./tables.ts";
 import { builtInLogProvider } from "./telemetry.ts";
 import { extensionRow } from "./traffic-extension.ts";
-import { moduleSourceOf } from "./wasm-module.ts";
+import { fetchedModules, moduleSourceOf } from "./wasm-module.ts";
 import { logServiceSettings, providerService, tracerSettings } from "./tracing.ts";
 import { virtualServiceProblems } from "./virtual-service-problems.ts";
 
@@ -53,9 +61,7 @@ export const objectProblemsOf = defineQuery<readonly Problem[]>(
       case "WasmPlugin":
       case "TrafficExtension": {
         const row = extensionRow(read, { kind, key });
-        const source = row === undefined ? undefined : moduleSourceOf(read, row);
-        if (row === undefined || source?.kind !== "refused") return [];
-        return listed(refOf(row), [{ code: "MZ0613", path: source.path, text: `${source.text}.` }]);
+        return row === undefined ? [] : listed(refOf(row), moduleProblems(read, row));
       }
       case "Gateway":
         return gatewayProblems(read, key);
@@ -83,6 +89,22 @@ function keyProblems(read: Read, row: RequestAuthentication): Found[] {
       },
     ];
   });
+}
+
+function moduleProblems(read: Read, row: TrafficExtension | WasmPlugin): Found[] {
+  const source = moduleSourceOf(read, row);
+  if (source?.kind === "refused") return [{ code: "MZ0613", path: source.path, text: `${source.text}.` }];
+  if (source?.kind !== "fetched") return [];
+  const { sha256, failure } = read(fetchedModules, source.key) ?? {};
+  if (failure === undefined) return [];
+  const meanwhile =
+    sha256 !== undefined
+      ? "the one from before stays in use"
+      : source.module.failStrategy === "FAIL_OPEN"
+        ? "calls go on without it, by failStrategy FAIL_OPEN"
+        : `calls that it would see are answered with 503, by failStrategy ${source.module.failStrategy ?? "FAIL_CLOSE"}`;
+  const text = `The module cannot be fetched: ${failure}; ${meanwhile}.`;
+  return [{ code: "MZ0615", path: source.path, text }];
 }
 
 function providerProblems(read: Read, { spec }: Telemetry): Found[] {

@@ -71,6 +71,10 @@ const asksForFacts = (row: EnvoyFilter): boolean =>
 const ownNode = (row: KubeObject<object>): readonly string[] =>
   preferenceOf(row) === "node" ? [everything] : [];
 
+/** Extensions whose module may have to be fetched. */
+const remoteModule = (url: string | undefined): readonly string[] =>
+  url === undefined || url.startsWith("file:") ? [] : [everything];
+
 /** The one group of an index that holds a whole (small) subset of a table. */
 export const everything = "all";
 
@@ -173,10 +177,15 @@ export const tables = {
       Object.keys(row.spec?.workloadSelector?.labels ?? {}).length > 0 ? [everything] : [],
   }),
   Telemetry: defineTable<Telemetry, "namespace" | "selecting">("Telemetry", { namespace, selecting }),
-  WasmPlugin: defineTable<WasmPlugin, "namespace" | "selecting">("WasmPlugin", { namespace, selecting }),
-  TrafficExtension: defineTable<TrafficExtension, "namespace" | "selecting">("TrafficExtension", {
+  WasmPlugin: defineTable<WasmPlugin, "namespace" | "selecting" | "remote">("WasmPlugin", {
     namespace,
     selecting,
+    remote: (row) => remoteModule(row.spec?.url),
+  }),
+  TrafficExtension: defineTable<TrafficExtension, "namespace" | "selecting" | "remote">("TrafficExtension", {
+    namespace,
+    selecting,
+    remote: (row) => remoteModule(row.spec?.wasm?.url),
   }),
   ProxyConfig: defineTable<ProxyConfig, "namespace">("ProxyConfig", { namespace }),
   Ingress: defineTable<Ingress, "all">("Ingress", { all: () => [everything] }),

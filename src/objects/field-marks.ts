@@ -85,13 +85,9 @@ Telemetry spec.metrics[].overrides[].match works
 Telemetry spec.metrics[].overrides[].match.customMetric warns
 
 TrafficExtension spec works
-TrafficExtension spec.wasm.imagePullPolicy warns
-TrafficExtension spec.wasm.imagePullSecret warns
 TrafficExtension spec.wasm.verificationKey warns
 
 WasmPlugin spec works
-WasmPlugin spec.imagePullPolicy warns
-WasmPlugin spec.imagePullSecret warns
 WasmPlugin spec.verificationKey warns
 
 MeshConfig accessLogFile works

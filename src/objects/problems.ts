@@ -207,6 +207,12 @@ export const problemTable = {
     remedy:
       "Write the rule in the namespace of the service, or let the mesh take such rules for all clients (FOREIGN_ROUTES).",
   },
+  MZ0615: {
+    severity: "error",
+    title: "Module cannot be fetched",
+    remedy:
+      "Check url, sha256 and imagePullSecret, and the way from the control plane to there; it is tried again and again.",
+  },
   MZ0801: {
     severity: "error",
     title: "Annotation steers injection to what cannot work",

@@ -4,7 +4,8 @@
 import type { Logger } from "#base";
 import { resourceTypeOf, type Message } from "#envoy";
 import { resourceTypes, type ResourceType } from "#plan";
-import { grpcStatus, GrpcError, type GrpcPeer, type GrpcStream, type StreamHandlers } from "./grpc.ts";
+import { grpcStatus, GrpcError, type GrpcPeer } from "./grpc-api.ts";
+import type { GrpcStream, StreamHandlers } from "./grpc.ts";
 import { admissionsMax, waitingRequestsMax } from "./limits.ts";
 import type { Mesh } from "./mesh.ts";
 import { AdsSession, type Closing, type SessionReports, type TypeStatus } from "./session.ts";

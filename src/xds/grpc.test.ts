@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import http2 from "node:http2";
 import { describe, it, before, after } from "node:test";
 import { silentLog } from "#base";
-import { GrpcError, GrpcServer, grpcStatus } from "./grpc.ts";
+import { GrpcError, grpcStatus } from "./grpc-api.ts";
+import { GrpcServer } from "./grpc.ts";
 import { connectionStreamsMax, endingMs } from "./limits.ts";
 
 interface Reply {

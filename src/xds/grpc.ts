@@ -6,7 +6,10 @@ import http2 from "node:http2";
 import type { TLSSocket } from "node:tls";
 import type { AddressInfo } from "node:net";
 import type { Logger } from "#base";
+import { refuseDownload, serveDownload, type Downloads } from "./download.ts";
+import { GrpcError, grpcStatus, type GrpcPeer } from "./grpc-api.ts";
 import {
+  connectionDownloadsMax,
   connectionsMax,
   connectionStreamsMax,
   endingMs,
@@ -15,39 +18,6 @@ import {
   requestBytesMax,
   type ReachXdsLimit,
 } from "./limits.ts";
-
-/** gRPC's status codes that this server answers with. */
-export const grpcStatus = {
-  ok: 0,
-  invalidArgument: 3,
-  deadlineExceeded: 4,
-  notFound: 5,
-  permissionDenied: 7,
-  resourceExhausted: 8,
-  aborted: 10,
-  unimplemented: 12,
-  internal: 13,
-  unavailable: 14,
-  unauthenticated: 16,
-} as const;
-
-/** A refusal of a call; the message is for the caller. */
-export class GrpcError extends Error {
-  readonly code: number;
-  constructor(code: number, message: string) {
-    super(message);
-    this.code = code;
-  }
-}
-
-/** Who calls. */
-export interface GrpcPeer {
-  /** `address:port`. */
-  readonly address: string;
-  readonly authorization: string | undefined;
-  /** The client certificate (DER), only if TLS has verified it against the trusted roots. */
-  readonly certificate: Uint8Array | undefined;
-}
 
 /** One bidirectional call. */
 export interface GrpcStream {
@@ -86,6 +56,7 @@ export interface GrpcServerOptions {
   readonly tls?: TlsMaterial;
   readonly streams: Readonly<Record<string, StreamMethod>>;
   readonly unary: Readonly<Record<string, UnaryMethod>>;
+  readonly downloads?: Downloads;
   readonly log: Logger;
   readonly reached?: ReachXdsLimit;
 }
@@ -101,16 +72,17 @@ export class GrpcServer {
   readonly #options: GrpcServerOptions;
   readonly #server: http2.Http2Server | http2.Http2SecureServer;
   readonly #sessions = new Set<http2.ServerHttp2Session>();
-  /** Calls at present, for each connection. */
-  readonly #streams = new WeakMap<http2.Http2Session, number>();
+  /** Calls and downloads at present, for each connection. */
+  readonly #calls = new StreamCount();
+  readonly #downloads = new StreamCount();
   readonly #keepalive: NodeJS.Timeout;
 
   private constructor(options: GrpcServerOptions) {
     this.#options = options;
     const settings: http2.ServerOptions = {
       settings: {
-        // HTTP/2's own limit stands above ours, which is counted.
-        maxConcurrentStreams: 2 * connectionStreamsMax,
+        // HTTP/2's own limit stands above ours, which are counted.
+        maxConcurrentStreams: 2 * (connectionStreamsMax + connectionDownloadsMax),
         initialWindowSize: windowBytes,
       },
       maxSessionMemory: 64,
@@ -217,12 +189,17 @@ export class GrpcServer {
     const path = headers[":path"] ?? "";
     const streamMethod = this.#options.streams[path];
     const unaryMethod = this.#options.unary[path];
+    const { downloads } = this.#options;
+    if (downloads !== undefined && headers[":method"] === "GET" && path.startsWith(downloads.prefix)) {
+      this.#serveDownload(stream, path.slice(downloads.prefix.length), headers, downloads);
+      return;
+    }
     if (!/^application\/grpc(\+proto)?\b/.test(headers["content-type"] ?? "")) {
       stream.respond({ ":status": 415 }, { endStream: true });
       return;
     }
     const call = new Call(stream, peerOf(stream, headers), (limit) => this.#reached(limit));
-    if (this.#countStream(stream) > connectionStreamsMax) {
+    if (this.#calls.add(stream) > connectionStreamsMax) {
       this.#reached("connectionStreams");
       call.end(grpcStatus.resourceExhausted, `more than ${connectionStreamsMax} calls on one connection`);
     } else if (streamMethod !== undefined) call.serve(streamMethod(call));
@@ -230,18 +207,39 @@ export class GrpcServer {
     else call.end(grpcStatus.unimplemented, `no method ${path}`);
   }
 
-  /** How many calls its connection has now. */
-  #countStream(stream: http2.ServerHttp2Stream): number {
-    const { session } = stream;
-    if (session === undefined) return 0;
-    const count = (this.#streams.get(session) ?? 0) + 1;
-    this.#streams.set(session, count);
-    stream.once("close", () => this.#streams.set(session, (this.#streams.get(session) ?? 1) - 1));
-    return count;
+  #serveDownload(
+    stream: http2.ServerHttp2Stream,
+    name: string,
+    headers: http2.IncomingHttpHeaders,
+    { find }: Downloads,
+  ): void {
+    if (this.#downloads.add(stream) > connectionDownloadsMax) {
+      this.#reached("connectionDownloads");
+      refuseDownload(stream, grpcStatus.resourceExhausted);
+      return;
+    }
+    const peer = peerOf(stream, headers);
+    const { log } = this.#options;
+    void serveDownload({ stream, name, peer, find, log, reached: (limit) => this.#reached(limit) });
   }
 
   #reached(limit: Parameters<ReachXdsLimit>[0]): void {
     this.#options.reached?.(limit);
+  }
+}
+
+/** Streams of a kind that each connection has at present. */
+class StreamCount {
+  readonly #counts = new WeakMap<http2.Http2Session, number>();
+
+  /** How many its connection has with it. */
+  add(stream: http2.ServerHttp2Stream): number {
+    const { session } = stream;
+    if (session === undefined) return 0;
+    const count = (this.#counts.get(session) ?? 0) + 1;
+    this.#counts.set(session, count);
+    stream.once("close", () => this.#counts.set(session, (this.#counts.get(session) ?? 1) - 1));
+    return count;
   }
 }
 

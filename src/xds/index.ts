@@ -12,15 +12,11 @@ export { AdsSession } from "./session.ts";
 export type { Entry, LiveView, Rejection, Subscriber, Target } from "./view.ts";
 export type { DeltaRequest, DeltaResponse } from "./wire.ts";
 export { renderResponse, RequestReader } from "./wire.ts";
-export type {
-  GrpcPeer,
-  GrpcServerOptions,
-  GrpcStream,
-  StreamHandlers,
-  TlsMaterial,
-  UnaryMethod,
-} from "./grpc.ts";
-export { GrpcError, GrpcServer, grpcStatus } from "./grpc.ts";
+export type { DownloadMethod, Downloads } from "./download.ts";
+export type { GrpcPeer } from "./grpc-api.ts";
+export { GrpcError, grpcStatus } from "./grpc-api.ts";
+export type { GrpcServerOptions, GrpcStream, StreamHandlers, TlsMaterial, UnaryMethod } from "./grpc.ts";
+export { GrpcServer } from "./grpc.ts";
 export type { Admitted, AdsProtocol, AdsServerOptions, ProxyStatus } from "./ads-server.ts";
 export { AdsServer, adsPath, stateAdsPath } from "./ads-server.ts";
 export type { Fleet } from "./spreading.ts";

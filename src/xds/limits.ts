@@ -28,6 +28,18 @@ export const xdsLimits = {
     of: "calls at a time on one connection; a proxy needs two",
     beyond: "further ones end with RESOURCE_EXHAUSTED",
   },
+  connectionDownloads: {
+    value: 64,
+    unit: "",
+    of: "downloads of Wasm modules at a time on one connection: each filter of each listener asks for its own",
+    beyond: "further ones are answered with 503, and Envoy asks again",
+  },
+  download: {
+    value: 60_000,
+    unit: "ms",
+    of: "a download of a Wasm module",
+    beyond: "it is reset, and Envoy asks again",
+  },
   requestBytes: {
     value: 16 * 1024 * 1024,
     unit: "bytes",
@@ -135,6 +147,8 @@ export const connectionsMax = xdsLimits.connections.value;
 export const handshakeMs = xdsLimits.handshake.value;
 export const keepaliveMs = xdsLimits.keepalive.value;
 export const connectionStreamsMax = xdsLimits.connectionStreams.value;
+export const connectionDownloadsMax = xdsLimits.connectionDownloads.value;
+export const downloadMs = xdsLimits.download.value;
 export const requestBytesMax = xdsLimits.requestBytes.value;
 export const admissionsMax = xdsLimits.admissions.value;
 export const waitingRequestsMax = xdsLimits.waitingRequests.value;

@@ -1,6 +1,7 @@
 // Envoy's bootstrap: who this proxy is, where the control plane is and how to trust it, and the three listeners that are
 // there before any configuration arrives. Everything else comes over ADS. Pure: configuration in, JSON out.
 
+import { xdsClusterName } from "#base";
 import { hostOf, portOf } from "./ca-client.ts";
 import { statsCompressors, statsConfig, statsIntervals, statsSinks } from "./bootstrap-stats.ts";
 import type { AgentConfig } from "./config.ts";
@@ -11,7 +12,7 @@ const downstreamConnectionsMax = 100_000;
 const loopback = "127.0.0.1";
 
 export const staticClusters = {
-  xds: "xds-grpc",
+  xds: xdsClusterName,
   sds: "sds-grpc",
   admin: "prometheus_stats",
   agent: "agent",

@@ -151,8 +151,9 @@ export function classAgain(engine: Engine, id: string, before: ProxyClass): Prox
   return classOf(engine, nodeId, pod, before);
 }
 
-async function callerOf(
-  { authenticate, unauthenticated }: AdmissionOptions,
+/** Rejects with GrpcError whoever has proven nothing. */
+export async function callerOf(
+  { authenticate, unauthenticated }: Pick<AdmissionOptions, "authenticate" | "unauthenticated">,
   peer: GrpcPeer,
 ): Promise<Caller> {
   try {

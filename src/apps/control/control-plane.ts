@@ -12,7 +12,7 @@ import {
   RateLimitedWriter,
   type KubeAccess,
 } from "#kube";
-import { environmentChange, podFacts, proxyClassText, tables, type ProxyClass } from "#model";
+import { environmentChange, environmentOf, podFacts, proxyClassText, tables, type ProxyClass } from "#model";
 import { planOf, viewsOf, type View } from "#plan";
 import type { InjectionMesh } from "#inject";
 import { admissionProblems, type KubeObject } from "#objects";
@@ -41,7 +41,10 @@ import { healthPath } from "./machines.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
 import { JwksFetcher } from "./jwks-fetcher.ts";
+import { moduleDownloads } from "./module-downloads.ts";
+import { ModuleFetcher } from "./module-fetcher.ts";
 import { NameResolver, systemResolve } from "./name-resolver.ts";
+import { pullSecretReader } from "./pull-secret.ts";
 import { meshReports, sessionReports } from "./reports.ts";
 import { mayListSecrets, mayRead, reviewToken } from "./reviews.ts";
 import { RootPublisher } from "./root-publisher.ts";
@@ -83,6 +86,7 @@ export class ControlPlane {
   readonly #inputs: Inputs;
   readonly #keys: JwksFetcher;
   readonly #names: NameResolver;
+  readonly #modules: ModuleFetcher;
   readonly #secretReaders: SecretReaders;
   readonly #ads: AdsServer<ProxyClass, View>;
   readonly #unprovenAds: AdsServer<ProxyClass, View>;
@@ -160,6 +164,16 @@ export class ControlPlane {
       resolve: systemResolve(),
       reached: this.#reached,
     });
+    this.#modules = new ModuleFetcher({
+      engine: this.#engine,
+      clock,
+      log,
+      publish: (changes) => this.#batcher.add(changes),
+      readSecret: pullSecretReader(this.#client, this.#engine),
+      insecureRegistries: settings.insecureRegistries,
+      allowLocal: settings.jwksAllowLocal,
+      reached: this.#reached,
+    });
     this.#secretReaders = new SecretReaders({
       engine: this.#engine,
       clock,
@@ -212,8 +226,11 @@ export class ControlPlane {
     const certificates = await this.#startCertificates();
     await synced;
     this.#batcher.release();
-    await this.#secretReaders.start();
-    this.#stops.push(() => this.#secretReaders.stop());
+    await Promise.all([this.#secretReaders.start(), this.#modules.start()]);
+    this.#stops.push(
+      () => this.#secretReaders.stop(),
+      () => this.#modules.stop(),
+    );
     this.#batcher.flush();
     await this.#startServers(certificates);
     if (this.#client !== undefined) this.#startHousekeeping(this.#client, certificates);
@@ -246,6 +263,7 @@ export class ControlPlane {
     const { woken, computed, answers } = this.#mesh.publish(changes);
     this.#keys.settled(answers);
     this.#names.settled(answers);
+    this.#modules.settled(answers);
     this.#secretReaders.settled(answers);
     const objects = this.#inputs.takeChangedObjects();
     this.#writers?.settled(objects, answers);
@@ -448,6 +466,12 @@ export class ControlPlane {
       port: settings.ports.xds,
       tls: { certificate: certPem, key: keyPem, clientRoots: rootPem },
       streams: { [adsPath]: this.#ads.method, [stateAdsPath]: this.#ads.stateMethod },
+      downloads: moduleDownloads({
+        modules: this.#modules,
+        authenticate: this.#authenticate,
+        unauthenticated: (reason) => metrics.unauthenticated.inc({ reason }),
+        rootNamespace: () => this.#engine.get(environmentOf, "").rootNamespace,
+      }),
       unary: {
         ...(this.#writers === undefined ? {} : { [healthPath]: this.#writers.machines.health }),
         [createCertificatePath]: createCertificateMethod({

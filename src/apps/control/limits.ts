@@ -54,6 +54,48 @@ const ownLimits = {
     of: "addresses of one such name",
     beyond: "the rest is left out",
   },
+  moduleSources: {
+    value: 1_000,
+    unit: "",
+    of: "places of Wasm modules that are fetched from",
+    beyond: "further ones are not fetched: their extensions have no module",
+  },
+  moduleBytes: {
+    value: 32 * 1024 * 1024,
+    unit: "bytes",
+    of: "a Wasm module, its layer of an image, and what that unpacks to; Envoy takes no larger answer",
+    beyond: "it is refused; the module from before stays in use",
+  },
+  modulesBytes: {
+    value: 256 * 1024 * 1024,
+    unit: "bytes",
+    of: "all Wasm modules that are kept for proxies",
+    beyond: "a further one is refused; the module from before stays in use",
+  },
+  manifestBytes: {
+    value: 4 * 1024 * 1024,
+    unit: "bytes",
+    of: "a manifest, an index or a token of a registry",
+    beyond: "the fetch has failed; the module from before stays in use",
+  },
+  moduleTime: {
+    value: 60_000,
+    unit: "ms",
+    of: "a fetch of a Wasm module, with all that a registry is asked for it",
+    beyond: "it has failed; the module from before stays in use",
+  },
+  moduleRedirects: {
+    value: 5,
+    unit: "",
+    of: "redirects of one request for a Wasm module",
+    beyond: "the fetch has failed; the module from before stays in use",
+  },
+  firstModules: {
+    value: 10_000,
+    unit: "ms",
+    of: "the wait of a control plane that starts for its first attempts to fetch Wasm modules",
+    beyond: "it serves without: those not fetched yet count as failed until they are",
+  },
   webhookBytes: {
     value: 7 * 1024 * 1024,
     unit: "bytes",

@@ -17,8 +17,10 @@ export interface Settings {
   readonly gatewayLabels: "copied" | "left-out";
   /** Whether problems and the generation in use are written into the status of Istio's objects. */
   readonly objectStatus: boolean;
-  /** Whether keys of JWT issuers may be fetched from addresses of this machine and its link. */
+  /** Whether keys of JWT issuers and Wasm modules may be fetched from addresses of this machine and its link. */
   readonly jwksAllowLocal: boolean;
+  /** Hosts that Wasm modules are fetched from by any certificate or, of images, without TLS; `*` for all. */
+  readonly insecureRegistries: readonly string[];
   /** Whose calls VirtualServices of other namespaces than the host's may route. */
   readonly foreignRoutes: ForeignRoutes;
   /** Whether gateways speak HTTP/3. */
@@ -54,8 +56,9 @@ export const usage = `usage: discovery [flags]
 Environment: POD_NAME, POD_NAMESPACE, REVISION, CLUSTER_ID, CLUSTER_DOMAIN, NETWORK, KUBECONFIG; ROUTE_DELIVERY: virtual-hosts
 (sidecars get each virtual host as a resource of its own; clients that cannot get whole tables) or tables (everyone does);
 GATEWAY_LABELS_COPIED: true (what is deployed for a Gateway bears its labels and annotations, unless it
-names others) or false; OBJECT_STATUS: true (what is wrong with an object stands in its status) or false; JWKS_ALLOW_LOCAL: true lets keys of JWT issuers be
-fetched from loopback and link-local addresses (false);
+names others) or false; OBJECT_STATUS: true (what is wrong with an object stands in its status) or false; JWKS_ALLOW_LOCAL: true lets keys of JWT issuers
+and Wasm modules be fetched from loopback and link-local addresses (false); WASM_INSECURE_REGISTRIES: hosts, by commas, whose images
+and modules may come by any certificate or without TLS (* for all);
 FOREIGN_ROUTES: own-clients (a VirtualService for a host of another namespace routes its own namespace's calls alone) or all-clients;
 QUIC_LISTENERS: true has HTTPS servers of gateways speak HTTP/3 as well, where the gateway's Service has the port for UDP too (false).
 
@@ -86,6 +89,10 @@ export function parseSettings(
       : "left-out",
     objectStatus: switchOf("OBJECT_STATUS", env["OBJECT_STATUS"], true),
     jwksAllowLocal: switchOf("JWKS_ALLOW_LOCAL", env["JWKS_ALLOW_LOCAL"], false),
+    insecureRegistries: (env["WASM_INSECURE_REGISTRIES"] ?? "")
+      .split(",")
+      .map((host) => host.trim())
+      .filter((host) => host !== ""),
     foreignRoutes: foreignRoutesOf(env["FOREIGN_ROUTES"]),
     quicListeners: switchOf("QUIC_LISTENERS", env["QUIC_LISTENERS"], false),
     logLevel: values["log-level"] ?? "info",
