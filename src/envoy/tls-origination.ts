@@ -11,6 +11,7 @@ import {
   controlPlaneSecret,
   credentialSecretName,
   fileSecret,
+  revokingSecret,
   systemRootsSecret,
 } from "./tls.ts";
 
@@ -85,24 +86,21 @@ function validation(
   if (!verifies) return { validationContext: { trustChainVerification: "ACCEPT_UNTRUSTED" } };
   if (configuredCa !== undefined)
     return { validationContext: { trustedCa: { inlineString: configuredCa }, matchTypedSubjectAltNames } };
-  const secret =
-    tls.credentialName !== undefined && tls.credentialName !== ""
-      ? controlPlaneSecret(`${credentialSecretName(tls.credentialName)}-cacert`)
-      : tls.caCertificates !== undefined && tls.caCertificates !== "" && tls.caCertificates !== "system"
-        ? fileSecret(`file-root:${tls.caCertificates}`)
-        : // Istio verifies against the operating system's roots where nothing else is named. Envoy cannot find them by itself
-          // (its field for them has no effect), so the agent has them.
-          agentSecret(systemRootsSecret);
   return {
     combinedValidationContext: {
-      defaultValidationContext: {
-        matchTypedSubjectAltNames,
-        // With credentials the Secret carries the list.
-        ...(tls.caCrl === undefined || tls.caCrl === "" || (tls.credentialName ?? "") !== ""
-          ? {}
-          : { crl: { filename: tls.caCrl } }),
-      },
-      validationContextSdsSecretConfig: secret,
+      defaultValidationContext: { matchTypedSubjectAltNames },
+      validationContextSdsSecretConfig: trustedSecret(tls),
     },
   };
+}
+
+function trustedSecret({ credentialName = "", caCertificates = "", caCrl = "" }: ClientTLSSettings): Message {
+  // With credentials the Secret carries the list of revoked certificates, too.
+  if (credentialName !== "") return controlPlaneSecret(`${credentialSecretName(credentialName)}-cacert`);
+  // Istio verifies against the operating system's roots where nothing else is named. Envoy cannot find them by itself
+  // (its field for them has no effect), so the agent has them.
+  const ofSystem = caCertificates === "" || caCertificates === "system";
+  const roots = ofSystem ? systemRootsSecret : `file-root:${caCertificates}`;
+  if (caCrl !== "") return fileSecret(revokingSecret(caCrl, roots));
+  return ofSystem ? agentSecret(roots) : fileSecret(roots);
 }

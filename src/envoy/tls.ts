@@ -254,14 +254,18 @@ function validationOf(settings: ServerTLSSettings, validateClient: boolean): Mes
         verifyCertificateSpki: settings.verifyCertificateSpki ?? [],
         verifyCertificateHash: settings.verifyCertificateHash ?? [],
         ...(settings.insecureSkipVerify === true ? { trustChainVerification: "ACCEPT_UNTRUSTED" } : {}),
-        // A file beside the proxy, as its certificates are; with credentials the Secret's `ca.crl` is the list.
-        ...(settings.caCrl === undefined || settings.caCrl === "" || credentialNames(settings).length > 0
-          ? {}
-          : { crl: { filename: settings.caCrl } }),
+        ...listBesideSecret(settings),
       },
       validationContextSdsSecretConfig: caSecret(settings),
     },
   };
+}
+
+/** Beside a CA of a Secret the agent has no say: Envoy reads the list once, when the server comes. */
+function listBesideSecret(settings: ServerTLSSettings): Message {
+  const { caCertCredentialName = "", caCrl = "" } = settings;
+  const isAlone = credentialNames(settings).length === 0 && caCertCredentialName !== "" && caCrl !== "";
+  return isAlone ? { crl: { filename: caCrl } } : {};
 }
 
 function caSecret(settings: ServerTLSSettings): Message {
@@ -269,8 +273,19 @@ function caSecret(settings: ServerTLSSettings): Message {
     return controlPlaneSecret(credentialSecretName(settings.caCertCredentialName));
   const [first] = credentialNames(settings);
   if (first !== undefined) return controlPlaneSecret(`${credentialSecretName(first)}-cacert`);
-  const file = settings.caCertificates;
-  return file === undefined || file === "" ? agentSecret(trustRootSecret) : fileSecret(`file-root:${file}`);
+  const file = settings.caCertificates ?? "";
+  const revoked = settings.caCrl ?? "";
+  const roots = file === "" ? trustRootSecret : `file-root:${file}`;
+  if (revoked !== "") return fileSecret(revokingSecret(revoked, roots));
+  return file === "" ? agentSecret(roots) : fileSecret(roots);
+}
+
+/**
+ * The agent's name for some roots with a list of revoked certificates, which is a file beside the proxy: by it the agent follows the file,
+ * where Envoy would read it once. With credentials the Secret's own list counts.
+ */
+export function revokingSecret(list: string, roots: string): string {
+  return `file-crl:${list}~${roots}`;
 }
 
 function protocolOf(version: TLSProtocol | undefined): string | undefined {

@@ -16,7 +16,12 @@ function bench(files: Record<string, string>) {
     if (text === undefined) throw new Error(`no such file: ${path}`);
     return text;
   };
-  const secrets = new FileSecrets({ read, set: (name, value) => void set.set(name, value), log: silentLog });
+  const secrets = new FileSecrets({
+    read,
+    rootsOf: (name) => (name === "ROOTCA" ? authority.certificate : undefined),
+    set: (name, value) => void set.set(name, value),
+    log: silentLog,
+  });
   return { files, set, secrets };
 }
 
@@ -62,5 +67,26 @@ describe("secrets of files", () => {
     );
     for (let at = 0; at < 200; at++) secrets.want(`file-root:/${at}`);
     assert.equal(set.size, 100);
+  });
+
+  test("are roots with a list of revoked certificates, which is followed too and never left out", async () => {
+    const list = await authority.revoking(first);
+    const { files, set, secrets } = bench({ "/etc/ca.crt": authority.certificate });
+    const names = ["file-crl:/etc/a.crl~file-root:/etc/ca.crt", "file-crl:/etc/a.crl~ROOTCA"];
+    for (const name of [...names, "file-crl:/etc/a.crl~NOTHING", "file-crl:/etc/a.crl~file-root:/gone"])
+      secrets.want(name);
+    assert.equal(set.size, 0, "without the list everybody would be let in");
+    files["/etc/a.crl"] = list;
+    secrets.look();
+    assert.deepEqual([...set.keys()], names);
+    const trust = { kind: "trust", rootsPem: authority.certificate };
+    assert.deepEqual(set.get(names[0]!), { ...trust, revokedPem: list });
+    const renewed = await authority.revoking(second);
+    files["/etc/a.crl"] = "-----BEGIN X509 CRL-----\nMAAB\n-----END X509 CRL-----\n";
+    secrets.look();
+    assert.deepEqual(set.get(names[1]!), { ...trust, revokedPem: list }, "the last good one stays");
+    files["/etc/a.crl"] = renewed;
+    secrets.look();
+    assert.deepEqual(set.get(names[1]!), { ...trust, revokedPem: renewed });
   });
 });

@@ -3,7 +3,7 @@
 // at again now and then, so that a new certificate in a mounted Secret is used without a restart.
 
 import type { Logger } from "#base";
-import { certificatesComplaint, keyPairComplaint } from "#identity";
+import { certificatesComplaint, keyPairComplaint, revocationsComplaint } from "#identity";
 import { secretNames, type SecretValue } from "./sds.ts";
 
 /** Beyond it nothing more is read: no configuration needs so many. */
@@ -13,11 +13,19 @@ const charactersMax = 4_000_000;
 
 type Files =
   | { readonly kind: "certificate"; readonly chain: string; readonly key: string }
-  | { readonly kind: "trust"; readonly roots: string };
+  | {
+      readonly kind: "trust";
+      /** The path of a file, or the name of roots that the agent has. */
+      readonly roots: { readonly path: string } | { readonly name: string };
+      /** The path of a list of revoked certificates. */
+      readonly revoked?: string;
+    };
 
 export interface FileSecretsOptions {
   /** Throws where there is no such file. */
   readonly read: (path: string) => string;
+  /** The roots, in PEM, that the agent has under a name; undefined for a name of none, and as long as it has none yet. */
+  readonly rootsOf: (name: string) => string | undefined;
   readonly set: (name: string, value: SecretValue) => void;
   readonly log: Logger;
 }
@@ -64,15 +72,20 @@ export class FileSecrets {
   /** The secret, or why there is none. */
   #valueOf(files: Files): SecretValue | string {
     try {
-      if (files.kind === "trust") {
-        const rootsPem = this.#read(files.roots);
-        return certificatesComplaint(rootsPem) ?? { kind: "trust", rootsPem };
-      }
+      if (files.kind === "trust") return this.#trustOf(files);
       const [chainPem, keyPem] = [this.#read(files.chain), this.#read(files.key)];
       return keyPairComplaint(chainPem, keyPem) ?? { kind: "certificate", chainPem, keyPem };
     } catch (error) {
       return error instanceof Error ? error.message : String(error);
     }
+  }
+
+  #trustOf({ roots, revoked }: Extract<Files, { readonly kind: "trust" }>): SecretValue | string {
+    const rootsPem = "path" in roots ? this.#read(roots.path) : (this.#options.rootsOf(roots.name) ?? "");
+    const wrong = certificatesComplaint(rootsPem);
+    if (wrong !== undefined || revoked === undefined) return wrong ?? { kind: "trust", rootsPem };
+    const revokedPem = this.#read(revoked);
+    return revocationsComplaint(revokedPem) ?? { kind: "trust", rootsPem, revokedPem };
   }
 
   #read(path: string): string {
@@ -82,11 +95,21 @@ export class FileSecrets {
   }
 }
 
-/** `file-cert:<chain>~<key>` and `file-root:<roots>`. */
+/**
+ * `file-cert:<chain>~<key>` and `file-root:<roots>` are Istio's names. `file-crl:<list>~<roots>` is ours: the secret of roots that its second
+ * half names, with a list of revoked certificates.
+ */
 function filesOf(name: string): Files | undefined {
-  if (name === secretNames.systemRoots) return undefined;
   const [, chain = "", key = ""] = /^file-cert:([^~]+)~([^~]+)$/.exec(name) ?? [];
   if (chain !== "") return { kind: "certificate", chain, key };
-  const [, roots = ""] = /^file-root:(.+)$/.exec(name) ?? [];
-  return roots === "" ? undefined : { kind: "trust", roots };
+  const [, revoked = "", of = ""] = /^file-crl:([^~]+)~(.+)$/.exec(name) ?? [];
+  const path = pathOfRoots(revoked === "" ? name : of);
+  if (revoked !== "") return { kind: "trust", roots: path === undefined ? { name: of } : { path }, revoked };
+  return path === undefined ? undefined : { kind: "trust", roots: { path } };
+}
+
+/** The path in `file-root:<path>`; undefined for secrets that are no file's. */
+function pathOfRoots(name: string): string | undefined {
+  if (name === secretNames.systemRoots) return undefined;
+  return /^file-root:(.+)$/.exec(name)?.[1];
 }

@@ -100,6 +100,8 @@ class ProxyAgent {
   readonly #envoy: EnvoySupervisor;
   readonly #spiffeId: string;
   readonly #identity: IdentityFiles;
+  /** What the agent has by itself of roots, by the secret's name. */
+  readonly #roots = new Map<string, string>();
   #rootPem = "";
   /** PEM of the roots that ProxyConfig adds. */
   readonly #addedRoots: string;
@@ -120,12 +122,13 @@ class ProxyAgent {
     this.#secrets = new SecretStore(log, (name) => this.#files.want(name));
     this.#files = new FileSecrets({
       read: (path) => readFileSync(path, "utf8"),
+      rootsOf: (name) => this.#roots.get(name),
       set: (name, value) => this.#secrets.set(name, value),
       log,
     });
     this.#addedRoots = addedRoots(config.proxyConfig.caCertificatesPem ?? [], log);
     const roots = systemRootsPem();
-    if (roots !== undefined) this.#secrets.set(secretNames.systemRoots, { kind: "trust", rootsPem: roots });
+    if (roots !== undefined) this.#trust(secretNames.systemRoots, roots);
     this.#spiffeId = `spiffe://${trustDomain}/ns/${namespace}/sa/${serviceAccount}`;
     this.#rotator = new Rotator({
       clock,
@@ -286,9 +289,17 @@ class ProxyAgent {
     }
     const rootsPem = uniqueCertificates(`${this.#rootPem}\n${certificate?.rootPem ?? ""}`);
     if (rootsPem === "") return;
-    this.#secrets.set(secretNames.meshRoot, { kind: "trust", rootsPem });
-    const all = uniqueCertificates(`${rootsPem}\n${this.#addedRoots}`);
-    this.#secrets.set(secretNames.root, { kind: "trust", rootsPem: all });
+    this.#trust(secretNames.meshRoot, rootsPem);
+    this.#trust(
+      secretNames.root,
+      uniqueCertificates(`${rootsPem}
+${this.#addedRoots}`),
+    );
+  }
+
+  #trust(name: string, rootsPem: string): void {
+    this.#roots.set(name, rootsPem);
+    this.#secrets.set(name, { kind: "trust", rootsPem });
   }
 
   #followRoot(): void {

@@ -19,7 +19,7 @@ const secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v
 
 export type SecretValue =
   | { readonly kind: "certificate"; readonly chainPem: string; readonly keyPem: string }
-  | { readonly kind: "trust"; readonly rootsPem: string };
+  | { readonly kind: "trust"; readonly rootsPem: string; readonly revokedPem?: string };
 
 interface StoredSecret {
   readonly version: string;
@@ -132,6 +132,7 @@ function encodeSecret(name: string, value: SecretValue): Uint8Array {
   }
   writer.uint32(lengthDelimited(4)).fork();
   writeSource(writer, 1, value.rootsPem);
+  if (value.revokedPem !== undefined) writeSource(writer, 7, value.revokedPem);
   return writer.ldelim().finish();
 }
 
