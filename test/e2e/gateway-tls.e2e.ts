@@ -35,6 +35,7 @@ const callers: readonly EchoApp[] = [
 
 /** In every certificate: a client of QUIC takes no other name. */
 const calledOverQuic = ["simple.example.com", "kinds.example.com", "optional.example.com"];
+const gatewayApiHost = "api.example.com";
 
 let mesh: Mesh;
 let authority: TestAuthority;
@@ -53,7 +54,7 @@ before(async () => {
     ["revoked", "ecdsa"],
     ["other-client", "ecdsa"],
   ] as const)
-    pairs.set(pair, await authority.issue([`${pair}.example.com`, ...calledOverQuic], type));
+    pairs.set(pair, await authority.issue([`${pair}.example.com`, ...calledOverQuic, gatewayApiHost], type));
   pairs.set("stranger", await stranger.issue(["client.example.com"]));
   mesh = await startMesh({ name, port: apiPort });
   await speakHttp3();
@@ -382,22 +383,96 @@ test("where HTTP/3 is on, clients of TCP hear of it, but not at servers that ask
 });
 
 test("over HTTP/3 a client reaches the application by each server's name, but none that asks for certificates", async () => {
-  const words = ["get", "service/istio-ingressgateway", "-n", gatewayNamespace, "-o"];
-  const address = await mesh.kubectl([...words, "jsonpath={.spec.clusterIP}"]);
-  const calls: Http3Calls = { address, port: 443, root: authority.certificate, hosts: calledOverQuic };
-  const program = [process.execPath, `${root}/test/e2e/http3-client.ts`];
   await eventually("two answer", async () => {
-    const ran = await mesh.inNode(program, JSON.stringify(calls));
-    assert.equal(ran.code, 0, ran.stderr);
-    const answers = JSON.parse(ran.stdout) as Http3Answer[];
+    const answers = await overQuic("istio-ingressgateway", calledOverQuic);
     const statuses = answers.map(({ status }) => status);
-    assert.deepEqual(statuses, [200, 200, 503], ran.stdout);
+    assert.deepEqual(statuses, [200, 200, 503], JSON.stringify(answers));
     for (const { body } of answers.slice(0, 2)) assert.equal((JSON.parse(body) as Echo).service, "web");
     return true;
   });
   // The one that is not there over QUIC takes the same client over TCP.
   await admitted("optional.example.com");
 });
+
+test("what is posted over HTTP/3 arrives whole", async () => {
+  const bodyBytes = 300_000;
+  const [answer] = await overQuic("istio-ingressgateway", ["simple.example.com"], bodyBytes);
+  assert.equal(answer?.status, 200, JSON.stringify(answer));
+  const echo = JSON.parse(answer.body) as Echo;
+  assert.deepEqual([echo.service, echo.method, echo.bodyBytes], ["web", "POST", bodyBytes]);
+});
+
+test("a Gateway of Gateway API speaks HTTP/3 by itself, and its clients of TCP hear of it", async () => {
+  await apply(...gatewayOfGatewayApi());
+  await eventually("an answer over QUIC, to a GET and a POST", async () => {
+    for (const bodyBytes of [0, 10_000]) {
+      const [answer] = await overQuic("front-istio", [gatewayApiHost], bodyBytes);
+      assert.equal(answer?.status, 200, JSON.stringify(answer));
+      const echo = JSON.parse(answer.body) as Echo;
+      assert.deepEqual([echo.service, echo.bodyBytes], ["web", bodyBytes]);
+    }
+    return true;
+  });
+  const to = `${gatewayApiHost}:443:${await clusterIpOf("front-istio")}`;
+  const words = ["curl", "-ski", "--resolve", to, `https://${gatewayApiHost}/`];
+  const { stdout } = await mesh.inNode(words);
+  assert.match(stdout, /^alt-svc: h3=":443"; ma=86400/m);
+});
+
+function gatewayOfGatewayApi(): object[] {
+  const apiVersion = "gateway.networking.k8s.io/v1";
+  const namespace = gatewayNamespace;
+  const tls = { mode: "Terminate", certificateRefs: [{ name: "server" }] };
+  return [
+    {
+      apiVersion,
+      kind: "Gateway",
+      metadata: { name: "front", namespace },
+      spec: {
+        gatewayClassName: "istio",
+        listeners: [
+          {
+            name: "https",
+            port: 443,
+            protocol: "HTTPS",
+            hostname: gatewayApiHost,
+            tls,
+            allowedRoutes: { namespaces: { from: "All" } },
+          },
+        ],
+      },
+    },
+    {
+      apiVersion,
+      kind: "HTTPRoute",
+      metadata: { name: "front", namespace: "default" },
+      spec: {
+        parentRefs: [{ name: "front", namespace }],
+        hostnames: [gatewayApiHost],
+        rules: [{ backendRefs: [{ name: "web", port: 80 }] }],
+      },
+    },
+  ];
+}
+
+function clusterIpOf(service: string): Promise<string> {
+  const words = ["get", `service/${service}`, "-n", gatewayNamespace, "-o", "jsonpath={.spec.clusterIP}"];
+  return mesh.kubectl(words);
+}
+
+/** Calls hosts of a gateway's Service over QUIC, from inside the node's network. */
+async function overQuic(
+  service: string,
+  hosts: readonly string[],
+  bodyBytes = 0,
+): Promise<readonly Http3Answer[]> {
+  const address = await clusterIpOf(service);
+  const calls: Http3Calls = { address, port: 443, root: authority.certificate, hosts, bodyBytes };
+  const program = [process.execPath, `${root}/test/e2e/http3-client.ts`];
+  const ran = await mesh.inNode(program, JSON.stringify(calls));
+  assert.equal(ran.code, 0, ran.stderr);
+  return JSON.parse(ran.stdout) as Http3Answer[];
+}
 
 test("a missing, malformed, mismatched or foreign Secret leaves its own host without TLS, and its Gateway says so", async () => {
   for (const label of ["missing", "malformed", "mismatched", "foreign"])

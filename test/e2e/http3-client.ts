@@ -16,6 +16,8 @@ export interface Http3Calls {
   readonly root: string;
   /** Server names and Hosts, each called once, without a certificate of the client. */
   readonly hosts: readonly string[];
+  /** So long a body is sent with each; a call without one is a GET. */
+  readonly bodyBytes?: number;
 }
 
 export interface Http3Answer {
@@ -26,7 +28,7 @@ export interface Http3Answer {
 
 const timeoutMs = 10_000;
 
-async function calls({ address, port, root, hosts }: Http3Calls): Promise<Http3Answer[]> {
+async function calls({ address, port, root, hosts, bodyBytes = 0 }: Http3Calls): Promise<Http3Answer[]> {
   const folder = mkdtempSync(join(tmpdir(), "mizzen-http3-"));
   const ca = join(folder, "ca.crt");
   writeFileSync(ca, root);
@@ -37,7 +39,7 @@ async function calls({ address, port, root, hosts }: Http3Calls): Promise<Http3A
     secrets: [],
   });
   try {
-    return await Promise.all(hosts.map((host) => get(listenerPort, host)));
+    return await Promise.all(hosts.map((host) => call(listenerPort, host, bodyBytes)));
   } finally {
     envoy.kill("SIGKILL");
     rmSync(folder, { recursive: true });
@@ -93,9 +95,11 @@ function cluster(host: string, address: string, portValue: number, ca: string): 
   };
 }
 
-function get(port: number, host: string): Promise<Http3Answer> {
+function call(port: number, host: string, bodyBytes: number): Promise<Http3Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Http3Answer>();
-  const sent = request({ host: "127.0.0.1", port, headers: { host }, timeout: timeoutMs }, (response) => {
+  const method = bodyBytes === 0 ? "GET" : "POST";
+  const options = { host: "127.0.0.1", port, method, headers: { host }, timeout: timeoutMs };
+  const sent = request(options, (response) => {
     let body = "";
     response.on("data", (chunk: Buffer) => (body += chunk.toString()));
     response.on("error", reject);
@@ -103,7 +107,7 @@ function get(port: number, host: string): Promise<Http3Answer> {
   });
   sent.on("timeout", () => sent.destroy(new Error("timed out")));
   sent.on("error", reject);
-  sent.end();
+  sent.end(bodyBytes === 0 ? undefined : Buffer.alloc(bodyBytes, "x"));
   return promise;
 }
 

@@ -45,6 +45,7 @@ export interface Echo {
   readonly host: string;
   readonly protocol: string;
   readonly headers: Readonly<Record<string, string>>;
+  readonly bodyBytes: number;
   readonly port: number;
   readonly remoteAddress: string;
   readonly alpn: string;
@@ -170,7 +171,7 @@ function answer(options: EchoOptions, request: Request, response: Response): voi
     if (received > bodyBytesMax) request.destroy();
   });
   body.on("end", () => {
-    const seen = echoOf(options, request);
+    const seen = echoOf(options, request, received);
     if (seen.headers["content-type"]?.startsWith("application/grpc") === true && "stream" in response) {
       answerGrpc(response, seen);
       return;
@@ -207,7 +208,7 @@ function answerGrpc(response: Http2ServerResponse, seen: Echo): void {
   response.end(Buffer.concat([head, message]));
 }
 
-function echoOf(options: EchoOptions, request: Request): Echo {
+function echoOf(options: EchoOptions, request: Request, bodyBytes: number): Echo {
   const headers = headersOf(request.rawHeaders);
   const socket = request.socket as TLSSocket;
   return {
@@ -219,6 +220,7 @@ function echoOf(options: EchoOptions, request: Request): Echo {
     host: ("authority" in request ? request.authority : undefined) || (headers["host"] ?? ""),
     protocol: `HTTP/${request.httpVersion}`,
     headers,
+    bodyBytes,
     port: socket.localPort ?? 0,
     remoteAddress: socket.remoteAddress ?? "",
     alpn: typeof socket.alpnProtocol === "string" ? socket.alpnProtocol : "",
