@@ -24,6 +24,7 @@ const flags = [
   "--api-port",
   String(apiPort),
 ];
+const settings = ["get", "configmap", "istio", "-n", "istio-d", "-o", "jsonpath={.data.mesh}"];
 const page = `http://127.0.0.1:${port}/productpage`;
 const startMaxMs = 120_000;
 const settleMaxMs = 15_000;
@@ -227,6 +228,17 @@ describe("mizzen up --demo", () => {
     assert.doesNotMatch(runTool("ip", ["netns"]).out, /e2e-up-two/);
   });
 
+  test("settings, policies and routes that came with the mesh can be changed and deleted", () => {
+    const mesh = `${kubectl(...settings).out}connectTimeout: 7s\n`;
+    const edited = JSON.stringify({ data: { mesh } });
+    for (const verb of [
+      ["patch", "configmap", "istio", "-n", "istio-d", "--type=merge", "-p", edited],
+      ["delete", "peerauthentication", "default", "-n", "istio-d"],
+      ["delete", "gateways.networking.istio.io", "bookinfo-gateway"],
+    ])
+      assert.equal(kubectl(...verb).code, 0);
+  });
+
   test("Ctrl-C takes everything down: no namespace, mount, process or directory is left", async () => {
     const exited = new Promise<number | null>((resolve) => running?.once("exit", resolve));
     running?.kill("SIGINT");
@@ -240,5 +252,17 @@ describe("mizzen up --demo", () => {
         .filter((line) => line.includes(`--name ${name} `) && line.includes("cluster.mjs")).length,
       0,
     );
+  });
+
+  test("the next start finds the objects as they were left: what was changed, and what was deleted", async () => {
+    running = await start();
+    assert.match(kubectl(...settings).out, /connectTimeout: 7s/);
+    assert.match(kubectl("get", "peerauthentication", "default", "-n", "istio-d").out, /NotFound/);
+    assert.match(
+      kubectl("get", "virtualservice", "reviews", "-o", "jsonpath={.spec.http[0].route[*].weight}").out,
+      /^50 50$/,
+    );
+    // The demo cannot do without its Gateway.
+    await eventually(async () => assert.equal((await fetch(page)).status, 200));
   });
 });

@@ -106,17 +106,23 @@ async function explainPods(kube: KubeClient, namespace: string): Promise<string[
 }
 
 /** Asks a URL of this machine until it answers 200. */
-export function waitForAnswer(url: string, timeoutMs: number, say: (detail: string) => void): Promise<void> {
-  return waitUntil(`the first answer of ${url}`, timeoutMs, () => askOnce(url), say);
+export function waitForAnswer(
+  url: string,
+  { timeoutMs, anyStatus }: { readonly timeoutMs: number; readonly anyStatus: boolean },
+  say: (detail: string) => void,
+): Promise<void> {
+  return waitUntil(`the first answer of ${url}`, timeoutMs, () => askOnce(url, anyStatus), say);
 }
 
-function askOnce(url: string): Promise<string | undefined> {
+function askOnce(url: string, anyStatus: boolean): Promise<string | undefined> {
   return new Promise((resolve) => {
     const outgoing = get(url, { agent: false, timeout: 5_000 }, (response) => {
       response.resume();
       response.on("end", () =>
         resolve(
-          response.statusCode === 200 ? undefined : `an answer with 200 (${response.statusCode} so far)`,
+          anyStatus || response.statusCode === 200
+            ? undefined
+            : `an answer with 200 (${response.statusCode} so far)`,
         ),
       );
       response.on("error", () => resolve("an answer"));
