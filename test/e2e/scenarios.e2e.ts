@@ -4,6 +4,7 @@
 // has its answer and the twin has taken its configuration, no request may fail for want of a cluster.
 
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { stringify } from "yaml";
 import { layoutOf, podNetns } from "#cluster";
@@ -163,6 +164,122 @@ spec:
   await mesh.kubectl(["delete", "envoyfilter", "bootstrap"]);
   await mesh.kubectl(["delete", "deployment,service", "patched"]);
 });
+
+test("every operation of an EnvoyFilter on every list is held by the real Envoy, and what it does is seen", async () => {
+  const manifest = join(import.meta.dirname, "manifests/envoy-filter.yaml");
+  const before = await heldByEnvoy("default", "app=sleep,mode=eager");
+  await mesh.kubectl(["apply", "-f", manifest]);
+  const sleep = addresses.get("default/sleep") ?? "";
+  const asked = async (url: string, headers: Readonly<Record<string, string>> = {}) => {
+    const [result] = await order(mesh, sleep, { url, headers, timeoutMs: 3_000 });
+    return result ?? assert.fail(url);
+  };
+  try {
+    await eventually("the marks of all patches that are about answers", async () => {
+      const { status, headers } = await asked("http://ratings:9080/");
+      const { server, "x-filter": filters, ...others } = headers;
+      // Answers pass the filters from the last to the first.
+      assert.deepEqual(
+        [status, server, filters, others["x-table"], others["x-host"], others["x-route"]],
+        [200, "patched", "discovered, replaced, first", "merged", "merged", "merged"],
+      );
+      assert.equal((await asked("http://ratings:9080/first")).status, 421);
+      assert.equal((await asked("http://ratings:9080/before")).status, 422);
+      assert.equal((await asked("http://ratings:9080/never")).status, 200);
+      assert.equal((await asked("http://ratings:9080/", { host: "own.example.com:9080" })).status, 418);
+      assert.equal((await asked("http://reviews:9080/")).status, 502, "its virtual host is gone");
+      return true;
+    });
+    // The listener closes as soon as it has spoken, which echo takes for an error.
+    assert.match((await asked("tcp://127.0.0.1:7777")).error ?? "", /hello of the patch/);
+    const held = await heldByEnvoy("default", "app=sleep,mode=eager");
+    const inspector = "envoy.filters.listener.http_inspector";
+    assert.deepEqual(held.listenerFilters, ["first", "before", inspector, "replaced"]);
+    const [manager = ""] = before.networkFilters;
+    assert.deepEqual(held.networkFilters, ["first", "replaced", manager]);
+    const known = before.httpFilters.filter((name) => name !== "envoy.filters.http.cors");
+    assert.ok(known.length < before.httpFilters.length);
+    assert.deepEqual(held.httpFilters, [
+      "first",
+      "replaced",
+      ...known.slice(0, -1),
+      "discovered",
+      ...known.slice(-1),
+    ]);
+    assert.deepEqual(held.chains, { ...before.chains, own: "7s" });
+    assert.deepEqual([before.bufferBytes, held.bufferBytes], [undefined, 12_345]);
+    assert.deepEqual([before.clusters["ratings 9080"], held.clusters["ratings 9080"]], ["10s", "7s"]);
+    assert.deepEqual([before.clusters["ratings 9000"], held.clusters["ratings 9000"]], ["10s", undefined]);
+    assert.equal(held.clusters["own-cluster"], "1s");
+  } finally {
+    await mesh.kubectl(["delete", "-f", manifest]);
+  }
+  await eventually("all of it is gone", async () => {
+    assert.deepEqual(await heldByEnvoy("default", "app=sleep,mode=eager"), before);
+    assert.equal((await asked("http://reviews:9080/")).status, 200);
+    return true;
+  });
+});
+
+interface DumpedChain {
+  readonly name?: string;
+  readonly transport_socket_connect_timeout?: string;
+  readonly filters: readonly {
+    readonly name: string;
+    readonly typed_config?: { readonly http_filters?: readonly { readonly name: string }[] };
+  }[];
+}
+
+interface DumpedListener {
+  readonly name: string;
+  readonly listener_filters?: readonly { readonly name: string }[];
+  readonly filter_chains?: readonly DumpedChain[];
+  readonly default_filter_chain?: DumpedChain;
+  readonly per_connection_buffer_limit_bytes?: number;
+}
+
+/** What an Envoy says that it holds of the listener for HTTP calls of port 9080, and of its clusters. */
+async function heldByEnvoy(namespace: string, selector: string) {
+  const netns = `--net=/run/netns/${await netnsOf(namespace, selector)}`;
+  const dumped = await command("nsenter", [netns, "--", "curl", "-sS", "http://127.0.0.1:15000/config_dump"]);
+  const { configs } = JSON.parse(dumped.stdout) as {
+    readonly configs: readonly {
+      readonly dynamic_listeners?: readonly {
+        readonly active_state?: { readonly listener: DumpedListener };
+      }[];
+      readonly dynamic_active_clusters?: readonly {
+        readonly cluster: { readonly name: string; readonly connect_timeout: string };
+      }[];
+    }[];
+  };
+  const listener =
+    configs
+      .flatMap(({ dynamic_listeners: listeners = [] }) => listeners)
+      .flatMap(({ active_state: state }) => state?.listener ?? [])
+      .find(({ name }) => name === "0.0.0.0_9080") ?? assert.fail("no listener for port 9080");
+  const chains = listener.filter_chains ?? [];
+  const http = chains.find(({ filters }) =>
+    filters.some((one) => one.typed_config?.http_filters !== undefined),
+  );
+  const clusters = configs
+    .flatMap(({ dynamic_active_clusters: active = [] }) => active)
+    .map(({ cluster }) => {
+      const [, port, , host] = cluster.name.split("|");
+      const shown = host === undefined ? cluster.name : `${host.split(".")[0]} ${port}`;
+      return [shown, cluster.connect_timeout] as const;
+    });
+  return {
+    listenerFilters: (listener.listener_filters ?? []).map(({ name }) => name),
+    networkFilters: http?.filters.map(({ name }) => name) ?? [],
+    httpFilters:
+      http?.filters.flatMap((one) => one.typed_config?.http_filters ?? []).map(({ name }) => name) ?? [],
+    chains: Object.fromEntries(
+      chains.map((chain) => [chain.name ?? "", chain.transport_socket_connect_timeout]),
+    ),
+    bufferBytes: listener.per_connection_buffer_limit_bytes,
+    clusters: Object.fromEntries(clusters),
+  };
+}
 
 test("there are scenarios", () => assert.ok(all.length > 5));
 
