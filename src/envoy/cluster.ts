@@ -35,6 +35,7 @@ import { dynamicDiscovery } from "./dynamic-forward.ts";
 import { loadAssignment, speaksMutualTls } from "./endpoint.ts";
 import { durationOf, structOf, typed, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
+import { altStatName } from "./stat-name.ts";
 import { clientTransportSocket, meshAlpn, meshClientTls } from "./tls.ts";
 import { originatedTls } from "./tls-origination.ts";
 import {
@@ -73,6 +74,7 @@ export function outboundCluster(read: Read, key: OutboundClusterKey): EnvoyResou
   const security = securityOf(read, { key, service, protocol, policy, defaults });
   const message: Message = {
     name,
+    ...altStatName(read, "outbound", key),
     ...places,
     ...poolFields(policy, defaults),
     ...httpOptions(

@@ -9,6 +9,7 @@ import { durationMsOf } from "./duration.ts";
 import { readPolicy } from "./mesh-settings.ts";
 import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource } from "./resource.ts";
+import { altStatName, type StatSubject } from "./stat-name.ts";
 import { commonOptions, http2Settings, poolFields } from "./traffic-policy.ts";
 import { clusterBuffer, headerCase } from "./tuning.ts";
 
@@ -26,6 +27,7 @@ export function inboundCluster(read: Read, key: InboundClusterKey): EnvoyResourc
   const tuning = readTuning(read, key.tuning);
   const message: Message = {
     ...common(read, name, tuning),
+    ...(first === undefined ? {} : altStatName(read, "inbound", subjectOf(first, key))),
     ...(pool === undefined ? {} : readPool(read, pool)),
     ...discovery(key),
     ...bindConfig(key),
@@ -58,6 +60,13 @@ export function inboundPassthroughCluster(read: Read, key: InboundPassthroughClu
     }),
     metadata: { filterMetadata: serviceMetadata(packService(name, name, "")) },
   });
+}
+
+function subjectOf(
+  { host, namespace }: InboundClusterKey["services"][number],
+  { port: targetPort, servicePort: port }: InboundClusterKey,
+): StatSubject {
+  return { service: `${namespace}/${host}`, port, targetPort };
 }
 
 function common(read: Read, name: string, { connectionSettings }: ProxyTuning): Message {

@@ -34,6 +34,7 @@ import { readRbac } from "./rbac-input.ts";
 import { jwtFilters, readJwt } from "./request-authentication.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
 import { inboundRetryPolicy, type RetrySettings } from "./retry.ts";
+import { statName } from "./stat-name.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { listenerBuffer } from "./tuning.ts";
 import { meshServerTls, serverTls, serverTransportSocket, type MeshTls } from "./tls.ts";
@@ -45,6 +46,8 @@ interface Workload {
   readonly rbac: RbacInput;
   readonly jwt: JwtRules;
   readonly retries: RetrySettings | undefined;
+  /** A port's name in statistics, where MeshConfig has a pattern for it. */
+  readonly nameOf: (port: InboundPort) => string | undefined;
 }
 
 /** One set of chains: a service's port, or everything that no service names. */
@@ -119,6 +122,8 @@ function readWorkload(read: Read, scope: InboundScope, tuning: ProxyTuning | und
     rbac: readRbac(read, scope),
     jwt: readJwt(read, scope),
     retries: readMesh(read, "defaultInboundHttpRetryPolicy"),
+    nameOf: ({ port: targetPort, servicePort: port = 0, services: [first] }) =>
+      first && statName(read, "inbound", { service: `${first.namespace}/${first.host}`, port, targetPort }),
   };
 }
 
@@ -203,12 +208,13 @@ function httpFilters({ settings, rbac, jwt, retries }: Workload, target: Target)
   ];
 }
 
-function tcpFilters({ settings, rbac }: Workload, { cluster }: Target, tls: boolean): Message[] {
+function tcpFilters({ settings, rbac, nameOf }: Workload, target: Target, tls: boolean): Message[] {
+  const { cluster, known } = target;
   return [
     ...tcpRbacFilters(rbac),
     tcpProxy(settings, {
       side: "server",
-      statPrefix: cluster,
+      statPrefix: (known && nameOf(known)) ?? cluster,
       to: { kind: "cluster", name: cluster },
       afterHandshake: tls,
     }),

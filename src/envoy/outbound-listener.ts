@@ -3,7 +3,15 @@
 
 import { ports as meshPorts } from "#base";
 import type { Read } from "#engine";
-import { mergedRule, readMesh, selects, serviceOf, streamRoutesOf, type StreamRoutes } from "#model";
+import {
+  mergedRule,
+  readMesh,
+  selects,
+  serviceOf,
+  servicesOfHost,
+  streamRoutesOf,
+  type StreamRoutes,
+} from "#model";
 import {
   lookedUpCluster,
   outboundClusterName,
@@ -13,7 +21,7 @@ import {
   type OutboundPart,
   type VirtualOutboundKey,
 } from "#plan";
-import type { RouteDestination } from "#objects";
+import type { Destination, RouteDestination } from "#objects";
 import { durationMsOf } from "./duration.ts";
 import { dynamicHttpFilter, dynamicSniFilters } from "./dynamic-forward.ts";
 import {
@@ -32,6 +40,7 @@ import { readFilterSettings } from "./mesh-settings.ts";
 import { objectPath } from "./object-path.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
 import { resource, type EnvoyResource, type Origin } from "./resource.ts";
+import { statName, type StatSubject } from "./stat-name.ts";
 import { listenerAccessLogs } from "./telemetry.ts";
 import { listenerBuffer } from "./tuning.ts";
 import { policyFor, streamPolicy } from "./traffic-policy.ts";
@@ -320,9 +329,11 @@ function streamChain(
   const weighted = clusters.filter(({ weight }) => weight > 0);
   const client = key.client ?? { namespace: "", labels: {} };
   const policy = streamPolicy(targets, (one) => destinationPolicy(read, one, key.port, client));
+  const [target] = targets;
+  const ownName = target && statName(read, "outbound", subjectOf(read, target.destination, key.port));
   const filter = tcpProxy(settings, {
     side: "client",
-    statPrefix: weighted.length > 1 ? row : (only?.name ?? ""),
+    statPrefix: weighted.length > 1 ? row : (ownName ?? only?.name ?? ""),
     to:
       weighted.length > 1
         ? { kind: "weighted", clusters: weighted }
@@ -350,6 +361,11 @@ function streamChain(
   };
 }
 
+function subjectOf(read: Read, { host, port, subset = "" }: Destination, listenerPort: number): StatSubject {
+  const [service = ""] = read(servicesOfHost, host);
+  return { service, port: port?.number ?? listenerPort, subset };
+}
+
 /** The chain of a service that no VirtualService routes. */
 function ownChain(read: Read, settings: FilterSettings, part: StreamPart): Chain {
   const host = part.service.slice(part.service.indexOf("/") + 1);
@@ -364,7 +380,7 @@ function ownChain(read: Read, settings: FilterSettings, part: StreamPart): Chain
         ...dynamicSniFilters(read, [{ host, port: part.port }]),
         tcpProxy(settings, {
           side: "client",
-          statPrefix: cluster,
+          statPrefix: statName(read, "outbound", part) ?? cluster,
           to: { kind: "cluster", name: cluster },
           hashOnSourceIp: policy.loadBalancer?.consistentHash?.useSourceIp === true,
           pool: policy.connectionPool?.tcp,

@@ -171,12 +171,19 @@ MeshConfig pathNormalization works
 MeshConfig protocolDetectionTimeout works
 MeshConfig proxyInboundListenPort works
 MeshConfig proxyListenPort works
+MeshConfig proxyHttpPort works
 MeshConfig rootNamespace works
 MeshConfig tcpKeepalive works
 MeshConfig trustDomain works
 MeshConfig trustDomainAliases works
 MeshConfig zoneAwareLbSetting works
+MeshConfig serviceSettings warns of several clusters alone: with one all endpoints are local
+MeshConfig serviceScopeConfigs warns of ambient between several clusters alone
+MeshConfig verifyCertificateAtClient warns certificates of servers outside are always verified, so it is without meaning in Istio as well
+MeshConfig hboneIdleTimeout warns of ambient alone
 MeshConfig localityLbSetting works
+MeshConfig inboundClusterStatName works
+MeshConfig outboundClusterStatName works
 MeshConfig serviceEntryVisibility works
 MeshConfig defaultTrafficPolicy works
 MeshConfig defaultInboundHttpRetryPolicy works

@@ -97,10 +97,10 @@ describe("field table", () => {
 
   test("of a MeshConfig only what differs from the defaults is named", () => {
     assert.deepEqual(unsupportedMeshFields(defaultMeshConfig, defaultMeshConfig), []);
-    const changed = { ...defaultMeshConfig, trustDomain: "td", inboundClusterStatName: "other" };
+    const changed = { ...defaultMeshConfig, trustDomain: "td", hboneIdleTimeout: "9s" };
     assert.deepEqual(
       unsupportedMeshFields(changed, defaultMeshConfig).map(({ at }) => at.path),
-      ["inboundClusterStatName"],
+      ["hboneIdleTimeout"],
     );
   });
 });

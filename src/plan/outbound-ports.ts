@@ -46,7 +46,7 @@ export interface PortChunks {
 }
 
 export const wildcardAddress = "0.0.0.0";
-const loopback = "127.0.0.1";
+export const loopback = "127.0.0.1";
 
 /** Addresses of the proxy's own listeners: a service at such a port on the wildcard address cannot have a listener. */
 const ownPorts: ReadonlySet<number> = new Set([

@@ -40,6 +40,7 @@ import {
   type VirtualOutboundKey,
   type WellKnownClusterKey,
 } from "./keys.ts";
+import { httpProxyChunks } from "./http-proxy.ts";
 import { outboundPortChunks, unknownCluster } from "./outbound-ports.ts";
 import { discoveredTables, type TableChunks } from "./discovered-tables.ts";
 import { discovering, eagerServices, offered } from "./on-demand.ts";
@@ -90,6 +91,7 @@ function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
   if (scope.sidecar !== "") clusters.push(read(impliedClusters, scope));
   const numbers = read(scopePorts, scope);
   const ports = numbers.map((port) => read(outboundPortChunks, { scope, port }));
+  const httpProxy = read(httpProxyChunks, scope);
   const tables: readonly TableChunks[] =
     delivery === "tables"
       ? ports.map(({ route }) => ({ route, virtualHosts: [] }))
@@ -105,8 +107,9 @@ function planEagerly(read: Read, { scope, delivery }: OutboundView): Plan {
       read(virtualOutbound, scope),
       read(dnsTable, scope),
       ...ports.map(({ listener }) => listener),
+      httpProxy.listener,
     ].filter(hasEntries),
-    route: tables.map(({ route }) => route).filter(hasEntries),
+    route: [...tables.map(({ route }) => route), httpProxy.route].filter(hasEntries),
     virtualHost: tables.flatMap(({ virtualHosts }) => virtualHosts).filter(hasEntries),
   };
 }

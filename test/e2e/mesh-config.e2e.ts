@@ -1,5 +1,5 @@
 // What MeshConfig says for the whole mesh, as clients see it: who may be asked whether requests go on, and which of a service's
-// workloads are near. One mesh serves all tests of this file, in order.
+// workloads are near, what becomes of hosts that nobody claims, and a proxy for HTTP. One mesh serves all tests of this file, in order.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -189,4 +189,14 @@ test("hosts that the mesh does not know are looked up as requests name them, and
   await becomes("no answer from where nobody is", "stranger", sent(8085), ({ status }) =>
     assert.notEqual(status, 200),
   );
+});
+
+test("applications find a proxy for HTTP at the port that MeshConfig names, and it speaks mutual TLS for them", async () => {
+  const proxied = { url: "http://127.0.0.1:3128/", headers: { host: "shop.shop.svc.cluster.local" } };
+  await becomes("nobody there", "stranger", proxied, gets(0));
+  await configure({ proxyHttpPort: 3128 });
+  await becomes("the service that the request names", "stranger", proxied, (result) => {
+    assert.equal(echoIn(result)?.service, "shop", JSON.stringify(result));
+    assert.match(echoIn(result)?.headers["x-forwarded-client-cert"] ?? "", /sa\/stranger/);
+  });
 });

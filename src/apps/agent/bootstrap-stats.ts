@@ -172,7 +172,8 @@ function jsonObject(text: string): Readonly<Record<string, unknown>> {
 }
 
 const statsTags = [
-  { tag_name: "cluster_name", regex: String.raw`^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)` },
+  // A name of MeshConfig's own pattern ends in a semicolon, since it may have dots.
+  { tag_name: "cluster_name", regex: String.raw`^cluster\.((.+?;|.+?(\..+?\.svc\.cluster\.local)?)\.)` },
   {
     tag_name: "http_conn_manager_prefix",
     regex: String.raw`^http\.(((outbound_)?[0-9.]{0,15}_?[\w.-]*?)\.)(?:downstream|rbac|no_)`,
