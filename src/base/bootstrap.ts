@@ -2,3 +2,9 @@
 
 /** A variable of the agent's environment: JSON of Envoy's Bootstrap that goes over what the agent renders. */
 export const bootstrapOverlayVariable = "MIZZEN_BOOTSTRAP_OVERLAY";
+
+/** The bootstrap's cluster of the service that proxies tell of every request; Istio's name. */
+export const accessLogServiceCluster = "envoy_accesslog_service";
+
+/** The field of a proxy's metadata that says `true` where its bootstrap has that cluster. */
+export const accessLogServiceField = "ENVOY_ACCESS_LOG_SERVICE";

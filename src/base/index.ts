@@ -5,7 +5,7 @@ export { silentLog } from "./log.ts";
 export type { Clock } from "./clock.ts";
 export { ports } from "./ports.ts";
 export { traceEnvironment } from "./tracing.ts";
-export { bootstrapOverlayVariable } from "./bootstrap.ts";
+export { accessLogServiceCluster, accessLogServiceField, bootstrapOverlayVariable } from "./bootstrap.ts";
 export type { WorkloadFacts } from "./workload.ts";
 export {
   packWorkload,

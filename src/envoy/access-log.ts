@@ -7,6 +7,8 @@ export interface AccessLogSettings {
   readonly accessLogFile?: string;
   readonly accessLogFormat?: string;
   readonly accessLogEncoding?: string;
+  /** Everything is told to the service for access logs that the bootstrap knows. */
+  readonly logsToService?: boolean;
 }
 
 /** One AccessLog of a listener, connection manager or TCP proxy. */

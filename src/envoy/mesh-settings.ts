@@ -15,6 +15,7 @@ export function readFilterSettings(read: Read, own?: ProxyTuning): FilterSetting
     pathNormalization: readMesh(read, "pathNormalization"),
     defaultConfig: readMesh(read, "defaultConfig"),
     tuning: readTuning(read, own),
+    ...(own?.logsToService === true ? { logsToService: true } : {}),
   };
 }
 

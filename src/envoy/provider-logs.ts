@@ -11,9 +11,9 @@ import { readFilterSettings } from "./mesh-settings.ts";
 import { typed, type Message } from "./proto/api.ts";
 import { atLastLine, atListener } from "./telemetry.ts";
 
-/** The loggers that write lines for people; others count. */
+/** The loggers that tell people, in lines or by a service of theirs; others count. */
 const lineLoggers: ReadonlySet<string> = new Set(
-  ["file", "stdout", "stderr"].map((kind) => `envoy.access_loggers.${kind}`),
+  ["file", "stdout", "stderr", "http_grpc", "tcp_grpc"].map((kind) => `envoy.access_loggers.${kind}`),
 );
 
 export type LogPlace = "http" | "tcp" | "listener";

@@ -2,6 +2,7 @@
 // Envoy's own stats access logger as the contract in #base says.
 
 import {
+  accessLogServiceCluster,
   egressRecords,
   telemetryMetrics,
   telemetryRecordFormats,
@@ -27,11 +28,30 @@ export interface AccessLogPlace {
 /** The access loggers of a connection manager (`http`) or a TCP proxy (`tcp`). */
 export function accessLogs(settings: AccessLogSettings, place: AccessLogPlace): readonly AccessLog[] {
   // A TCP proxy that also reports its connects would write two lines a connection: people get the last one.
-  const lines = fileAccessLogs(settings).map((log) =>
+  const lines = [...fileAccessLogs(settings), ...serviceLogs(settings, place.protocol)].map((log) =>
     place.protocol === "tcp" ? { ...log, filter: atLastLine } : log,
   );
   const unknown = place.side !== "client" ? [] : egressLog(place.protocol, place.cluster);
   return [...lines, ...countingLogs(place), ...unknown];
+}
+
+/** MeshConfig's enableEnvoyAccessLogService: Envoy's own protocol, to the service that the bootstrap knows. Names are Istio's. */
+function serviceLogs({ logsToService }: AccessLogSettings, place: "http" | "tcp" | "listener"): AccessLog[] {
+  if (logsToService !== true) return [];
+  const kind = place === "http" ? "Http" : "Tcp";
+  const config = {
+    commonConfig: {
+      logName: `${place}_envoy_accesslog`,
+      transportApiVersion: "V3",
+      grpcService: { envoyGrpc: { clusterName: accessLogServiceCluster } },
+    },
+  };
+  return [
+    {
+      name: `envoy.access_loggers.${kind.toLowerCase()}_grpc`,
+      typedConfig: typed(`envoy.extensions.access_loggers.grpc.v3.${kind}GrpcAccessLogConfig`, config),
+    },
+  ];
 }
 
 const countingLogsMade = new Map<string, readonly AccessLog[]>();
@@ -85,7 +105,7 @@ export const tcpAccessLogOptions: Message = {
 
 /** Access log of a listener for connections that find no filter chain: Istio's NR lines. */
 export function listenerAccessLogs(settings: AccessLogSettings): readonly AccessLog[] {
-  return fileAccessLogs(settings).map((log) => ({
+  return [...fileAccessLogs(settings), ...serviceLogs(settings, "listener")].map((log) => ({
     ...log,
     filter: atListener,
   }));

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { accessLogServiceField } from "#base";
 import { Engine } from "#engine";
 import { worldChanges, type ProxyClass, type ProxyTuning } from "#model";
-import type { KubeObject, MeshProxyConfig } from "#objects";
+import type { KubeObject, MeshConfig, MeshProxyConfig } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
 import { proxyOf } from "../../test/support/proxies.ts";
 import { decodeMessage, messageNameOf, type EnvoyResource, type Message } from "./index.ts";
@@ -37,10 +38,13 @@ const objects = [
   }),
 ];
 
-/** @param delivery whole route tables, so that virtual hosts stand in them */
-function resources(proxy: ProxyClass, defaultConfig: MeshProxyConfig = {}): readonly EnvoyResource[] {
+function resources(
+  proxy: ProxyClass,
+  defaultConfig: MeshProxyConfig = {},
+  more: MeshConfig = {},
+): readonly EnvoyResource[] {
   const engine = new Engine();
-  engine.apply(worldChanges(objects, { rootNamespace: "istio-d", mesh: { defaultConfig } }));
+  engine.apply(worldChanges(objects, { rootNamespace: "istio-d", mesh: { ...more, defaultConfig } }));
   return Object.values(snapshotOf(engine, proxy)).flat();
 }
 
@@ -282,6 +286,27 @@ describe("tuning of connection managers", () => {
       assert.equal(routerOf(managerOf(resources(proxies[side]), side))["suppressEnvoyHeaders"], undefined);
     }
   });
+});
+
+test("the service for access logs is told where MeshConfig says so, by proxies whose bootstrap knows it", () => {
+  const enabled = { enableEnvoyAccessLogService: true };
+  const knowing = { metadata: { [accessLogServiceField]: "true" } };
+  for (const side of ["client", "server", "gateway"] as const) {
+    const told = (all: readonly EnvoyResource[]): readonly string[] =>
+      (managerOf(all, side)["accessLog"] as readonly { readonly name: string }[])
+        .map(({ name }) => name)
+        .filter((name) => name.endsWith("http_grpc"));
+    assert.deepEqual(told(resources({ ...proxies[side], ...knowing }, {}, enabled)), [
+      "envoy.access_loggers.http_grpc",
+    ]);
+    assert.deepEqual(told(resources({ ...proxies[side], ...knowing })), []);
+    assert.deepEqual(told(resources(proxies[side], {}, enabled)), [], "Envoy would refuse the listener");
+  }
+  const listener = JSON.stringify(
+    message(resources({ ...server, ...knowing }, {}, enabled), "listener", "virtualInbound"),
+  );
+  for (const place of ["http", "tcp", "listener"])
+    assert.ok(listener.includes(`"${place}_envoy_accesslog"`), place);
 });
 
 describe("tuning of routes", () => {

@@ -1,12 +1,16 @@
 // What of ProxyConfig decides about a proxy's listeners, routes and clusters: its headers and its connections. MeshConfig's
 // defaultConfig says it for everyone, a Pod in `proxy.istio.io/config` for itself.
 
+import { accessLogServiceField } from "#base";
 import { defineQuery, sameData, type Read } from "#engine";
 import { mergeProxyConfig, type MeshProxyConfig } from "#objects";
-import { readProxyDefaults } from "./mesh.ts";
+import { readMesh, readProxyDefaults } from "./mesh.ts";
 import type { ProxyClass } from "./proxy.ts";
 
-export type ProxyTuning = Pick<MeshProxyConfig, "proxyHeaders" | "connectionSettings">;
+export interface ProxyTuning extends Pick<MeshProxyConfig, "proxyHeaders" | "connectionSettings"> {
+  /** The bootstrap has a service for access logs, and MeshConfig has proxies tell it of everything. */
+  readonly logsToService?: true;
+}
 
 type ConnectionSettings = NonNullable<ProxyTuning["connectionSettings"]>;
 
@@ -29,7 +33,12 @@ const meshTuning = defineQuery<ProxyTuning>(
 /** @param own what a Pod says for itself: header by header over the mesh's, and in place of its connection settings, as in Istio */
 export function readTuning(read: Read, own: ProxyTuning | undefined): ProxyTuning {
   const ofMesh = read(meshTuning, "");
-  return own === undefined ? ofMesh : (tuningIn(mergeProxyConfig(ofMesh, own)) ?? {});
+  if (own === undefined) return ofMesh;
+  const { logsToService, ...said } = own;
+  return {
+    ...tuningIn(mergeProxyConfig(ofMesh, said)),
+    ...(logsToService === undefined ? {} : { logsToService }),
+  };
 }
 
 /**
@@ -37,11 +46,18 @@ export function readTuning(read: Read, own: ProxyTuning | undefined): ProxyTunin
  * for. Sidecars have no such defaults, as in Istio. Undefined where MeshConfig alone decides.
  */
 export function readOwnTuning(read: Read, proxy: ProxyClass): ProxyTuning | undefined {
-  const own = proxy.tuning;
+  const own = withLogs(read, proxy);
   if (proxy.kind !== "router") return own;
   const { connectionSettings } = readTuning(read, own);
   if (connectionSettings?.profile !== "EDGE") return own;
   return { ...own, connectionSettings: { ...edgeDefaults, ...said(connectionSettings) } };
+}
+
+/** Only proxies that were started with the service know of it: Envoy refuses a listener that logs to a cluster which is not there. */
+function withLogs(read: Read, { metadata, tuning }: ProxyClass): ProxyTuning | undefined {
+  const logs =
+    metadata[accessLogServiceField] === "true" && readMesh(read, "enableEnvoyAccessLogService") === true;
+  return logs ? { ...tuning, logsToService: true } : tuning;
 }
 
 /** Envoy's advice for the edge, as Istio has it. */

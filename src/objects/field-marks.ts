@@ -126,6 +126,17 @@ MeshConfig defaultConfig.readinessProbe works
 MeshConfig defaultConfig.tracingServiceName works
 MeshConfig defaultConfig.binaryPath works
 MeshConfig defaultConfig.customConfigFile works
+MeshConfig defaultConfig.envoyAccessLogService works
+MeshConfig defaultConfig.envoyAccessLogService.tlsSettings.credentialName warns a proxy's bootstrap knows no Secrets: name files of its container
+MeshConfig defaultConfig.envoyAccessLogService.tlsSettings.caCrl warns
+MeshConfig defaultConfig.envoyMetricsService works
+MeshConfig defaultConfig.envoyMetricsService.tlsSettings.credentialName warns a proxy's bootstrap knows no Secrets: name files of its container
+MeshConfig defaultConfig.envoyMetricsService.tlsSettings.caCrl warns
+MeshConfig defaultConfig.envoyMetricsServiceAddress works
+MeshConfig enableEnvoyAccessLogService works
+MeshConfig defaultConfig.tracing.lightstep warns Envoy has no tracer of LightStep's any more: name an opentelemetry provider
+MeshConfig defaultConfig.tracing.stackdriver warns Envoy has no tracer of Stackdriver's any more: name an opentelemetry provider
+MeshConfig defaultConfig.tracing.openCensusAgent warns Envoy has no tracer of OpenCensus any more: name an opentelemetry provider
 MeshConfig defaultConfig.proxyBootstrapTemplatePath warns a template of Istio's own agent; an EnvoyFilter with applyTo BOOTSTRAP, sidecar.istio.io/bootstrapOverride or customConfigFile change the bootstrap
 MeshConfig defaultConfig.privateKeyProvider warns stock Envoy carries no CryptoMB or QAT, so keys are used by BoringSSL, as with fallback
 MeshConfig defaultConfig.controlPlaneAuthPolicy warns proxies always prove who they are to the control plane, and it to them

@@ -8,6 +8,7 @@ import {
   nodesMatter,
   outboundScopeOf,
   proxyClassText,
+  readOwnTuning,
   type ClusterDiscovery,
   type OutboundScope,
   type ProxyClass,
@@ -66,17 +67,19 @@ export const viewsOf = defineKeyedQuery<ProxyClass, readonly View[]>(
         const scope = read(outboundScopeOf, proxy);
         return (proxy.targets ?? []).map((target) => ({ kind: "proxyless", scope, target }));
       }
-      case "sidecar":
+      case "sidecar": {
+        const tuning = readOwnTuning(read, proxy);
         return [
           {
             kind: "outbound",
             scope: read(outboundScopeOf, proxy),
             delivery: isRecentEnvoy(proxy) ? read(environmentOf, "").routeDelivery : "tables",
             clusters: isRecentEnvoy(proxy) ? read(clusterDiscoveryOf, proxy) : "eager",
-            ...(proxy.tuning === undefined ? {} : { tuning: proxy.tuning }),
+            ...(tuning === undefined ? {} : { tuning }),
           },
           { kind: "inbound", proxy: anywhere },
         ];
+      }
     }
   },
   sameData,

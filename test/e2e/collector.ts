@@ -22,7 +22,7 @@ function keep(path: string, from: Readable, done: () => void): void {
   from.on("data", (chunk: Buffer) => {
     chunks.push(chunk);
     // A stream of logs stays open: what has come is told as it comes.
-    if (path.startsWith("/opentelemetry")) tell(path, chunks.splice(0));
+    if (path.startsWith("/opentelemetry") || path.startsWith("/envoy.service")) tell(path, chunks.splice(0));
   });
   from.on("end", () => {
     tell(path, chunks);

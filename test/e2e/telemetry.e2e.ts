@@ -30,6 +30,7 @@ const providers = [
 let mesh: Mesh;
 let collector: ChildProcess | undefined;
 let front = "";
+let nodeAddress = "";
 const collected: Collected[] = [];
 
 before(async () => {
@@ -43,7 +44,9 @@ before(async () => {
   front = await podIp(mesh, "shop", "app=front");
   await startCollector();
   const known = await configText(mesh, "istio", "mesh");
-  await patchConfig(mesh, "istio", { mesh: `${known}\n${stringify({ extensionProviders: providers })}` });
+  await patchConfig(mesh, "istio", {
+    mesh: `${known}\n${stringify({ extensionProviders: providers, enableEnvoyAccessLogService: true })}`,
+  });
 });
 after(async () => {
   collector?.kill("SIGKILL");
@@ -64,6 +67,7 @@ async function startCollector(): Promise<void> {
   });
   const route = await mesh.inNode(["ip", "-4", "route", "get", front]);
   const [, address = ""] = / src (\S+)/.exec(route.stdout) ?? [];
+  nodeAddress = address;
   await apply("networking.istio.io/v1", "ServiceEntry", "collector", {
     hosts: [host],
     location: "MESH_EXTERNAL",
@@ -126,9 +130,13 @@ test("and to OpenTelemetry, with the workloads' names", async () => {
 
 test("a Pod made since the provider goes by OpenTelemetry's conventions names its service, version and instance so", async () => {
   // Those of before keep Istio's names: what a proxy's environment holds is of its start.
-  await deployEchoes(mesh, [
-    { name: "named", namespace: "shop", ports, labels: { "app.kubernetes.io/version": "7.1" } },
-  ]);
+  const service = { address: `${nodeAddress}:${port + 1}`, tcpKeepalive: { probes: 3 } };
+  const annotations = {
+    "proxy.istio.io/config": stringify({ envoyAccessLogService: service, envoyMetricsService: service }),
+    "sidecar.istio.io/statsFlushInterval": "1s",
+  };
+  const labels = { "app.kubernetes.io/version": "7.1" };
+  await deployEchoes(mesh, [{ name: "named", namespace: "shop", ports, labels, annotations }]);
   await traced((traceId) => {
     const bytes = Buffer.from(traceId, "hex").toString("latin1");
     const of = collected.filter(
@@ -141,6 +149,18 @@ test("a Pod made since the provider goes by OpenTelemetry's conventions names it
       /service\.name.{2,8}named(?!\.shop)/s.test(told)
     );
   }, "named");
+});
+
+test("its own services for access logs and statistics are told, and proxies that know none are not disturbed by that", async () => {
+  const told = (path: string, text: string) =>
+    collected.some((one) => one.path === `/envoy.service.${path}` && one.text.includes(text)) || undefined;
+  await eventually("the access log of a call", async () => {
+    await order(mesh, front, { url: "http://named/told" });
+    return told("accesslog.v3.AccessLogService/StreamAccessLogs", "/told");
+  });
+  await eventually("statistics", async () =>
+    told("metrics.v3.MetricsService/StreamMetrics", "istio_requests_total"),
+  );
 });
 
 test("access logs go to OpenTelemetry, in the provider's format", async () => {

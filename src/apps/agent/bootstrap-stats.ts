@@ -5,6 +5,7 @@ import { isIP } from "node:net";
 import { telemetryScope } from "#base";
 import { hostOf, portOf } from "./ca-client.ts";
 import { durationMs, type AgentConfig, type StatsMatcher } from "./config.ts";
+import { metricsSinks } from "./remote-services.ts";
 
 export function statsConfig(config: AgentConfig): object {
   return {
@@ -29,16 +30,20 @@ function extraTags({ proxyConfig, annotations }: AgentConfig): object[] {
 }
 
 /** Of the address that ProxyConfig names, which has been looked up. */
-export function statsSinks({ statsd }: AgentConfig): object {
-  if (statsd === "") return {};
+function statsdSinks({ statsd }: AgentConfig): object[] {
+  if (statsd === "") return [];
   const address = { address: hostOf(statsd), port_value: portOf(statsd), protocol: "UDP" };
   const sink = {
     "@type": "type.googleapis.com/envoy.config.metrics.v3.StatsdSink",
     address: { socket_address: address },
   };
-  return isIP(address.address) === 0
-    ? {}
-    : { stats_sinks: [{ name: "envoy.stat_sinks.statsd", typed_config: sink }] };
+  return isIP(address.address) === 0 ? [] : [{ name: "envoy.stat_sinks.statsd", typed_config: sink }];
+}
+
+/** Where statistics are sent to, beside the pages that are asked for. */
+export function statsSinks(config: AgentConfig): object {
+  const sinks = [...statsdSinks(config), ...metricsSinks(config)];
+  return sinks.length === 0 ? {} : { stats_sinks: sinks };
 }
 
 const algorithms = {

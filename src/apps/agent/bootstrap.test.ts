@@ -281,3 +281,78 @@ describe("the service's name in spans", () => {
     assert.equal(nameOf("service.namespace=default,service.name=own"), "own");
   });
 });
+
+describe("the services that ProxyConfig has Envoy tell", () => {
+  interface Cluster {
+    readonly name: string;
+    readonly type: string;
+    readonly upstream_connection_options?: object;
+    readonly transport_socket?: object;
+  }
+  const clusterOf = (proxyConfig: ProxyConfig, name: string): Cluster | undefined => {
+    const { clusters } = bootstrapOf({}, proxyConfig)["static_resources"] as { clusters: Cluster[] };
+    return clusters.find((one) => one.name === name);
+  };
+  const address = "metrics.monitoring.svc:15000";
+
+  test("get a cluster each, and statistics a sink", () => {
+    assert.equal(clusterOf({}, "envoy_metrics_service"), undefined);
+    assert.equal(bootstrapOf({})["stats_sinks"], undefined);
+    const proxyConfig = { envoyMetricsService: { address }, statsdUdpAddress: "10.0.0.9:8125" };
+    assert.equal(clusterOf(proxyConfig, "envoy_metrics_service")?.type, "STRICT_DNS");
+    const sinks = bootstrapOf({}, proxyConfig)["stats_sinks"] as readonly { readonly name: string }[];
+    assert.deepEqual(
+      sinks.map(({ name }) => name),
+      ["envoy.stat_sinks.statsd", "envoy.stat_sinks.metrics_service"],
+    );
+    assert.equal(
+      clusterOf({ envoyMetricsServiceAddress: "10.0.0.9:15000" }, "envoy_metrics_service")?.type,
+      "STATIC",
+    );
+    assert.equal(
+      clusterOf({ envoyAccessLogService: { address } }, "envoy_accesslog_service")?.type,
+      "STRICT_DNS",
+    );
+  });
+
+  test("are kept alive and spoken TLS to as they say, with the secrets of the mesh, of files or of the system", () => {
+    const service = (tlsSettings: object): Cluster | undefined =>
+      clusterOf({ envoyAccessLogService: { address, tlsSettings } }, "envoy_accesslog_service");
+    const socketOf = (tlsSettings: object): string =>
+      JSON.stringify(service(tlsSettings)?.transport_socket ?? {});
+    assert.equal(socketOf({ mode: "DISABLE" }), "{}");
+    const ofMesh = socketOf({ mode: "ISTIO_MUTUAL", subjectAltNames: ["spiffe://td/ns/a/sa/b"] });
+    assert.match(ofMesh, /"name":"default".*"san_type":"URI","matcher":\{"exact":"spiffe:.*"name":"ROOTCA"/);
+    const files = {
+      clientCertificate: "/a.pem",
+      privateKey: "/a.key",
+      caCertificates: "/ca.pem",
+      sni: "other",
+    };
+    const mutual = socketOf({ mode: "MUTUAL", ...files });
+    assert.match(mutual, /"sni":"other".*"file-cert:\/a.pem~\/a.key".*"exact":"other".*"file-root:\/ca.pem"/);
+    const simple = socketOf({ mode: "SIMPLE" });
+    assert.match(simple, /"exact":"metrics.monitoring.svc".*"file-root:system"/);
+    assert.doesNotMatch(simple, /tls_certificate_sds/);
+    assert.doesNotMatch(socketOf({ mode: "SIMPLE", insecureSkipVerify: true }), /validation_context/);
+    const tcpKeepalive = { probes: 3, time: "60s", interval: "5s" };
+    assert.deepEqual(
+      clusterOf({ envoyMetricsService: { address, tcpKeepalive } }, "envoy_metrics_service")
+        ?.upstream_connection_options,
+      { tcp_keepalive: { keepalive_probes: 3, keepalive_time: 60, keepalive_interval: 5 } },
+    );
+  });
+
+  test("are taken by the real Envoy", { skip: withoutEnvoy }, () => {
+    const modes = [
+      { mode: "ISTIO_MUTUAL" },
+      { mode: "SIMPLE" },
+      { mode: "SIMPLE", insecureSkipVerify: true },
+    ];
+    for (const tlsSettings of modes) {
+      const service = { address, tlsSettings, tcpKeepalive: { probes: 3 } };
+      const proxyConfig = { envoyAccessLogService: service, envoyMetricsService: service };
+      assert.equal(complaint(bootstrapOf({}, proxyConfig)), "");
+    }
+  });
+});

@@ -1,22 +1,16 @@
 // Envoy's bootstrap: who this proxy is, where the control plane is and how to trust it, and the three listeners that are
 // there before any configuration arrives. Everything else comes over ADS. Pure: configuration in, JSON out.
 
-import { xdsClusterName } from "#base";
 import { hostOf, portOf } from "./ca-client.ts";
+import { assignment, http2Options, secretConfig, socket, staticClusters } from "./bootstrap-parts.ts";
 import { statsCompressors, statsConfig, statsIntervals, statsSinks } from "./bootstrap-stats.ts";
 import type { AgentConfig } from "./config.ts";
+import { remoteClusters } from "./remote-services.ts";
 import { secretNames } from "./sds.ts";
 
 /** Beyond it new connections are refused, before memory and file descriptors run out. */
 const downstreamConnectionsMax = 100_000;
 const loopback = "127.0.0.1";
-
-export const staticClusters = {
-  xds: xdsClusterName,
-  sds: "sds-grpc",
-  admin: "prometheus_stats",
-  agent: "agent",
-} as const;
 
 export function renderBootstrap(config: AgentConfig): object {
   return {
@@ -41,6 +35,7 @@ export function renderBootstrap(config: AgentConfig): object {
         loopbackCluster(staticClusters.admin, config.ports.admin),
         loopbackCluster(staticClusters.agent, config.ports.agent),
         ...(knowsItself(config) ? [localCluster] : []),
+        ...remoteClusters(config),
       ],
     },
     ...(knowsItself(config) ? { cluster_manager: { local_cluster_name: localCluster.name } } : {}),
@@ -218,32 +213,6 @@ function controlPlaneRoot({ proxyConfig }: AgentConfig): string {
   return (proxyConfig.caCertificatesPem ?? []).length === 0 ? secretNames.root : secretNames.meshRoot;
 }
 
-const http2Options = {
-  "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-    explicit_http_config: {
-      http2_protocol_options: { connection_keepalive: { interval: "30s", timeout: "10s" } },
-    },
-  },
-};
-
-/** Envoy waits for a secret as long as it takes: without its certificate it can do nothing useful. */
-function secretConfig(name: string): object {
-  return {
-    name,
-    sds_config: {
-      resource_api_version: "V3",
-      initial_fetch_timeout: "0s",
-      api_config_source: {
-        api_type: "DELTA_GRPC",
-        transport_api_version: "V3",
-        set_node_on_first_message_only: true,
-        grpc_services: [{ envoy_grpc: { cluster_name: staticClusters.sds } }],
-      },
-    },
-  };
-}
-
 function sdsCluster(config: AgentConfig): object {
   return {
     name: staticClusters.sds,
@@ -275,10 +244,6 @@ function loopbackCluster(name: string, port: number): object {
     connect_timeout: "0.25s",
     load_assignment: assignment(name, socket(loopback, port)),
   };
-}
-
-function assignment(name: string, address: object): object {
-  return { cluster_name: name, endpoints: [{ lb_endpoints: [{ endpoint: { address } }] }] };
 }
 
 /** A listener that passes one path on to a loopback port, and answers 404 to everything else. */
@@ -320,8 +285,4 @@ function forwardListener(
       { filters: [{ name: "envoy.filters.network.http_connection_manager", typed_config: manager }] },
     ],
   };
-}
-
-function socket(address: string, port: number): object {
-  return { socket_address: { address, port_value: port } };
 }

@@ -2,7 +2,7 @@
 // and annotations of the Pod. Parsed once, into plain data; defaults are Istio's.
 
 import { resolve } from "node:path";
-import { bootstrapOverlayVariable, ports, type WorkloadFacts } from "#base";
+import { accessLogServiceField, bootstrapOverlayVariable, ports, type WorkloadFacts } from "#base";
 
 export type ProxyRole = "sidecar" | "router";
 
@@ -27,6 +27,9 @@ export interface ProxyConfig {
   readonly extraStatTags?: readonly string[];
   readonly statsCompression?: boolean;
   readonly statsdUdpAddress?: string;
+  readonly envoyAccessLogService?: RemoteService;
+  readonly envoyMetricsService?: RemoteService;
+  readonly envoyMetricsServiceAddress?: string;
   readonly fileFlushInterval?: string;
   readonly fileFlushMinSizeKb?: number;
   readonly caCertificatesPem?: readonly string[];
@@ -36,6 +39,21 @@ export interface ProxyConfig {
   };
   /** Of a machine: how its WorkloadGroup wants its workload to be probed. */
   readonly readinessProbe?: ReadinessProbe;
+}
+
+export interface RemoteService {
+  /** `host:port`. */
+  readonly address?: string;
+  readonly tlsSettings?: {
+    readonly mode?: string;
+    readonly clientCertificate?: string;
+    readonly privateKey?: string;
+    readonly caCertificates?: string;
+    readonly subjectAltNames?: readonly string[];
+    readonly sni?: string;
+    readonly insecureSkipVerify?: boolean;
+  };
+  readonly tcpKeepalive?: { readonly probes?: number; readonly time?: string; readonly interval?: string };
 }
 
 export interface ReadinessProbe {
@@ -345,6 +363,7 @@ function metadataOf(
     LABELS: labels,
     ANNOTATIONS: Object.fromEntries(Object.entries(annotations).filter(([name]) => isToldAnnotation(name))),
     PROXY_CONFIG: proxyConfig,
+    ...((proxyConfig.envoyAccessLogService?.address ?? "") === "" ? {} : { [accessLogServiceField]: "true" }),
     ...(env["HOST_IP"] === undefined ? {} : { HOST_IP: env["HOST_IP"] }),
     ...(env["ISTIO_NODE_NAME"] === undefined ? {} : { NODE_NAME: env["ISTIO_NODE_NAME"] }),
   };

@@ -1,6 +1,7 @@
 // Who may have which configuration. A proxy says in its node id who it is; it gets that only if the identity that it has
 // proven is the one of the Pod it names. What it is entitled to comes from the Pod, not from what the proxy says.
 
+import { accessLogServiceField } from "#base";
 import type { Message } from "#envoy";
 import {
   labels as labelNames,
@@ -226,7 +227,8 @@ const leftOut: ReadonlySet<string> = new Set([
     "APP_CONTAINERS",
     "GENERATOR",
   ],
-  ...["CLUSTER_ID", "SERVICE_ACCOUNT", "NETWORK", "INTERCEPTION_MODE", "ISTIO_VERSION", dnsCaptureField],
+  ...["CLUSTER_ID", "SERVICE_ACCOUNT", "NETWORK", "INTERCEPTION_MODE", "ISTIO_VERSION"],
+  ...[dnsCaptureField, accessLogServiceField],
 ]);
 /** Of what EnvoyFilters may ask a proxy for: beyond it the rest, in order of name, is not known. */
 const factsMax = 32;
@@ -243,10 +245,12 @@ function factsIn(fields: ReturnType<typeof fieldsOf>): Readonly<Record<string, s
 
 function saidBy(node: Message, protocol: AdsProtocol): Said {
   const fields = fieldsOf(node);
-  const captures = fields[dnsCaptureField]?.stringValue === "true";
+  const abilities = [dnsCaptureField, accessLogServiceField].filter(
+    (name) => fields[name]?.stringValue === "true",
+  );
   return {
     envoyVersion: envoyVersionOf(node),
-    metadata: { ...factsIn(fields), ...(captures ? { [dnsCaptureField]: "true" } : {}) },
+    metadata: { ...factsIn(fields), ...Object.fromEntries(abilities.map((name) => [name, "true"])) },
     interception: interceptionOf(fields["INTERCEPTION_MODE"]?.stringValue),
     // Istio's word for a program that speaks xDS itself.
     kind: fields["GENERATOR"]?.stringValue === "grpc" ? "grpc" : "sidecar",
