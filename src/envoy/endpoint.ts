@@ -3,10 +3,10 @@
 import { telemetryMetadata } from "#base";
 import type { Read } from "#engine";
 import {
+  endpointSelector,
   endpointsOf,
   mergedRule,
   mtlsModeOf,
-  selects,
   serviceOf,
   type Endpoint,
   type MergedRule,
@@ -33,13 +33,13 @@ export function loadAssignment(
   isUsable: (address: string) => boolean = () => true,
 ): Message {
   const rule = read(mergedRule, key.rules.join(","));
-  const labels = subsetLabels(rule, key.subset);
+  const isInSubset = endpointSelector(read, subsetLabels(rule, key.subset));
   const found = read(endpointsOf, key.service).filter(
     (endpoint) =>
       endpoint.servicePort === key.port &&
       endpoint.healthy &&
       isUsable(endpoint.address) &&
-      selects(labels, endpoint.labels) &&
+      isInSubset(endpoint) &&
       // What passes through unread has to be proven by whoever ends it.
       (key.passthrough !== true || speaksMutualTls(read, endpoint)),
   );

@@ -11,7 +11,8 @@ import { environmentOf, readMesh } from "./mesh.ts";
 import type { Found } from "./object-problems.ts";
 import { refusedByRule } from "./router-credentials.ts";
 import { hasSidecars } from "./routers.ts";
-import { selects, type Labels } from "./selectors.ts";
+import { endpointSelector } from "./place-labels.ts";
+import type { Labels } from "./selectors.ts";
 import { accountsSelected, accountsText, isRefused } from "./secret-readers.ts";
 import { serviceOf, servicesOfHost } from "./services.ts";
 import { isKnown } from "./virtual-service-problems.ts";
@@ -109,6 +110,5 @@ const hasEndpointWith = defineKeyedQuery<{ readonly service: string; readonly la
   "hasEndpointWith",
   ({ service, labels }) =>
     `${service} ${JSON.stringify(Object.entries(labels).toSorted(([a], [b]) => (a < b ? -1 : 1)))}`,
-  (read, { service, labels }) =>
-    read(endpointsOf, service).some((endpoint) => selects(labels, endpoint.labels)),
+  (read, { service, labels }) => read(endpointsOf, service).some(endpointSelector(read, labels)),
 );

@@ -3,7 +3,13 @@
 
 import { packWorkload } from "#base";
 import { defineQuery, sameData, type Read } from "#engine";
-import { healthyCondition, machineAnnotations, type WorkloadEntry, type WorkloadEntrySpec } from "#objects";
+import {
+  healthyCondition,
+  localityOfLabels,
+  machineAnnotations,
+  type WorkloadEntry,
+  type WorkloadEntrySpec,
+} from "#objects";
 import { namespaceOf, type EndpointSlice, type Pod } from "./core-kinds.ts";
 import { environmentOf } from "./mesh.ts";
 import { networkOfAddress, networksMatter } from "./networks.ts";
@@ -304,7 +310,7 @@ function ofPod(pod: Pod, nodeLocality: string, clusterId: string, network: strin
     namespace,
     serviceAccount: pod.spec?.serviceAccountName ?? "default",
     mesh: labels[tlsModeLabel] === "istio",
-    locality: localityLabel(labels) ?? nodeLocality,
+    locality: localityOfLabels(labels) ?? nodeLocality,
     node: pod.spec?.nodeName ?? "",
     network: labels["topology.istio.io/network"] ?? network,
     facts: packFacts(labels, workloadName(pod), namespace, clusterId),
@@ -336,7 +342,7 @@ function ofWorkloadEntry(
     serviceAccount: spec.serviceAccount ?? "",
     // Istio takes a ServiceEntry's endpoint for a proxied one when it says so, or when it has an identity.
     mesh: labels[tlsModeLabel] === "istio" || (spec.serviceAccount ?? "") !== "",
-    locality: spec.locality ?? localityLabel(labels) ?? "",
+    locality: spec.locality ?? localityOfLabels(labels) ?? "",
     node: "",
     network: own === "" ? (labels["topology.istio.io/network"] ?? network) : own,
     facts: packFacts(labels, labels["app"] ?? "", namespace, clusterId),
@@ -409,16 +415,6 @@ function packFacts(
     canonicalRevision: labels["service.istio.io/canonical-revision"] ?? (version === "" ? "latest" : version),
     cluster,
   });
-}
-
-function localityLabel(labels: Readonly<Record<string, string>>): string | undefined {
-  // Label values cannot hold "/": Istio writes the separators as dots.
-  const label = labels["istio-locality"];
-  return label === undefined || label === ""
-    ? undefined
-    : label.includes("/")
-      ? label
-      : label.replaceAll(".", "/");
 }
 
 function localityText(parts: readonly (string | undefined)[]): string {

@@ -100,6 +100,7 @@ export type { AddressPair } from "./auto-address.ts";
 export { chooseAddress, pairOf } from "./auto-address.ts";
 export type { DnsName } from "./dns-names.ts";
 export { dnsNamesOf } from "./dns-names.ts";
+export { endpointSelector } from "./place-labels.ts";
 export type { Endpoint } from "./endpoints.ts";
 export { addressesOf, datagramEndpointsOf, endpointsOf, podFacts, serviceAccountsOf } from "./endpoints.ts";
 export { meshBalancing } from "./mesh-balancing.ts";

@@ -233,6 +233,7 @@ annotation traffic.sidecar.istio.io/excludeInterfaces works
 annotation traffic.sidecar.istio.io/kubevirtInterfaces works
 annotation istio.io/reroute-virtual-interfaces works
 annotation networking.istio.io/exportTo works
+annotation networking.istio.io/service-type works
 annotation networking.istio.io/traffic-distribution works
 annotation proxy.istio.io/overrides works
 annotation sidecar.istio.io/proxyMemory works
@@ -255,11 +256,11 @@ annotation sidecar.istio.io/statsFlushInterval works
 annotation sidecar.istio.io/statsEvictionInterval works
 annotation sidecar.istio.io/statsHistogramBuckets works
 annotation sidecar.istio.io/statsHistogramBins works
-annotation gateway.istio.io/controller-version warns
+annotation gateway.istio.io/controller-version works
 annotation ambient.istio.io/redirection warns
 annotation ambient.istio.io/waypoint-inbound-binding warns
-annotation gateway.istio.io/service-account warns
-annotation gateway.istio.io/name-override warns
+annotation gateway.istio.io/service-account works
+annotation gateway.istio.io/name-override works
 annotation istio.io/use-waypoint-canary-weight warns
 annotation ambient.istio.io/bypass-inbound-capture warns
 annotation ambient.istio.io/dns-capture warns
@@ -274,6 +275,8 @@ label networking.istio.io/enable-autoallocate-ip works
 label networking.istio.io/gatewayPort works
 label topology.istio.io/network works
 label topology.istio.io/subzone works
+label topology.istio.io/cluster works
+label topology.istio.io/locality works
 label gateway.istio.io/managed works
 label service.istio.io/workload-name works
 label service.istio.io/canonical-name works

@@ -25,7 +25,7 @@ export type * from "./gateway-api.ts";
 export type * from "./ingress.ts";
 export type { KindInfo } from "./kinds.ts";
 export { groupOf, kindInfo, kindOf, kinds, resourceName, versionOf } from "./kinds.ts";
-export { annotations, clusterDiscoveryVariable, labels } from "./labels.ts";
+export { annotations, clusterDiscoveryVariable, labels, localityOfLabels } from "./labels.ts";
 export { healthyCondition, machineAnnotations, machineEntryName } from "./machines.ts";
 export {
   alternateHosts,

@@ -40,6 +40,18 @@ export const labels = {
   clusterDiscovery: "mizzen.io/cluster-discovery",
 } as const;
 
+/**
+ * `region/zone/subzone` of a workload whose own labels say it; undefined where none does. Istio's older name counts where the newer is not
+ * there. Values of labels hold no "/": separators may be written as dots.
+ */
+export function localityOfLabels(all: Readonly<Record<string, string>>): string | undefined {
+  const label = all[labels.locality] ?? all[olderLocality];
+  if (label === undefined || label === "") return undefined;
+  return label.includes("/") ? label : label.replaceAll(".", "/");
+}
+
+const olderLocality = "istio-locality";
+
 export const annotations = {
   mergeMetrics: "prometheus.istio.io/merge-metrics",
   prometheusScrape: "prometheus.io/scrape",

@@ -9,6 +9,7 @@ import {
   machineAccount,
   machineLabels,
   parseProxyConfig,
+  localityOfLabels,
 } from "#objects";
 import {
   dnsCaptureField,
@@ -304,8 +305,8 @@ function saidByPod(pod: Pod, kind: ProxyClass["kind"]): Pick<ProxyClass, "topolo
 
 /** `region/zone/subzone` of the Pod's Node, or of the Pod's own label. */
 function localityOf(engine: Engine, pod: Pod): string {
-  const own = pod.metadata.labels?.["istio-locality"];
-  if (own !== undefined && own !== "") return own.includes("/") ? own : own.replaceAll(".", "/");
+  const own = localityOfLabels(pod.metadata.labels ?? {});
+  if (own !== undefined) return own;
   const node = engine.rows(tables.Node).get(pod.spec?.nodeName ?? "");
   const of = (name: string): string => node?.metadata.labels?.[name] ?? "";
   const parts = [of(labelNames.region), of(labelNames.zone), of(labelNames.subzone)];

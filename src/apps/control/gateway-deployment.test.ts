@@ -98,6 +98,44 @@ describe("parameters of Gateways", () => {
     assert.match(found?.message ?? "", /^of class big: ConfigMap ops\/large: parameter service is no YAML/);
   });
 
+  test("annotations choose names, the account and the Service's type, and one that there is not is told", () => {
+    const annotated = (annotations: Readonly<Record<string, string>>): Engine =>
+      engineWith(bigClass("large"), map("large", "ops", {}), {
+        ...gateway(),
+        metadata: { name: "web", namespace: "edge", annotations },
+      });
+    const factsOf = (engine: Engine) => engine.get(deploymentFactsOf, "edge/web");
+    const chosen = annotated({
+      "gateway.istio.io/name-override": "front",
+      "gateway.istio.io/service-account": "doorman",
+      "networking.istio.io/service-type": "NodePort",
+    });
+    const objects = deploymentObjects(factsOf(chosen)!, "default").slice(1);
+    assert.deepEqual(
+      objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`),
+      ["ServiceAccount doorman", "Deployment front", "Service front"],
+    );
+    assert.equal((objects[2]!.spec as { readonly type: string }).type, "NodePort");
+    assert.equal(acceptedOf(chosen, "KubeGateway", "edge/web")?.reason, "Accepted");
+    const wrong = annotated({ "networking.istio.io/service-type": "Loadbalancer" });
+    assert.equal(acceptedOf(wrong, "KubeGateway", "edge/web")?.reason, "InvalidParameters");
+    assert.equal(factsOf(wrong)?.serviceType, "LoadBalancer");
+  });
+
+  test("a Gateway that a newer control plane has is left to it", () => {
+    const factsWith = (version: string) =>
+      engineWith(bigClass("large"), {
+        ...gateway(),
+        metadata: {
+          name: "web",
+          namespace: "edge",
+          annotations: { "gateway.istio.io/controller-version": version },
+        },
+      }).get(deploymentFactsOf, "edge/web");
+    for (const version of ["6", "new"]) assert.equal(factsWith(version), undefined);
+    for (const version of ["0", "5"]) assert.ok(factsWith(version));
+  });
+
   test("a class whose parameters are not there is not accepted, and one without any tells its features", () => {
     const reasonOf = (object: KubeObject): string | undefined => {
       const found = engineWith(object, map("large", "ops", {})).get(wantedStatusOf, {

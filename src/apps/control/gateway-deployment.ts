@@ -2,7 +2,7 @@
 // what the Gateway's parameters ask for besides. The injector makes the proxy of the pod, as for any other gateway.
 
 import { ports as meshPorts } from "#base";
-import { parseParameter, type DeploymentFacts } from "#model";
+import { controllerVersion, parseParameter, type DeploymentFacts } from "#model";
 import type { KubeObject } from "#objects";
 
 const gatewayGroup = "gateway.networking.k8s.io";
@@ -12,12 +12,9 @@ const managedLabel = "gateway.istio.io/managed";
 const controllerLabel = "istio.io-gateway-controller";
 const dataplaneLabel = "istio.io/dataplane-mode";
 
-/** Says to other controllers of the family which of them has the Gateway: the larger number. */
-const controllerVersion = { "gateway.istio.io/controller-version": "5" };
-
 /** Said to us, not to what we deploy. */
 const ownAnnotations: ReadonlySet<string> = new Set([
-  "gateway.istio.io/controller-version",
+  controllerVersion.annotation,
   "gateway.istio.io/name-override",
   "gateway.istio.io/service-account",
   "kubectl.kubernetes.io/last-applied-configuration",
@@ -44,7 +41,11 @@ export function deploymentObjects(facts: DeploymentFacts, revision: string): App
   const claim: AppliedObject = {
     apiVersion: `${gatewayGroup}/v1`,
     kind: "Gateway",
-    metadata: { name, namespace, annotations: controllerVersion },
+    metadata: {
+      name,
+      namespace,
+      annotations: { [controllerVersion.annotation]: String(controllerVersion.own) },
+    },
   };
   return [claim, ...deployed(facts, revision)];
 }

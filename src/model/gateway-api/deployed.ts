@@ -1,10 +1,11 @@
-// As whom the proxies run that are deployed for a Gateway.
+// As whom the proxies run that are deployed for a Gateway, and what Service is in front of them.
 
 import { defineQuery, sameData } from "#engine";
 import type { ObjectMeta } from "#objects";
 import { tables } from "../tables.ts";
 import { deployedName, isDeployed } from "./addresses.ts";
 import type { GatewayClassFacts } from "./classes.ts";
+import type { Mistake } from "./findings.ts";
 import { gatewayFactsOf } from "./listeners.ts";
 
 const serviceAccountAnnotation = "gateway.istio.io/service-account";
@@ -32,3 +33,19 @@ export const deployedAccountOf = defineQuery<string | undefined>(
   },
   sameData,
 );
+
+const serviceTypeAnnotation = "networking.istio.io/service-type";
+/** The default first. One of another type has no address of its own. */
+const serviceTypes = ["LoadBalancer", "ClusterIP", "NodePort"] as const;
+
+/** The type of the Service. @returns the default one, with what is wrong, where the Gateway asks for one that there is not */
+export function deployedServiceType({ annotations }: Pick<ObjectMeta, "annotations">): {
+  readonly type: string;
+  readonly mistake?: Mistake;
+} {
+  const asked = annotations?.[serviceTypeAnnotation];
+  const type = serviceTypes.find((one) => one === asked);
+  if (asked === undefined || type !== undefined) return { type: type ?? serviceTypes[0] };
+  const message = `annotation ${serviceTypeAnnotation}: a Gateway's Service may be of type ${serviceTypes.join(", ")}, and not ${asked}`;
+  return { type: serviceTypes[0], mistake: { reason: "InvalidParameters", message } };
+}

@@ -6,7 +6,7 @@ import { isIP } from "node:net";
 import { tables } from "../tables.ts";
 import { keyNamesOf, unlistedReaders } from "../router-credentials.ts";
 import { accountsText } from "../secret-readers.ts";
-import { instancesOf, type Instances, type ServedPort } from "./addresses.ts";
+import { instancesOf, isDeployed, type Instances, type ServedPort } from "./addresses.ts";
 import { clientCertificateMistake } from "./certificates.ts";
 import {
   classParametersFault,
@@ -14,6 +14,7 @@ import {
   gatewayClassOf,
   type GatewayClassFacts,
 } from "./classes.ts";
+import { deployedServiceType } from "./deployed.ts";
 import { bad, good, judged, type Finding, type Findings, type Mistake } from "./findings.ts";
 import {
   attachedSetsOf,
@@ -66,7 +67,10 @@ export const gatewayStatusOf = defineQuery<GatewayStatus | undefined>(
     const all = read(allListenersOf, key);
     const namespace = key.slice(0, key.indexOf("/"));
     const instances = instancesFor(read, namespace, facts, all);
-    const mistake = facts.services.mistake ?? parametersMistake(read, namespace, row.spec);
+    const mistake =
+      facts.services.mistake ??
+      parametersMistake(read, namespace, row.spec) ??
+      (isDeployed(row.spec) ? deployedServiceType(row.metadata).mistake : undefined);
     const backend = clientCertificateMistake(
       read,
       { kind: "Gateway", namespace },

@@ -8,6 +8,7 @@ export { configuredCaScheme } from "./policies.ts";
 export { parseParameter } from "./parameters.ts";
 export type { StandingStatus } from "./status.ts";
 export {
+  controllerVersion,
   deploymentFactsOf,
   renderStatus,
   statusKeysOf,

@@ -7,7 +7,7 @@ import { everything, tables } from "../tables.ts";
 import { deployedName, isDeployed } from "./addresses.ts";
 import { ingressStatusOf, type IngressAddress } from "../ingress/ingress.ts";
 import { classParametersOf } from "./classes.ts";
-import { deployedAccount } from "./deployed.ts";
+import { deployedAccount, deployedServiceType } from "./deployed.ts";
 import type { Findings } from "./findings.ts";
 import { classStatusOf, gatewayStatusOf, listenerSetStatusOf, type GatewayStatus } from "./gateway-status.ts";
 import { attachedSetsOf, gatewayFactsOf } from "./listeners.ts";
@@ -156,7 +156,14 @@ export interface DeploymentFacts {
   readonly exists: boolean;
 }
 
-const serviceTypeAnnotation = "networking.istio.io/service-type";
+/** Says to other controllers of the family which of them has the Gateway: the larger number. */
+export const controllerVersion = { annotation: "gateway.istio.io/controller-version", own: 5 } as const;
+
+/** A newer control plane has it, or one that counts otherwise: as in Istio, whoever is older keeps away. */
+function isAnothers({ annotations }: ObjectMeta): boolean {
+  const version = annotations?.[controllerVersion.annotation];
+  return version !== undefined && !(/^\d+$/.test(version) && Number(version) <= controllerVersion.own);
+}
 
 /** By row key of a Gateway; undefined for one whose proxies are not ours to deploy. */
 export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
@@ -168,7 +175,7 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
     if (row?.spec === undefined || facts?.gatewayClass.role !== "gateway" || !isDeployed(row.spec))
       return undefined;
     const { metadata, spec } = row;
-    if (metadata.deletionTimestamp !== undefined) return undefined;
+    if (metadata.deletionTimestamp !== undefined || isAnothers(metadata)) return undefined;
     const name = deployedName(metadata, facts.gatewayClass);
     const copied = read(environmentOf, "").gatewayLabels === "copied" ? metadata : undefined;
     const [namespace = ""] = key.split("/");
@@ -185,7 +192,7 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
       className: facts.gatewayClass.name,
       name,
       serviceAccount: deployedAccount(metadata, facts.gatewayClass),
-      serviceType: metadata.annotations?.[serviceTypeAnnotation] ?? "LoadBalancer",
+      serviceType: deployedServiceType(metadata).type,
       loadBalancerIp: spec.addresses?.[0]?.value ?? "",
       labels: spec.infrastructure?.labels ?? copied?.labels ?? {},
       annotations: spec.infrastructure?.annotations ?? copied?.annotations ?? {},
