@@ -260,6 +260,8 @@ export interface Environment {
   readonly foreignRoutes: ForeignRoutes;
   /** Whether servers of HTTPS are served over QUIC as well, where the gateway's Service has a UDP port for it. */
   readonly quicListeners: boolean;
+  /** Which of several control planes this one is: `istio.io/rev` of objects and namespaces tells them apart. */
+  readonly revision: string;
 }
 
 /**
@@ -283,6 +285,7 @@ export const defaultEnvironment: Environment = {
   gatewayLabels: "copied",
   foreignRoutes: "own-clients",
   quicListeners: false,
+  revision: "default",
 };
 
 /** One row, `environmentRow`. */

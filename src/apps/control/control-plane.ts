@@ -220,6 +220,7 @@ export class ControlPlane {
       gatewayLabels: settings.gatewayLabels,
       foreignRoutes: settings.foreignRoutes,
       quicListeners: settings.quicListeners,
+      revision: settings.revision,
     };
     this.#batcher.add([environmentChange({ rootNamespace, ...environment })]);
     const synced = this.#startSource();

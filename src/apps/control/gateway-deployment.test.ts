@@ -136,6 +136,30 @@ describe("parameters of Gateways", () => {
     for (const version of ["0", "5"]) assert.ok(factsWith(version));
   });
 
+  test("a Gateway of another revision gets neither proxies nor a status from this control plane", () => {
+    const namespace: KubeObject = {
+      apiVersion: "v1",
+      kind: "Namespace",
+      metadata: { name: "edge", labels: { "istio.io/rev": "canary" } },
+    };
+    const labelled = (revision: string): KubeObject => ({
+      ...gateway(),
+      metadata: { name: "web", namespace: "edge", labels: { "istio.io/rev": revision } },
+    });
+    const isOurs = (...objects: readonly KubeObject[]): boolean => {
+      const engine = engineWith(bigClass("large"), ...objects);
+      const facts = engine.get(deploymentFactsOf, "edge/web");
+      const status = engine.get(wantedStatusOf, { kind: "KubeGateway", key: "edge/web" });
+      assert.equal(facts === undefined, status === undefined);
+      return facts !== undefined;
+    };
+    assert.equal(isOurs(gateway()), true);
+    assert.equal(isOurs(labelled("default")), true);
+    assert.equal(isOurs(labelled("canary")), false);
+    assert.equal(isOurs(namespace, gateway()), false, "its namespace's revision holds");
+    assert.equal(isOurs(namespace, labelled("default")), true, "its own goes before");
+  });
+
   test("a class whose parameters are not there is not accepted, and one without any tells its features", () => {
     const reasonOf = (object: KubeObject): string | undefined => {
       const found = engineWith(object, map("large", "ops", {})).get(wantedStatusOf, {

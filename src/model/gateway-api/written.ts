@@ -1,7 +1,7 @@
 // What the control plane writes about Gateway API: the status of each object, and what is to be deployed for a Gateway.
 
 import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
-import type { KubeObject, ObjectMeta } from "#objects";
+import { labels as labelNames, type KubeObject, type ObjectMeta } from "#objects";
 import { environmentOf } from "../mesh.ts";
 import { everything, tables } from "../tables.ts";
 import { deployedName, isDeployed } from "./addresses.ts";
@@ -67,6 +67,7 @@ export const wantedStatusOf = defineKeyedQuery<StatusKey, WantedStatus | undefin
   ({ kind, key }) => `${kind} ${key}`,
   (read, { kind, key }) => {
     const metadata = metadataOf(read, kind, key);
+    if (metadata !== undefined && !isOfRevision(read, metadata)) return undefined;
     const found = metadata === undefined ? undefined : foundFor(read, kind, key);
     if (metadata === undefined || found === undefined) return undefined;
     return { namespace: metadata.namespace ?? "", generation: metadata.generation ?? 0, found };
@@ -156,6 +157,19 @@ export interface DeploymentFacts {
   readonly exists: boolean;
 }
 
+/**
+ * Whether an object is for this control plane to answer for. One that says nothing, and whose namespace says nothing, is for each; proxies
+ * get what it means from both, so that it moves from one to the other without an outage.
+ */
+function isOfRevision(read: Read, { labels, namespace }: ObjectMeta): boolean {
+  const ofNamespace =
+    namespace === undefined
+      ? undefined
+      : read(tables.Namespace, namespace)?.metadata.labels?.[labelNames.revision];
+  const asked = labels?.[labelNames.revision] ?? ofNamespace ?? "";
+  return asked === "" || asked === read(environmentOf, "").revision;
+}
+
 /** Says to other controllers of the family which of them has the Gateway: the larger number. */
 export const controllerVersion = { annotation: "gateway.istio.io/controller-version", own: 5 } as const;
 
@@ -176,6 +190,7 @@ export const deploymentFactsOf = defineQuery<DeploymentFacts | undefined>(
       return undefined;
     const { metadata, spec } = row;
     if (metadata.deletionTimestamp !== undefined || isAnothers(metadata)) return undefined;
+    if (!isOfRevision(read, metadata)) return undefined;
     const name = deployedName(metadata, facts.gatewayClass);
     const copied = read(environmentOf, "").gatewayLabels === "copied" ? metadata : undefined;
     const [namespace = ""] = key.split("/");
