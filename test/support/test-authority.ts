@@ -61,7 +61,7 @@ export class TestAuthority {
     return new TestAuthority(issuer, keys.privateKey);
   }
 
-  /** @param names DNS names; the first one is the subject as well */
+  /** @param names DNS names, or URIs; the first one is the subject as well */
   async issue(names: readonly string[], type: KeyType = "ecdsa"): Promise<Pair> {
     const keys = await crypto.subtle.generateKey(type === "rsa" ? rsa : ecdsa, true, ["sign", "verify"]);
     const certificate = await X509CertificateGenerator.create({
@@ -76,7 +76,12 @@ export class TestAuthority {
         new BasicConstraintsExtension(false),
         new KeyUsagesExtension(KeyUsageFlags.digitalSignature | KeyUsageFlags.keyEncipherment, true),
         new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth, ExtendedKeyUsage.clientAuth]),
-        new SubjectAlternativeNameExtension(names.map((value) => ({ type: "dns" as const, value }))),
+        new SubjectAlternativeNameExtension(
+          names.map((value) => ({
+            type: value.includes("://") ? ("url" as const) : ("dns" as const),
+            value,
+          })),
+        ),
       ],
     });
     const key = Buffer.from(await crypto.subtle.exportKey("pkcs8", keys.privateKey)).toString("base64");
