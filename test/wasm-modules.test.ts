@@ -3,15 +3,16 @@
 
 import assert from "node:assert/strict";
 import http2 from "node:http2";
-import type { ChildProcess } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
+import { connect, createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text as textOf } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
 import { silentLog } from "#base";
 import { Engine } from "#engine";
 import { snapshotOf, type Message } from "#envoy";
-import { worldChanges } from "#model";
+import { fetchedModules, worldChanges } from "#model";
 import type { KubeObject } from "#objects";
 import { GrpcServer } from "#xds";
 import { createAuthenticator } from "../src/apps/control/ca-service.ts";
@@ -23,7 +24,7 @@ import { proxyOf } from "./support/proxies.ts";
 import { RealClock, until } from "./support/real-clock.ts";
 import { moduleLayer, sha256Of, TestRegistry } from "./support/registry.ts";
 import { TestAuthority, type Pair } from "./support/test-authority.ts";
-import { wasmModule } from "./support/wasm.ts";
+import { wasmModule, wasmNetworkModule } from "./support/wasm.ts";
 
 const router = proxyOf({
   kind: "router",
@@ -138,7 +139,7 @@ describe("a module of an image", () => {
       await fetcher.start();
       const form = staticForm(Object.values(snapshotOf(engine, router)).flat());
       const resources = { ...form, clusters: [...form.clusters, controlPlane("gw")] };
-      const envoy: ChildProcess = await startEnvoy(folder, "edge", admin, resources);
+      const envoy = await startEnvoy(folder, "edge", admin, resources);
       const get = (port: number): Promise<Response> => fetch(`http://127.0.0.1:${port}/`);
       try {
         await until("the module runs", async () => (await get(open)).headers.get("x-image") === "yes");
@@ -148,6 +149,47 @@ describe("a module of an image", () => {
         assert.deepEqual(asked, [sha256]);
       } finally {
         envoy.kill("SIGKILL");
+      }
+    },
+  );
+
+  test(
+    "of type NETWORK sees the bytes of a TCP connection; one that cannot be had lets none through",
+    {
+      skip: withoutEnvoy,
+    },
+    async () => {
+      const backend = createServer((socket) => socket.end("world"));
+      await new Promise<void>((resolve) => backend.listen(0, "127.0.0.1", resolve));
+      const [open = 0, closed = 0, admin = 0] = await freePorts(3);
+      registry.putImage("team/bytes", "1", [{ mediaType: moduleLayer, bytes: wasmNetworkModule("hello ") }]);
+      const network = (tag: string, number: number): object => ({
+        url: `oci://${registry.host}/team/bytes:${tag}`,
+        type: "NETWORK",
+        match: [{ ports: [{ number }] }],
+      });
+      const { port } = backend.address() as AddressInfo;
+      engine.apply(
+        worldChanges([
+          ...streamGateway([open, closed], port),
+          plugin("bytes", network("1", open)),
+          plugin("no-bytes", network("2", closed)),
+        ]),
+      );
+      fetcher.settled(engine.settle().changed);
+      await until("both fetches have an outcome", () =>
+        ["bytes", "no-bytes"].every((name) => engine.rows(fetchedModules).has(`WasmPlugin/gw/${name}`)),
+      );
+      const form = staticForm(Object.values(snapshotOf(engine, router)).flat());
+      const resources = { ...form, clusters: [...form.clusters, controlPlane("gw")] };
+      const envoy = await startEnvoy(folder, "stream", admin, resources);
+      const hear = (from: number): Promise<string> => textOf(connect(from, "127.0.0.1")).catch(() => "");
+      try {
+        await until("the module runs", async () => (await hear(open)) === "hello world");
+        assert.equal(await hear(closed), "");
+      } finally {
+        envoy.kill("SIGKILL");
+        backend.close();
       }
     },
   );
@@ -206,6 +248,29 @@ function gateway(ports: readonly number[]): KubeObject[] {
       hosts: ["*"],
       gateways: ["edge"],
       http: [{ directResponse: { status: 200 } }],
+    }),
+  ];
+}
+
+function streamGateway(ports: readonly number[], backend: number): KubeObject[] {
+  const networking = "networking.istio.io/v1";
+  const host = "backend.example.com";
+  const servers = ports.map((number) => ({
+    port: { number, name: `tcp-${number}`, protocol: "TCP" },
+    hosts: ["*"],
+  }));
+  return [
+    object(networking, "ServiceEntry", "backend", {
+      hosts: [host],
+      ports: [{ number: 9000, name: "tcp", protocol: "TCP" }],
+      resolution: "STATIC",
+      endpoints: [{ address: "127.0.0.1", ports: { tcp: backend } }],
+    }),
+    object(networking, "Gateway", "streams", { selector: { istio: "edge" }, servers }),
+    object(networking, "VirtualService", "streams", {
+      hosts: ["*"],
+      gateways: ["streams"],
+      tcp: [{ route: [{ destination: { host, port: { number: 9000 } } }] }],
     }),
   ];
 }

@@ -1,9 +1,9 @@
-// One TrafficExtension or WasmPlugin as an HTTP filter: Lua as it is written, Wasm in the runtime that the proxy's Envoy carries.
+// One TrafficExtension or WasmPlugin as a filter: Lua as it is written, Wasm in the runtime that the proxy's Envoy carries.
 
 import { modulePathPrefix, xdsClusterName } from "#base";
 import type { Read } from "#engine";
 import type { TrafficExtension, VmConfig, WasmConfig, WasmPlugin } from "#objects";
-import { fetchedModules, moduleSourceOf } from "#model";
+import { failsOpen, fetchedModules, moduleSourceOf, type ModuleSource } from "#model";
 import { outboundClusterName } from "#plan";
 import type { Named } from "./list-patch.ts";
 import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
@@ -14,25 +14,55 @@ const fetchTimeoutMs = 15_000;
 const handedOnTimeoutMs = 60_000;
 /** A replica of the control plane that has just started may not have the module yet: about a minute of trying. */
 const handedOnTries = 10;
+const nowhere = "BlackHoleCluster";
 
-/** Undefined for a module that cannot be had: then the chain goes without it, and the object's status says why. */
-export function extensionFilter(read: Read, row: TrafficExtension | WasmPlugin): Named | undefined {
+/** What a filter works on: HTTP's requests, or a connection's bytes, whatever its protocol. */
+export type ExtensionLayer = "http" | "network";
+
+export interface ExtensionFilter {
+  readonly layer: ExtensionLayer;
+  readonly filter: Named;
+  /** It ends every connection itself: nothing may stand behind it. */
+  readonly isLast?: boolean;
+}
+
+/**
+ * Undefined for a module that is fetched for the first time, or that cannot be had and fails open: then the chain goes without it.
+ * One that fails closed has a filter in its place that lets nothing through. The object's status says why.
+ */
+export function extensionFilter(read: Read, row: TrafficExtension | WasmPlugin): ExtensionFilter | undefined {
   const { namespace = "", name } = row.metadata;
   const filterName = `${namespace}.${name}`;
   const { lua } = row.spec as { readonly lua?: { readonly inlineCode: string } };
   if (lua !== undefined)
     return {
-      name: filterName,
-      typedConfig: typed("envoy.extensions.filters.http.lua.v3.Lua", {
-        defaultSourceCode: { inlineString: lua.inlineCode },
-      }),
+      layer: "http",
+      filter: {
+        name: filterName,
+        typedConfig: typed("envoy.extensions.filters.http.lua.v3.Lua", {
+          defaultSourceCode: { inlineString: lua.inlineCode },
+        }),
+      },
     };
   const source = moduleSourceOf(read, row);
-  switch (source?.kind) {
+  if (source === undefined) return undefined;
+  return filterOf(read, source, {
+    name: filterName,
+    layer: source.module.type === "NETWORK" ? "network" : "http",
+  });
+}
+
+interface Placed {
+  readonly name: string;
+  readonly layer: ExtensionLayer;
+}
+
+function filterOf(read: Read, source: ModuleSource, place: Placed): ExtensionFilter | undefined {
+  switch (source.kind) {
     case "file":
-      return moduleFilter(filterName, source.module, { local: { filename: source.path } });
+      return moduleFilter(place, source.module, { local: { filename: source.path } });
     case "service":
-      return moduleFilter(filterName, source.module, {
+      return moduleFilter(place, source.module, {
         remote: {
           httpUri: {
             uri: source.module.url,
@@ -44,12 +74,11 @@ export function extensionFilter(read: Read, row: TrafficExtension | WasmPlugin):
       });
     case "fetched": {
       const { sha256, failure } = read(fetchedModules, source.key) ?? {};
-      if (sha256 !== undefined) return moduleFilter(filterName, source.module, handedOn(sha256));
-      const isClosed = failure !== undefined && source.module.failStrategy !== "FAIL_OPEN";
-      return isClosed ? closedFilter(filterName) : undefined;
+      if (sha256 !== undefined) return moduleFilter(place, source.module, handedOn(sha256));
+      return failure === undefined || failsOpen(source.module) ? undefined : closedFilter(place);
     }
-    default:
-      return undefined;
+    case "refused":
+      return failsOpen(source.module) ? undefined : closedFilter(place);
   }
 }
 
@@ -72,31 +101,34 @@ function handedOn(sha256: string): Message {
 }
 
 /** In the place of a module that cannot be fetched: Istio's API has calls fail then, with a status of 500 or above. */
-function closedFilter(name: string): Named {
-  return {
-    name,
-    typedConfig: typed("envoy.extensions.filters.http.fault.v3.HTTPFault", {
-      abort: { httpStatus: 503, percentage: { numerator: 100, denominator: "HUNDRED" } },
-    }),
-  };
+function closedFilter({ name, layer }: Placed): ExtensionFilter {
+  if (layer === "http") {
+    const abort = { httpStatus: 503, percentage: { numerator: 100, denominator: "HUNDRED" } };
+    const typedConfig = typed("envoy.extensions.filters.http.fault.v3.HTTPFault", { abort });
+    return { layer, filter: { name, typedConfig } };
+  }
+  // A proxy to nowhere. RBAC, which Istio takes here, looks at a connection when the client says something: a server that speaks
+  // first is heard through it.
+  const typedConfig = typed("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", {
+    statPrefix: nowhere,
+    cluster: nowhere,
+  });
+  return { layer, filter: { name, typedConfig }, isLast: true };
 }
 
-function moduleFilter(filterName: string, module: WasmConfig, code: Message): Named {
+function moduleFilter({ name, layer }: Placed, module: WasmConfig, code: Message): ExtensionFilter {
   const { pluginName = "", pluginConfig, failStrategy = "FAIL_CLOSE", vmConfig } = module;
-  return {
-    name: filterName,
-    typedConfig: typed("envoy.extensions.filters.http.wasm.v3.Wasm", {
-      config: {
-        name: filterName,
-        rootId: pluginName,
-        vmConfig: { vmId: "", runtime, code, ...environment(vmConfig) },
-        ...(pluginConfig === undefined
-          ? {}
-          : { configuration: typed("google.protobuf.StringValue", { value: JSON.stringify(pluginConfig) }) }),
-        failurePolicy: failStrategy === "FAIL_CLOSE" ? "FAIL_CLOSED" : failStrategy,
-      },
-    }),
+  const config = {
+    name,
+    rootId: pluginName,
+    vmConfig: { vmId: "", runtime, code, ...environment(vmConfig) },
+    ...(pluginConfig === undefined
+      ? {}
+      : { configuration: typed("google.protobuf.StringValue", { value: JSON.stringify(pluginConfig) }) }),
+    failurePolicy: failStrategy === "FAIL_CLOSE" ? "FAIL_CLOSED" : failStrategy,
   };
+  const typedConfig = typed(`envoy.extensions.filters.${layer}.wasm.v3.Wasm`, { config });
+  return { layer, filter: { name, typedConfig } };
 }
 
 function environment(vm: VmConfig | undefined): Message {

@@ -67,25 +67,40 @@ interface Manager {
   readonly accessLog: readonly Message[];
 }
 
+interface NetworkFilter {
+  readonly name: string;
+  readonly typedConfig: Partial<Manager>;
+}
+
+/** Network filters of a listener, by the port of their chain. */
+function chains(
+  engine: Engine,
+  proxy: ProxyClass,
+  listener: string,
+): readonly (readonly [number, readonly NetworkFilter[]])[] {
+  const found = resourcesOf(engine, proxy).find(({ name, type }) => type === "listener" && name === listener);
+  assert.ok(found, listener);
+  const { filterChains } = decodeMessage("envoy.config.listener.v3.Listener", found.bytes) as unknown as {
+    filterChains: {
+      filterChainMatch?: { destinationPort?: { value: number } };
+      filters: NetworkFilter[];
+    }[];
+  };
+  return filterChains.map(({ filterChainMatch, filters }) => [
+    filterChainMatch?.destinationPort?.value ?? 0,
+    filters,
+  ]);
+}
+
 /** Connection managers of a listener, by the port of their chain. */
 function managers(
   engine: Engine,
   proxy: ProxyClass,
   listener: string,
 ): readonly (readonly [number, Manager])[] {
-  const found = resourcesOf(engine, proxy).find(({ name, type }) => type === "listener" && name === listener);
-  assert.ok(found, listener);
-  const { filterChains } = decodeMessage("envoy.config.listener.v3.Listener", found.bytes) as unknown as {
-    filterChains: {
-      filterChainMatch?: { destinationPort?: { value: number } };
-      filters: { typedConfig: Partial<Manager> }[];
-    }[];
-  };
-  return filterChains.flatMap(({ filterChainMatch, filters }) =>
+  return chains(engine, proxy, listener).flatMap(([port, filters]) =>
     filters.flatMap(({ typedConfig }) =>
-      typedConfig.httpFilters === undefined
-        ? []
-        : [[filterChainMatch?.destinationPort?.value ?? 0, typedConfig as Manager] as const],
+      typedConfig.httpFilters === undefined ? [] : [[port, typedConfig as Manager] as const],
     ),
   );
 }
@@ -191,18 +206,49 @@ describe("a WasmPlugin", () => {
     },
   );
 
-  test("that no proxy can get is left out, and its status says why", () => {
-    const cases: [object, RegExp][] = [
-      [{ url: "oci://registry.example.com/NO" }, /spec\.url: The URL names no module that can be fetched/],
-      [{ url: "file:///m.wasm", type: "NETWORK" }, /spec\.type: Modules for TCP connections are not run/],
-    ];
-    for (const [spec, reason] of cases) {
-      const engine = worldOf([plugin("p", spec)]);
-      assert.doesNotMatch(JSON.stringify(managers(engine, reviews, "virtualInbound")), /default\.p/);
-      const told = engine.get(objectProblemsOf, "WasmPlugin default/p");
-      assert.match(`${told[0]?.at.path}: ${told[0]?.text}`, reason);
-    }
+  test("whose URL names none is closed unless it fails open, and its status says so", () => {
+    const url = "oci://registry.example.com/NO";
+    const engine = worldOf([plugin("p", { url }), plugin("q", { url, failStrategy: "FAIL_OPEN" })]);
+    const text = JSON.stringify(managers(engine, reviews, "virtualInbound"));
+    assert.match(text, /"name":"default\.p","typedConfig":\{"abort":\{"httpStatus":503,/);
+    assert.doesNotMatch(text, /default\.q/);
+    const told = (name: string): string =>
+      engine.get(objectProblemsOf, `WasmPlugin default/${name}`)[0]?.text ?? "";
+    assert.match(
+      told("p"),
+      /its URL names none; what it would see is answered with 503, by failStrategy FAIL_CLOSE/,
+    );
+    assert.match(told("q"), /its URL names none; all goes on without it, by failStrategy FAIL_OPEN/);
   });
+
+  test(
+    "of type NETWORK sees connections of any protocol, around their authorization",
+    { skip: withoutEnvoy },
+    () => {
+      const servers = { match: [{ mode: "SERVER", ports: [{ number: 9000 }] }] };
+      const named = { late: {}, counted: { phase: "STATS" }, early: { phase: "AUTHZ" }, closed: servers };
+      const url = "oci://registry.example.com/a:1";
+      const plugins = Object.entries(named).map(([name, spec]) =>
+        plugin(name, { url, type: "NETWORK", ...spec }),
+      );
+      const engine = worldOf([...policies, ...plugins]);
+      for (const name of Object.keys(named)) {
+        const value = name === "closed" ? { failure: "no" } : { sha256: "a".repeat(64) };
+        engine.apply([{ table: fetchedModules as Table<unknown>, key: `WasmPlugin/default/${name}`, value }]);
+      }
+      const short = (name: string): string => name.replace(/^(default|envoy\.filters\.network)\./, "");
+      const filtersOf = (listener: string, port: number): string[] =>
+        chains(engine, reviews, listener)
+          .find(([number]) => number === port)![1]
+          .map(({ name }) => short(name));
+      const late = ["counted", "late"];
+      assert.deepEqual(filtersOf("virtualInbound", 9080), ["early", ...late, "http_connection_manager"]);
+      // Nothing stands behind the one that is closed.
+      assert.deepEqual(filtersOf("virtualInbound", 9000), ["early", "rbac", "counted", "closed"]);
+      assert.deepEqual(filtersOf("10.0.0.1_9000", 0), ["early", "counted", "late", "tcp_proxy"]);
+      for (const proxy of [reviews, router]) assert.equal(envoyComplaint(resourcesOf(engine, proxy)), "");
+    },
+  );
 
   describe("whose module the control plane fetches", () => {
     const url = "oci://registry.example.com/a:1";
@@ -241,11 +287,11 @@ describe("a WasmPlugin", () => {
         const [filter, told] = filterFor(failed, spec);
         assert.match(String(filter?.["@type"]), /HTTPFault$/);
         assert.match(JSON.stringify(filter), /"httpStatus":503/);
-        assert.match(told, /cannot be fetched: no answer; calls that it would see are answered with 503/);
+        assert.match(told, /cannot be fetched: no answer; what it would see is answered with 503/);
       }
       const [filter, told] = filterFor(failed, { failStrategy: "FAIL_OPEN" });
       assert.equal(filter, undefined);
-      assert.match(told, /calls go on without it, by failStrategy FAIL_OPEN/);
+      assert.match(told, /all goes on without it, by failStrategy FAIL_OPEN/);
     });
   });
 

@@ -5,7 +5,7 @@ import type { Read } from "#engine";
 import { refOf } from "#objects";
 import { extensionPorts, extensionRow, phaseOf, type ExtensionPhase, type ExtensionRef } from "#model";
 import type { Overlay, PatchContext } from "#plan";
-import { extensionFilter } from "./extension-filter.ts";
+import { extensionFilter, type ExtensionFilter } from "./extension-filter.ts";
 import { chainsChanged, changeManagers, destinationPort, placeOf } from "./listener-patch.ts";
 import { listOf, type Named } from "./list-patch.ts";
 import { providerLogs, withLogs } from "./provider-logs.ts";
@@ -72,24 +72,54 @@ interface Extending {
 
 function withExtensions(read: Read, listener: Message, { extensions, context, used }: Extending): Message {
   const side = context === "SIDECAR_INBOUND" ? "SERVER" : "CLIENT";
-  const built = extensions.flatMap((ref) => {
+  const built = extensions.flatMap((ref): readonly Built[] => {
     const row = extensionRow(read, ref);
-    const filter = row === undefined ? undefined : extensionFilter(read, row);
-    return row === undefined || filter === undefined
+    const made = row === undefined ? undefined : extensionFilter(read, row);
+    return row === undefined || made === undefined
       ? []
-      : [{ ref, filter, phase: phaseOf(row), ports: extensionPorts(row, side) }];
+      : [{ ...made, ref, phase: phaseOf(row), ports: extensionPorts(row, side) }];
   });
-  const listens = portOf(listener);
+  const { portValue: listens = 0, protocol } = addressOf(listener);
   return chainsChanged(listener, (chain) => {
     const port =
       side === "SERVER" && listener["name"] === "virtualInbound" ? destinationPort(chain) : listens;
     const fitting = built.filter(({ ports }) => ports === undefined || ports.includes(port));
-    if (fitting.length === 0) return chain;
-    return changeManagers(chain, (manager) => {
-      for (const { ref } of fitting) used.add(ref);
-      return { ...manager, httpFilters: withFilters(listOf<Named>(manager, "httpFilters"), fitting) };
-    });
+    const onHttp = fitting.filter(({ layer }) => layer === "http");
+    // QUIC's connections have no bytes for such filters to see.
+    const onNetwork = protocol === "UDP" ? [] : fitting.filter(({ layer }) => layer === "network");
+    const withHttp =
+      onHttp.length === 0
+        ? chain
+        : changeManagers(chain, (manager) => {
+            for (const { ref } of onHttp) used.add(ref);
+            return { ...manager, httpFilters: withFilters(listOf<Named>(manager, "httpFilters"), onHttp) };
+          });
+    if (onNetwork.length === 0) return withHttp;
+    for (const { ref } of onNetwork) used.add(ref);
+    return { ...withHttp, filters: withNetworkFilters(listOf<Named>(withHttp, "filters"), onNetwork) };
   });
+}
+
+interface Built extends ExtensionFilter {
+  readonly ref: ExtensionRef;
+  readonly phase: ExtensionPhase;
+  readonly ports: readonly number[] | undefined;
+}
+
+const authorizingConnections: ReadonlySet<string> = new Set([
+  "envoy.filters.network.rbac",
+  "envoy.filters.network.ext_authz",
+]);
+
+/** Before and after the mesh's own authorization of connections: Istio's places. */
+function withNetworkFilters(filters: readonly Named[], added: readonly Built[]): readonly Named[] {
+  const place = filters.findLastIndex(({ name }) => authorizingConnections.has(name ?? "")) + 1;
+  const isEarly = ({ phase }: Built): boolean => phase === "AUTHN" || phase === "AUTHZ";
+  const early = added.filter(isEarly).map(({ filter }) => filter);
+  const late = added.filter((one) => !isEarly(one)).map(({ filter }) => filter);
+  const all = [...early, ...filters.slice(0, place), ...late, ...filters.slice(place)];
+  const end = added.find(({ isLast }) => isLast === true);
+  return end === undefined ? all : all.slice(0, all.indexOf(end.filter) + 1);
 }
 
 /** Before authentication, between it and authorization, before what counts, and before the end: Istio's places. */
@@ -108,9 +138,9 @@ function withFilters(
   return [...filters.flatMap((filter, position) => [...at(position), filter]), ...at(filters.length)];
 }
 
-function portOf(listener: Message): number {
+function addressOf(listener: Message): { readonly portValue?: number; readonly protocol?: unknown } {
   const address = listener["address"] as
-    | { readonly socketAddress?: { readonly portValue?: number } }
+    | { readonly socketAddress?: { readonly portValue?: number; readonly protocol?: unknown } }
     | undefined;
-  return address?.socketAddress?.portValue ?? 0;
+  return address?.socketAddress ?? {};
 }

@@ -187,7 +187,7 @@ export {
   phaseOf,
 } from "./traffic-extension.ts";
 export type { FetchedModule, FetchedUrl, ModuleRequest, ModuleSource } from "./wasm-module.ts";
-export { fetchedModules, moduleRequests, moduleSourceOf } from "./wasm-module.ts";
+export { failsOpen, fetchedModules, moduleRequests, moduleSourceOf } from "./wasm-module.ts";
 export type { DisabledMetrics, IstioMetric, LogSpec, WorkloadLogs } from "./telemetry.ts";
 export { accessLogsOf, builtInLogProvider, disabledMetricsOf, metricTagsOf } from "./telemetry.ts";
 export type { MetricTags, TagChange } from "./telemetry.ts";

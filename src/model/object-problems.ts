@@ -20,7 +20,7 @@ import { jwksTable, uriOf } from "./request-authentication.ts";
 import { tables } from "./tables.ts";
 import { builtInLogProvider } from "./telemetry.ts";
 import { extensionRow } from "./traffic-extension.ts";
-import { fetchedModules, moduleSourceOf } from "./wasm-module.ts";
+import { failsOpen, fetchedModules, moduleSourceOf } from "./wasm-module.ts";
 import { logServiceSettings, providerService, tracerSettings } from "./tracing.ts";
 import { virtualServiceProblems } from "./virtual-service-problems.ts";
 
@@ -93,16 +93,23 @@ function keyProblems(read: Read, row: RequestAuthentication): Found[] {
 
 function moduleProblems(read: Read, row: TrafficExtension | WasmPlugin): Found[] {
   const source = moduleSourceOf(read, row);
-  if (source?.kind === "refused") return [{ code: "MZ0613", path: source.path, text: `${source.text}.` }];
-  if (source?.kind !== "fetched") return [];
-  const { sha256, failure } = read(fetchedModules, source.key) ?? {};
+  if (source?.kind !== "refused" && source?.kind !== "fetched") return [];
+  const { sha256, failure } =
+    source.kind === "fetched"
+      ? (read(fetchedModules, source.key) ?? {})
+      : { sha256: undefined, failure: "its URL names none" };
   if (failure === undefined) return [];
+  const { type, failStrategy = "FAIL_CLOSE" } = source.module;
+  const closed =
+    type === "NETWORK"
+      ? "connections that it would see are closed"
+      : "what it would see is answered with 503";
   const meanwhile =
     sha256 !== undefined
       ? "the one from before stays in use"
-      : source.module.failStrategy === "FAIL_OPEN"
-        ? "calls go on without it, by failStrategy FAIL_OPEN"
-        : `calls that it would see are answered with 503, by failStrategy ${source.module.failStrategy ?? "FAIL_CLOSE"}`;
+      : failsOpen(source.module)
+        ? "all goes on without it, by failStrategy FAIL_OPEN"
+        : `${closed}, by failStrategy ${failStrategy}`;
   const text = `The module cannot be fetched: ${failure}; ${meanwhile}.`;
   return [{ code: "MZ0615", path: source.path, text }];
 }

@@ -31,8 +31,8 @@ export type ModuleSource =
       readonly path: string;
       readonly module: WasmConfig;
     }
-  /** Nobody can fetch it: in words. */
-  | { readonly kind: "refused"; readonly path: string; readonly text: string };
+  /** Nobody can fetch it. */
+  | { readonly kind: "refused"; readonly path: string; readonly module: WasmConfig };
 
 export type FetchedUrl = Exclude<ModuleUrl, { readonly kind: "file" }>;
 
@@ -52,14 +52,8 @@ export function moduleSourceOf(read: Read, row: TrafficExtension | WasmPlugin): 
   const module = row.kind === "WasmPlugin" ? (row.spec as WasmConfig | undefined) : wasm;
   if (module === undefined) return undefined;
   const at = row.kind === "WasmPlugin" ? "spec" : "spec.wasm";
-  const refused = (field: string, text: string): ModuleSource => ({
-    kind: "refused",
-    path: `${at}.${field}`,
-    text,
-  });
-  if (module.type === "NETWORK") return refused("type", "Modules for TCP connections are not run");
   const from = parseModuleUrl(module.url);
-  if (from === undefined) return refused("url", "The URL names no module that can be fetched");
+  if (from === undefined) return { kind: "refused", path: `${at}.url`, module };
   if (from.kind === "file") return { kind: "file", path: from.path, module };
   const service = from.kind === "http" && !from.tls ? serviceServing(read, from.host, from.port) : undefined;
   // Envoy takes nothing that it fetches without its sum.
@@ -73,6 +67,11 @@ function serviceServing(read: Read, host: string, port: number): string | undefi
   const key = read(servicesOfHost, host)[0];
   const service = key === undefined ? undefined : read(serviceOf, key);
   return service?.ports.some((one) => one.port === port) === true ? key : undefined;
+}
+
+/** What an extension without its module does to what it would see. */
+export function failsOpen({ failStrategy }: WasmConfig): boolean {
+  return failStrategy === "FAIL_OPEN";
 }
 
 /** A module that the control plane is to fetch, as the object asks for it. */

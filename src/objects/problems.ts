@@ -197,9 +197,10 @@ export const problemTable = {
       "Name an extension provider of MeshConfig: for access logs with envoyFileAccessLog, envoyOtelAls, envoyHttpAls or envoyTcpAls, or the built-in `envoy`; for tracing with opentelemetry or zipkin, whose service is in the mesh.",
   },
   MZ0613: {
-    severity: "error",
-    title: "Module cannot be run",
-    remedy: "Give a module that a proxy can get; until then the chain goes without it.",
+    severity: "warning",
+    title: "URL names no module",
+    remedy:
+      "Name an image as registry/repository:tag or with @sha256: and its digest, or give a URL of http, https or file.",
   },
   MZ0614: {
     severity: "warning",

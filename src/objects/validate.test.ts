@@ -224,3 +224,13 @@ test("annotations and labels without effect are named on Services and in what ma
     "label istio.io/dataplane-mode has no effect yet",
   ]);
 });
+
+test("a module's URL that names nothing is taken with a warning, as Istio takes it", () => {
+  const said = (url: string): string[] =>
+    admissionProblems(istioObject("WasmPlugin", { url }, "extensions.istio.io/v1alpha1")).map(
+      ({ code, severity, at }) => `${severity} ${code} ${at.path}`,
+    );
+  for (const url of ["oci://ghcr.io/a:1", "ghcr.io/a", "https://a.example.com/m.wasm", "file:///m.wasm"])
+    assert.deepEqual(said(url), [], url);
+  assert.deepEqual(said("oci://ghcr.io/Upper"), ["warning MZ0613 spec.url"]);
+});

@@ -2,6 +2,40 @@
 
 /** A Proxy-Wasm module, byte by byte: adds one header to each response. */
 export function wasmModule(name: string, value: string): Uint8Array {
+  const [nameAt, valueAt, responseHeaders] = [16, 80, 2];
+  return assembled({
+    host: "proxy_add_header_map_value",
+    arguments: [responseHeaders, nameAt, name.length, valueAt, value.length],
+    callback: "proxy_on_response_headers",
+    data: [
+      [nameAt, name],
+      [valueAt, value],
+    ],
+  });
+}
+
+/** One for connections: puts a text before what comes from the server. */
+export function wasmNetworkModule(text: string): Uint8Array {
+  const [textAt, upstreamData] = [16, 3];
+  return assembled({
+    host: "proxy_set_buffer_bytes",
+    // In the place of nothing, at the beginning.
+    arguments: [upstreamData, 0, 0, textAt, text.length],
+    callback: "proxy_on_upstream_data",
+    data: [[textAt, text]],
+  });
+}
+
+interface Behaviour {
+  /** A function of the host with five parameters, and what it is called with. */
+  readonly host: string;
+  readonly arguments: readonly number[];
+  /** A function of the module with three parameters, in which that happens. */
+  readonly callback: string;
+  readonly data: readonly (readonly [at: number, text: string])[];
+}
+
+function assembled(behaviour: Behaviour): Uint8Array {
   const bytes = (text: string): number[] => [...Buffer.from(text)];
   const vector = (items: readonly (readonly number[])[]): number[] => [items.length, ...items.flat()];
   const text = (words: string): number[] => [words.length, ...bytes(words)];
@@ -20,19 +54,19 @@ export function wasmModule(name: string, value: string): Uint8Array {
   ];
   const constant = (number: number): number[] => [0x41, ...leb(number, true)];
   const body = (code: readonly number[]): number[] => [code.length + 2, 0, ...code, 0x0b];
-  const [nameAt, valueAt, heapAt, responseHeaders] = [16, 80, 4_096, 2];
-  const addHeader = [responseHeaders, nameAt, name.length, valueAt, value.length].flatMap(constant);
+  const heapAt = 4_096;
+  const passed = behaviour.arguments.flatMap(constant);
   const data = (at: number, words: string): number[] => [0, ...constant(at), 0x0b, ...text(words)];
   const functions = [
     "proxy_abi_version_0_2_1",
     "proxy_on_memory_allocate",
     "proxy_on_context_create",
-    "proxy_on_response_headers",
+    behaviour.callback,
   ];
   return Uint8Array.from([
     ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
     ...section(1, vector([type(0, 0), type(1, 1), type(2, 0), type(3, 1), type(5, 1)])),
-    ...section(2, vector([[...text("env"), ...text("proxy_add_header_map_value"), 0, 4]])),
+    ...section(2, vector([[...text("env"), ...text(behaviour.host), 0, 4]])),
     ...section(3, [4, 0, 1, 2, 3]),
     ...section(5, [1, 0, 1]),
     ...section(
@@ -45,11 +79,11 @@ export function wasmModule(name: string, value: string): Uint8Array {
         body([]),
         body(constant(heapAt)),
         body([]),
-        // call proxy_add_header_map_value, drop its result, go on
-        body([...addHeader, 0x10, 0, 0x1a, ...constant(0)]),
+        // call the host, drop its result, go on
+        body([...passed, 0x10, 0, 0x1a, ...constant(0)]),
       ]),
     ),
-    ...section(11, vector([data(nameAt, name), data(valueAt, value)])),
+    ...section(11, vector(behaviour.data.map(([at, words]) => data(at, words)))),
   ]);
 }
 

@@ -1,5 +1,6 @@
 // What Istio's webhook checks of a WasmPlugin and a TrafficExtension beyond their schemas.
 
+import { parseModuleUrl } from "../module-url.ts";
 import { eachOf, pathOf, type Report } from "../report.ts";
 import type { TrafficExtensionSpec } from "../traffic-extension.ts";
 import { portFault, show } from "../values.ts";
@@ -56,6 +57,13 @@ function checkModule(module: Module, path: string, report: Report): void {
     if (scheme === undefined) report.add("MZ0201", at, `${show(module.url)} is not a URL`);
     else if (!urlSchemes.has(scheme))
       report.add("MZ0201", at, `${show(scheme)} is no scheme of a module: expected oci, http, https or file`);
+    // Istio takes it, and fails to fetch.
+    else if (parseModuleUrl(module.url) === undefined)
+      report.add(
+        "MZ0613",
+        at,
+        `${show(module.url)} names no image and no place that a module can be fetched from`,
+      );
   }
   if (module.sha256 && !/^[a-f0-9]{64}$/.test(module.sha256))
     report.add("MZ0201", pathOf(path, "sha256"), "the sum must be 64 hexadecimal digits in lower case");
