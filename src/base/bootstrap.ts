@@ -6,5 +6,11 @@ export const bootstrapOverlayVariable = "MIZZEN_BOOTSTRAP_OVERLAY";
 /** The bootstrap's cluster of the service that proxies tell of every request; Istio's name. */
 export const accessLogServiceCluster = "envoy_accesslog_service";
 
+/** The bootstrap's cluster of the collector of spans that ProxyConfig names by its address; Istio's name. */
+export const zipkinCluster = "zipkin";
+
+/** The field of a proxy's metadata that says `true` where its bootstrap has that cluster. */
+export const zipkinField = "ZIPKIN_COLLECTOR";
+
 /** The field of a proxy's metadata that says `true` where its bootstrap has that cluster. */
 export const accessLogServiceField = "ENVOY_ACCESS_LOG_SERVICE";

@@ -5,7 +5,13 @@ export { silentLog } from "./log.ts";
 export type { Clock } from "./clock.ts";
 export { ports } from "./ports.ts";
 export { traceEnvironment } from "./tracing.ts";
-export { accessLogServiceCluster, accessLogServiceField, bootstrapOverlayVariable } from "./bootstrap.ts";
+export {
+  accessLogServiceCluster,
+  accessLogServiceField,
+  bootstrapOverlayVariable,
+  zipkinCluster,
+  zipkinField,
+} from "./bootstrap.ts";
 export type { WorkloadFacts } from "./workload.ts";
 export {
   packWorkload,

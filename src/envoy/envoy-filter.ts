@@ -4,7 +4,7 @@
 import type { ObjectRef } from "#base";
 import type { Read } from "#engine";
 import { refOf, type EnvoyFilter, type EnvoyFilterEnvoyConfigObjectPatch } from "#objects";
-import { tables } from "#model";
+import { tables, type ProxyTuning } from "#model";
 import type { AddedKey, PatchedKey, ResourceType } from "#plan";
 import { patchCluster } from "./cluster-patch.ts";
 import { inlineExtensions } from "./extension-config.ts";
@@ -59,7 +59,10 @@ export function patchedResource(
   let message: Message | undefined = decoded;
   const origins: Origin[] = [];
   if (key.overlay !== undefined && type === "listener") {
-    const over = withOverlay(read, message, key.overlay, key.context);
+    const over = withOverlay(read, message, key.overlay, {
+      context: key.context,
+      own: (key.base as { readonly tuning?: ProxyTuning }).tuning,
+    });
     message = over.message;
     origins.push(...over.origins);
   }

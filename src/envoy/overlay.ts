@@ -3,7 +3,14 @@
 
 import type { Read } from "#engine";
 import { refOf } from "#objects";
-import { extensionPorts, extensionRow, phaseOf, type ExtensionPhase, type ExtensionRef } from "#model";
+import {
+  extensionPorts,
+  extensionRow,
+  phaseOf,
+  type ExtensionPhase,
+  type ExtensionRef,
+  type ProxyTuning,
+} from "#model";
 import type { Overlay, PatchContext } from "#plan";
 import { extensionFilter, type ExtensionFilter } from "./extension-filter.ts";
 import { chainsChanged, changeManagers, destinationPort, placeOf } from "./listener-patch.ts";
@@ -20,11 +27,12 @@ export interface Overlaid {
   readonly origins: readonly Origin[];
 }
 
+/** @param own what the proxies' Pods say for themselves */
 export function withOverlay(
   read: Read,
   listener: Message,
   overlay: Overlay,
-  context: PatchContext,
+  { context, own }: { readonly context: PatchContext; readonly own?: ProxyTuning | undefined },
 ): Overlaid {
   const { extensions = [], logs, uncounted, tracing, tags } = overlay;
   const origins: Origin[] = [];
@@ -56,7 +64,7 @@ export function withOverlay(
   }
   if (tracing !== undefined) {
     const before = message;
-    message = withTracing(read, message, tracing);
+    message = withTracing(read, message, tracing, own);
     if (message !== before)
       origins.push(...tracing.objects.map((object) => ({ at: "", object, path: "spec.tracing" })));
   }

@@ -1,7 +1,7 @@
 // Tracing as Telemetry asks for it: Envoy's own tracers, in every connection manager of a listener. What differs between
 // workloads that share a listener (their names) Envoy takes from the environment that its agent gives it.
 
-import { traceEnvironment } from "#base";
+import { traceEnvironment, zipkinCluster } from "#base";
 import type { Read } from "#engine";
 import type {
   MeshConfigExtensionProvider,
@@ -9,7 +9,7 @@ import type {
   ProviderZipkinTracingProvider,
   TelemetryTracingCustomTag,
 } from "#objects";
-import { readMesh, type WorkloadTracing } from "#model";
+import { readMesh, readTuning, type ProxyTuning, type WorkloadTracing } from "#model";
 import { outboundClusterName } from "#plan";
 import { durationMsOf } from "./duration.ts";
 import { durationOf, typed, wrapped, type Message } from "./proto/api.ts";
@@ -19,20 +19,27 @@ import { changeLoggingFilters } from "./provider-logs.ts";
 const samplingDefault = 1;
 const collectorTimeoutMs = 5_000;
 
-export function withTracing(read: Read, listener: Message, tracing: WorkloadTracing): Message {
+/** @param own what the proxies' Pods say for themselves */
+export function withTracing(
+  read: Read,
+  listener: Message,
+  tracing: WorkloadTracing,
+  own: ProxyTuning | undefined,
+): Message {
   const provider = (readMesh(read, "extensionProviders") ?? []).find(({ name }) => name === tracing.provider);
   const tracer = provider === undefined ? undefined : tracerOf(provider, tracing);
   if (tracer === undefined) return listener;
-  const settings = readMesh(read, "defaultConfig")?.tracing;
-  const maxTagLength = tracer.maxTagLength ?? settings?.maxPathTagLength ?? 0;
-  const sampling = tracing.samplingPercent ?? settings?.sampling ?? samplingDefault;
-  const tags = Object.keys(tracing.customTags).length > 0 ? tracing.customTags : (settings?.customTags ?? {});
+  const settings = readTuning(read, own).tracing ?? {};
   const message: Message = {
-    clientSampling: { value: 100 },
-    randomSampling: { value: sampling },
-    overallSampling: { value: 100 },
-    ...(maxTagLength === 0 ? {} : { maxPathTagLength: wrapped(maxTagLength) }),
-    customTags: [...(tracing.namesWorkload ? workloadTags : []), ...ownTags(tags)],
+    ...spans(
+      {
+        ...settings,
+        maxPathTagLength: tracer.maxTagLength ?? settings.maxPathTagLength ?? 0,
+        sampling: tracing.samplingPercent ?? settings.sampling ?? samplingDefault,
+        enableIstioTags: tracing.namesWorkload,
+      },
+      Object.keys(tracing.customTags).length > 0 ? tracing.customTags : (settings.customTags ?? {}),
+    ),
     provider: tracer.provider,
     ...(tracing.propagates ? {} : { noContextPropagation: true }),
   };
@@ -41,6 +48,37 @@ export function withTracing(read: Read, listener: Message, tracing: WorkloadTrac
       ? config
       : { ...config, tracing: message, ...(tracing.byRequestId ? {} : { requestIdExtension: samplesAnew }) },
   );
+}
+
+/** How spans are made. */
+function spans(
+  settings: NonNullable<ProxyTuning["tracing"]>,
+  tags: Readonly<Record<string, CustomTag>>,
+): Message {
+  const { sampling = samplingDefault, maxPathTagLength = 0, enableIstioTags = true } = settings;
+  return {
+    clientSampling: { value: 100 },
+    randomSampling: { value: sampling },
+    overallSampling: { value: 100 },
+    ...(maxPathTagLength === 0 ? {} : { maxPathTagLength: wrapped(maxPathTagLength) }),
+    customTags: [...(enableIstioTags ? workloadTags : []), ...ownTags(tags)],
+  };
+}
+
+/** Of a connection manager: to the collector that the bootstrap knows, where neither Telemetry nor a provider has a say. */
+export function zipkinOfBootstrap({ tracesToZipkin, tracing = {} }: ProxyTuning): Message {
+  if (tracesToZipkin !== true) return {};
+  const provider: Message = {
+    name: "envoy.tracers.zipkin",
+    typedConfig: typed("envoy.config.trace.v3.ZipkinConfig", {
+      collectorCluster: zipkinCluster,
+      collectorEndpoint: "/api/v2/spans",
+      collectorEndpointVersion: "HTTP_JSON",
+      traceId_128bit: true,
+      sharedSpanContext: wrapped(false),
+    }),
+  };
+  return { tracing: { ...spans(tracing, tracing.customTags ?? {}), provider } };
 }
 
 /** Each proxy decides for itself whether a request is traced, whatever the request's id says. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { accessLogServiceField } from "#base";
+import { accessLogServiceField, zipkinField } from "#base";
 import { Engine } from "#engine";
 import { worldChanges, type ProxyClass, type ProxyTuning } from "#model";
 import type { KubeObject, MeshConfig, MeshProxyConfig } from "#objects";
@@ -42,9 +42,12 @@ function resources(
   proxy: ProxyClass,
   defaultConfig: MeshProxyConfig = {},
   more: MeshConfig = {},
+  others: readonly KubeObject[] = [],
 ): readonly EnvoyResource[] {
   const engine = new Engine();
-  engine.apply(worldChanges(objects, { rootNamespace: "istio-d", mesh: { ...more, defaultConfig } }));
+  engine.apply(
+    worldChanges([...objects, ...others], { rootNamespace: "istio-d", mesh: { ...more, defaultConfig } }),
+  );
   return Object.values(snapshotOf(engine, proxy)).flat();
 }
 
@@ -307,6 +310,37 @@ test("the service for access logs is told where MeshConfig says so, by proxies w
   );
   for (const place of ["http", "tcp", "listener"])
     assert.ok(listener.includes(`"${place}_envoy_accesslog"`), place);
+});
+
+describe("a Zipkin that the bootstrap knows", () => {
+  const knowing = { metadata: { [zipkinField]: "true" } };
+  const tracingOf = (proxy: ProxyClass, mesh: MeshConfig, more: readonly KubeObject[] = []) =>
+    managerOf(resources(proxy, mesh.defaultConfig, mesh, more), "server")["tracing"] as Message | undefined;
+  const telemetry = (spec: object) => object("telemetry.istio.io/v1", "Telemetry", "mine", spec);
+
+  test("gets spans where neither Telemetry nor a provider of MeshConfig has a say", () => {
+    const proxy = { ...server, ...knowing };
+    const message = tracingOf(proxy, { defaultConfig: { tracing: { sampling: 5, enableIstioTags: false } } });
+    assert.match(JSON.stringify(message), /"collectorCluster":"zipkin"/);
+    assert.deepEqual(message?.["randomSampling"], { value: 5 });
+    assert.equal(message?.["customTags"], undefined);
+    assert.match(JSON.stringify(tracingOf(proxy, {})), /"istio.canonical_service"/);
+    assert.equal(tracingOf(server, {}), undefined, "one whose bootstrap knows none");
+    assert.equal(tracingOf(proxy, { enableTracing: false }), undefined);
+    assert.equal(tracingOf(proxy, {}, [telemetry({ tracing: [{ disableSpanReporting: true }] })]), undefined);
+    assert.equal(tracingOf(proxy, { defaultProviders: { tracing: ["none of them"] } }), undefined);
+  });
+
+  test("a Pod's own sampling holds for spans that go to a provider, too", () => {
+    const extensionProviders = [
+      { name: "spans", zipkin: { service: "shop.default.svc.cluster.local", port: 80 } },
+    ];
+    const asked = telemetry({ tracing: [{ providers: [{ name: "spans" }] }] });
+    const mesh = { extensionProviders, defaultConfig: { tracing: { sampling: 5 } } };
+    assert.deepEqual(tracingOf(server, mesh, [asked])?.["randomSampling"], { value: 5 });
+    const own = { ...server, tuning: { tracing: { sampling: 50 } } };
+    assert.deepEqual(tracingOf(own, mesh, [asked])?.["randomSampling"], { value: 50 });
+  });
 });
 
 describe("tuning of routes", () => {

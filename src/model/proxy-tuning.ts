@@ -1,26 +1,40 @@
 // What of ProxyConfig decides about a proxy's listeners, routes and clusters: its headers and its connections. MeshConfig's
 // defaultConfig says it for everyone, a Pod in `proxy.istio.io/config` for itself.
 
-import { accessLogServiceField } from "#base";
+import { accessLogServiceField, zipkinField } from "#base";
 import { defineQuery, sameData, type Read } from "#engine";
-import { mergeProxyConfig, type MeshProxyConfig } from "#objects";
+import { mergeProxyConfig, type MeshProxyConfig, type MeshTracing } from "#objects";
 import { readMesh, readProxyDefaults } from "./mesh.ts";
 import type { ProxyClass } from "./proxy.ts";
+
+/** How spans are made, wherever they go. */
+const tracingNames = ["sampling", "customTags", "maxPathTagLength", "enableIstioTags"] as const;
 
 export interface ProxyTuning extends Pick<MeshProxyConfig, "proxyHeaders" | "connectionSettings"> {
   /** The bootstrap has a service for access logs, and MeshConfig has proxies tell it of everything. */
   readonly logsToService?: true;
+  readonly tracing?: Pick<MeshTracing, (typeof tracingNames)[number]>;
+  /** The bootstrap has a collector of spans, and MeshConfig has proxies trace without being asked to by a Telemetry. */
+  readonly tracesToZipkin?: true;
 }
 
 type ConnectionSettings = NonNullable<ProxyTuning["connectionSettings"]>;
 
 /** The part of a ProxyConfig that is tuning; undefined where it says nothing of it. */
-export function tuningIn({ proxyHeaders, connectionSettings }: MeshProxyConfig): ProxyTuning | undefined {
-  if (proxyHeaders === undefined && connectionSettings === undefined) return undefined;
+export function tuningIn(config: MeshProxyConfig): ProxyTuning | undefined {
+  const { proxyHeaders, connectionSettings, tracing } = config;
+  if (proxyHeaders === undefined && connectionSettings === undefined && tracing === undefined)
+    return undefined;
   return {
+    ...(tracing === undefined ? {} : { tracing: howTraced(tracing) }),
     ...(proxyHeaders === undefined ? {} : { proxyHeaders }),
     ...(connectionSettings === undefined ? {} : { connectionSettings }),
   };
+}
+
+function howTraced(tracing: MeshTracing): NonNullable<ProxyTuning["tracing"]> {
+  const said = tracingNames.filter((name) => tracing[name] !== undefined);
+  return Object.fromEntries(said.map((name) => [name, tracing[name]]));
 }
 
 /** So that other changes of defaultConfig wake nobody. */
@@ -34,10 +48,11 @@ const meshTuning = defineQuery<ProxyTuning>(
 export function readTuning(read: Read, own: ProxyTuning | undefined): ProxyTuning {
   const ofMesh = read(meshTuning, "");
   if (own === undefined) return ofMesh;
-  const { logsToService, ...said } = own;
+  const { logsToService, tracesToZipkin, ...said } = own;
   return {
     ...tuningIn(mergeProxyConfig(ofMesh, said)),
     ...(logsToService === undefined ? {} : { logsToService }),
+    ...(tracesToZipkin === undefined ? {} : { tracesToZipkin }),
   };
 }
 
@@ -46,18 +61,24 @@ export function readTuning(read: Read, own: ProxyTuning | undefined): ProxyTunin
  * for. Sidecars have no such defaults, as in Istio. Undefined where MeshConfig alone decides.
  */
 export function readOwnTuning(read: Read, proxy: ProxyClass): ProxyTuning | undefined {
-  const own = withLogs(read, proxy);
+  const own = withServices(read, proxy);
   if (proxy.kind !== "router") return own;
   const { connectionSettings } = readTuning(read, own);
   if (connectionSettings?.profile !== "EDGE") return own;
   return { ...own, connectionSettings: { ...edgeDefaults, ...said(connectionSettings) } };
 }
 
-/** Only proxies that were started with the service know of it: Envoy refuses a listener that logs to a cluster which is not there. */
-function withLogs(read: Read, { metadata, tuning }: ProxyClass): ProxyTuning | undefined {
+/** Only proxies that were started with a service know of it: Envoy refuses a listener that speaks to a cluster which is not there. */
+function withServices(read: Read, { metadata, tuning }: ProxyClass): ProxyTuning | undefined {
   const logs =
     metadata[accessLogServiceField] === "true" && readMesh(read, "enableEnvoyAccessLogService") === true;
-  return logs ? { ...tuning, logsToService: true } : tuning;
+  const traces = metadata[zipkinField] === "true" && readMesh(read, "enableTracing") !== false;
+  if (!logs && !traces) return tuning;
+  return {
+    ...tuning,
+    ...(logs ? { logsToService: true } : {}),
+    ...(traces ? { tracesToZipkin: true } : {}),
+  };
 }
 
 /** Envoy's advice for the edge, as Istio has it. */

@@ -86,6 +86,15 @@ export const tracingOf = defineKeyedQuery<
   sameData,
 );
 
+/** Whether Telemetry, or a default provider of MeshConfig, has a say in a workload's tracing, be it that there is none. */
+export const tracedByTelemetry = defineKeyedQuery<WorkloadKey, boolean>(
+  "tracedByTelemetry",
+  workloadText,
+  (read, workload) =>
+    (readMesh(read, "defaultProviders")?.tracing ?? []).length > 0 ||
+    levelsOf(read, workload, ({ spec }: Telemetry) => (spec?.tracing ?? []).length > 0).length > 0,
+);
+
 /** A field that an entry does not have stays as the entries before it say. */
 function over(before: TelemetryTracing, { providers = [], ...entry }: TelemetryTracing): TelemetryTracing {
   return { ...before, ...entry, ...(providers.length === 0 ? {} : { providers }) };

@@ -134,6 +134,13 @@ MeshConfig defaultConfig.envoyMetricsService.tlsSettings.credentialName warns a 
 MeshConfig defaultConfig.envoyMetricsService.tlsSettings.caCrl warns
 MeshConfig defaultConfig.envoyMetricsServiceAddress works
 MeshConfig enableEnvoyAccessLogService works
+MeshConfig defaultConfig.tracing.enableIstioTags works
+MeshConfig defaultConfig.tracing.zipkin works
+MeshConfig defaultConfig.tracing.tlsSettings works
+MeshConfig defaultConfig.tracing.tlsSettings.credentialName warns a proxy's bootstrap knows no Secrets: name files of its container
+MeshConfig defaultConfig.tracing.tlsSettings.caCrl warns
+MeshConfig defaultConfig.zipkinAddress works
+MeshConfig enableTracing works
 MeshConfig defaultConfig.tracing.lightstep warns Envoy has no tracer of LightStep's any more: name an opentelemetry provider
 MeshConfig defaultConfig.tracing.stackdriver warns Envoy has no tracer of Stackdriver's any more: name an opentelemetry provider
 MeshConfig defaultConfig.tracing.openCensusAgent warns Envoy has no tracer of OpenCensus any more: name an opentelemetry provider

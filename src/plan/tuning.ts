@@ -2,14 +2,14 @@
 // keeps the keys that everyone shares.
 
 import type { Read } from "#engine";
-import { readOwnTuning, type ProxyTuning } from "#model";
+import { readOwnTuning, tracedByTelemetry, workloadOf, type ProxyTuning } from "#model";
 import { stableText } from "./keys.ts";
 import type { Chunk, Plan, Planned, ResourceType } from "./plan.ts";
 import type { PatchedView } from "./views.ts";
 
 /** The plan of a view with the tuning of its proxies in place. */
 export function withTuning(read: Read, view: PatchedView, plan: Plan): Plan {
-  const tuning = view.kind === "outbound" ? view.tuning : readOwnTuning(read, view.proxy);
+  const tuning = readTuningOf(read, view);
   if (tuning === undefined) return plan;
   const types = Object.keys(plan) as ResourceType[];
   return Object.fromEntries(
@@ -18,6 +18,16 @@ export function withTuning(read: Read, view: PatchedView, plan: Plan): Plan {
       return [type, part === undefined ? plan[type] : plan[type].map((chunk) => tuned(chunk, part))];
     }),
   ) as unknown as Plan;
+}
+
+/** A Telemetry that says anything of tracing goes before what the bootstrap names. */
+function readTuningOf(read: Read, view: PatchedView): ProxyTuning | undefined {
+  const own = view.kind === "outbound" ? view.tuning : readOwnTuning(read, view.proxy);
+  if (own?.tracesToZipkin === undefined) return own;
+  const workload = view.kind === "outbound" ? view.scope : workloadOf(view.proxy);
+  if (!read(tracedByTelemetry, { namespace: workload.namespace, labels: workload.labels })) return own;
+  const { tracesToZipkin: _replaced, ...rest } = own;
+  return Object.keys(rest).length === 0 ? undefined : rest;
 }
 
 /** Only what the resources of a type depend on, so that proxies share whatever their tuning does not touch. */

@@ -132,7 +132,11 @@ test("a Pod made since the provider goes by OpenTelemetry's conventions names it
   // Those of before keep Istio's names: what a proxy's environment holds is of its start.
   const service = { address: `${nodeAddress}:${port + 1}`, tcpKeepalive: { probes: 3 } };
   const annotations = {
-    "proxy.istio.io/config": stringify({ envoyAccessLogService: service, envoyMetricsService: service }),
+    "proxy.istio.io/config": stringify({
+      envoyAccessLogService: service,
+      envoyMetricsService: service,
+      tracing: { zipkin: { address: `${nodeAddress}:${port}` }, sampling: 100 },
+    }),
     "sidecar.istio.io/statsFlushInterval": "1s",
   };
   const labels = { "app.kubernetes.io/version": "7.1" };
@@ -211,3 +215,18 @@ async function apply(apiVersion: string, kind: string, named: string, spec: obje
   const object: KubeObject = { apiVersion, kind, metadata: { name: named, namespace: "shop" }, spec };
   await mesh.kubectl(["apply", "-f", "-"], stringify(object));
 }
+
+test("but a proxy whose Pod names a Zipkin by its address, and traces by itself", async () => {
+  await eventually("a span of its side alone", async () => {
+    await order(mesh, front, { url: "http://named/by-itself", count: 6 });
+    const spans = collected
+      .filter(({ path }) => path === "/api/v2/spans")
+      .flatMap(({ text }) => JSON.parse(text) as Span[])
+      .filter(({ tags }) => tags["http.url"]?.endsWith("/by-itself"));
+    assert.deepEqual(
+      [...new Set(spans.map(({ kind, localEndpoint }) => `${kind} ${localEndpoint.serviceName}`))],
+      spans.length === 0 ? [] : ["SERVER named.shop"],
+    );
+    return spans.length === 0 ? undefined : true;
+  });
+});

@@ -20,6 +20,7 @@ function configOf(
       POD_NAME: "a",
       POD_NAMESPACE: "default",
       INSTANCE_IP: "10.0.0.1",
+      HOST_IP: "192.0.2.7",
       ISTIO_META_WORKLOAD_NAME: "shop-v1",
       PROXY_CONFIG: JSON.stringify(proxyConfig),
     },
@@ -343,6 +344,18 @@ describe("the services that ProxyConfig has Envoy tell", () => {
     );
   });
 
+  test("a Zipkin is called over HTTP/1.1, by its older name as well, and may be the Node's own", () => {
+    assert.equal(clusterOf({}, "zipkin"), undefined);
+    const settings = JSON.stringify(clusterOf({ zipkinAddress: "zipkin.tracing:9411" }, "zipkin"));
+    assert.match(settings, /"address":"zipkin.tracing","port_value":9411/);
+    assert.doesNotMatch(settings, /http2/);
+    const tracing = { zipkin: { address: "$(HOST_IP):9411" }, tlsSettings: { mode: "ISTIO_MUTUAL" } };
+    const local = JSON.stringify(clusterOf({ tracing }, "zipkin"));
+    assert.match(local, /"type":"STATIC".*"address":"192.0.2.7".*"istio-http\/1.1"/);
+    assert.equal(configOf({}, { tracing }).metadata["ZIPKIN_COLLECTOR"], "true");
+    assert.equal(configOf({}).metadata["ZIPKIN_COLLECTOR"], undefined);
+  });
+
   test("are taken by the real Envoy", { skip: withoutEnvoy }, () => {
     const modes = [
       { mode: "ISTIO_MUTUAL" },
@@ -351,7 +364,8 @@ describe("the services that ProxyConfig has Envoy tell", () => {
     ];
     for (const tlsSettings of modes) {
       const service = { address, tlsSettings, tcpKeepalive: { probes: 3 } };
-      const proxyConfig = { envoyAccessLogService: service, envoyMetricsService: service };
+      const tracing = { zipkin: { address: "zipkin:9411" }, tlsSettings };
+      const proxyConfig = { envoyAccessLogService: service, envoyMetricsService: service, tracing };
       assert.equal(complaint(bootstrapOf({}, proxyConfig)), "");
     }
   });

@@ -2,7 +2,13 @@
 // and annotations of the Pod. Parsed once, into plain data; defaults are Istio's.
 
 import { resolve } from "node:path";
-import { accessLogServiceField, bootstrapOverlayVariable, ports, type WorkloadFacts } from "#base";
+import {
+  accessLogServiceField,
+  bootstrapOverlayVariable,
+  zipkinField,
+  ports,
+  type WorkloadFacts,
+} from "#base";
 
 export type ProxyRole = "sidecar" | "router";
 
@@ -30,6 +36,12 @@ export interface ProxyConfig {
   readonly envoyAccessLogService?: RemoteService;
   readonly envoyMetricsService?: RemoteService;
   readonly envoyMetricsServiceAddress?: string;
+  /** `host:port` of a Zipkin, by its older name. */
+  readonly zipkinAddress?: string;
+  readonly tracing?: {
+    readonly zipkin?: { readonly address?: string };
+    readonly tlsSettings?: RemoteService["tlsSettings"];
+  };
   readonly fileFlushInterval?: string;
   readonly fileFlushMinSizeKb?: number;
   readonly caCertificatesPem?: readonly string[];
@@ -139,6 +151,8 @@ export interface AgentConfig {
   readonly bootstrapOverride: string | undefined;
   /** Envoy's whole configuration as a file of the user's, in place of ours; "" for none. */
   readonly customConfigFile: string;
+  /** The Node's, which addresses may name as `$(HOST_IP)`; "" where it is not known. */
+  readonly hostIp: string;
   /** `address:port` that statistics are sent to by statsd's protocol; "" for none. */
   readonly statsd: string;
   /** JSON that EnvoyFilters lay over the bootstrap, before the override; "" for none. */
@@ -221,6 +235,7 @@ export function parseConfig(inputs: AgentInputs): AgentConfig {
     bootstrapOverride: env["ISTIO_BOOTSTRAP_OVERRIDE"],
     bootstrapOverlay: env[bootstrapOverlayVariable] ?? "",
     customConfigFile: proxyConfig.customConfigFile ?? "",
+    hostIp: env["HOST_IP"] ?? "",
     statsd: proxyConfig.statsdUdpAddress ?? "",
     agentLogLevel: agentLogLevel(flags.get("log_output_level")),
     probeLocalhost: env["REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION"] === "true",
@@ -363,10 +378,15 @@ function metadataOf(
     LABELS: labels,
     ANNOTATIONS: Object.fromEntries(Object.entries(annotations).filter(([name]) => isToldAnnotation(name))),
     PROXY_CONFIG: proxyConfig,
+    ...(zipkinAddressOf(proxyConfig) === "" ? {} : { [zipkinField]: "true" }),
     ...((proxyConfig.envoyAccessLogService?.address ?? "") === "" ? {} : { [accessLogServiceField]: "true" }),
     ...(env["HOST_IP"] === undefined ? {} : { HOST_IP: env["HOST_IP"] }),
     ...(env["ISTIO_NODE_NAME"] === undefined ? {} : { NODE_NAME: env["ISTIO_NODE_NAME"] }),
   };
+}
+
+export function zipkinAddressOf({ tracing, zipkinAddress = "" }: ProxyConfig): string {
+  return tracing?.zipkin?.address ?? zipkinAddress;
 }
 
 /** The control plane needs the mesh's annotations; others may be long (last-applied-configuration) and are nobody's business. */

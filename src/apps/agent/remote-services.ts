@@ -1,11 +1,11 @@
-// The services outside of Envoy that ProxyConfig has it tell of every request (envoyAccessLogService) and of its statistics
-// (envoyMetricsService): clusters of the bootstrap. What cannot be reached costs their messages, and no traffic.
+// The services outside of Envoy that ProxyConfig has it tell of every request (envoyAccessLogService), of its statistics
+// (envoyMetricsService) and of its spans (tracing.zipkin): clusters of the bootstrap. What cannot be reached costs their messages, and no traffic.
 
 import { isIP } from "node:net";
-import { accessLogServiceCluster } from "#base";
+import { accessLogServiceCluster, zipkinCluster } from "#base";
 import { assignment, http2Options, secretConfig, socket } from "./bootstrap-parts.ts";
 import { hostOf, portOf } from "./ca-client.ts";
-import { durationMs, type AgentConfig, type RemoteService } from "./config.ts";
+import { durationMs, zipkinAddressOf, type AgentConfig, type RemoteService } from "./config.ts";
 import { secretNames } from "./sds.ts";
 
 /** Istio's names. */
@@ -17,10 +17,17 @@ function metricsService({ proxyConfig }: AgentConfig): RemoteService {
   return (service?.address ?? "") === "" ? { address } : (service ?? {});
 }
 
+function zipkin({ proxyConfig, hostIp }: AgentConfig): RemoteService {
+  const address = zipkinAddressOf(proxyConfig).replace("$(HOST_IP)", hostIp);
+  const { tlsSettings } = proxyConfig.tracing ?? {};
+  return { address, ...(tlsSettings === undefined ? {} : { tlsSettings }) };
+}
+
 export function remoteClusters(config: AgentConfig): object[] {
   return [
-    ...cluster(remoteClusterNames.logs, config.proxyConfig.envoyAccessLogService ?? {}),
-    ...cluster(remoteClusterNames.metrics, metricsService(config)),
+    ...cluster(remoteClusterNames.logs, config.proxyConfig.envoyAccessLogService ?? {}, "h2"),
+    ...cluster(remoteClusterNames.metrics, metricsService(config), "h2"),
+    ...cluster(zipkinCluster, zipkin(config), "http/1.1"),
   ];
 }
 
@@ -35,7 +42,10 @@ export function metricsSinks(config: AgentConfig): object[] {
   return [{ name: "envoy.stat_sinks.metrics_service", typed_config }];
 }
 
-function cluster(name: string, { address = "", tlsSettings, tcpKeepalive }: RemoteService): object[] {
+type Protocol = "h2" | "http/1.1";
+
+function cluster(name: string, service: RemoteService, protocol: Protocol): object[] {
+  const { address = "", tlsSettings, tcpKeepalive } = service;
   if (address === "") return [];
   const host = hostOf(address);
   return [
@@ -48,10 +58,10 @@ function cluster(name: string, { address = "", tlsSettings, tcpKeepalive }: Remo
         ? { wait_for_warm_on_init: false, dns_refresh_rate: "30s", respect_dns_ttl: true }
         : {}),
       lb_policy: "ROUND_ROBIN",
-      typed_extension_protocol_options: http2Options,
+      ...(protocol === "h2" ? { typed_extension_protocol_options: http2Options } : {}),
       load_assignment: assignment(name, socket(host, portOf(address))),
       ...keepAlive(tcpKeepalive),
-      ...transport(host, tlsSettings ?? {}),
+      ...transport(host, tlsSettings ?? {}, protocol),
     },
   ];
 }
@@ -71,7 +81,7 @@ function keepAlive(settings: RemoteService["tcpKeepalive"]): object {
 /** A server's certificate that does not come in this time leaves the service out of reach, and the proxy at work. */
 const secretTimeout = "5s";
 
-function transport(host: string, tls: NonNullable<RemoteService["tlsSettings"]>): object {
+function transport(host: string, tls: NonNullable<RemoteService["tlsSettings"]>, protocol: Protocol): object {
   const { mode = "DISABLE", clientCertificate = "", privateKey = "", caCertificates = "" } = tls;
   if (mode === "DISABLE") return {};
   const ofMesh = mode === "ISTIO_MUTUAL";
@@ -87,7 +97,7 @@ function transport(host: string, tls: NonNullable<RemoteService["tlsSettings"]>)
     sni,
     common_tls_context: {
       tls_params: { tls_minimum_protocol_version: "TLSv1_2" },
-      alpn_protocols: ofMesh ? ["istio-h2", "istio", "h2"] : ["h2"],
+      alpn_protocols: ofMesh ? [`istio-${protocol}`, "istio", protocol] : [protocol],
       ...(ofMesh || mode === "MUTUAL"
         ? { tls_certificate_sds_secret_configs: [secretConfig(pair, secretTimeout)] }
         : {}),

@@ -1,7 +1,7 @@
 // Who may have which configuration. A proxy says in its node id who it is; it gets that only if the identity that it has
 // proven is the one of the Pod it names. What it is entitled to comes from the Pod, not from what the proxy says.
 
-import { accessLogServiceField } from "#base";
+import { accessLogServiceField, zipkinField } from "#base";
 import type { Message } from "#envoy";
 import {
   labels as labelNames,
@@ -229,7 +229,7 @@ const leftOut: ReadonlySet<string> = new Set([
     "GENERATOR",
   ],
   ...["CLUSTER_ID", "SERVICE_ACCOUNT", "NETWORK", "INTERCEPTION_MODE", "ISTIO_VERSION"],
-  ...[dnsCaptureField, accessLogServiceField],
+  ...[dnsCaptureField, accessLogServiceField, zipkinField],
 ]);
 /** Of what EnvoyFilters may ask a proxy for: beyond it the rest, in order of name, is not known. */
 const factsMax = 32;
@@ -246,7 +246,7 @@ function factsIn(fields: ReturnType<typeof fieldsOf>): Readonly<Record<string, s
 
 function saidBy(node: Message, protocol: AdsProtocol): Said {
   const fields = fieldsOf(node);
-  const abilities = [dnsCaptureField, accessLogServiceField].filter(
+  const abilities = [dnsCaptureField, accessLogServiceField, zipkinField].filter(
     (name) => fields[name]?.stringValue === "true",
   );
   return {
