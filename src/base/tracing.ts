@@ -12,4 +12,6 @@ export const traceEnvironment = {
   },
   /** OpenTelemetry's own variable: `service.name=...` and the like. */
   resource: "OTEL_RESOURCE_ATTRIBUTES",
+  /** Datadog's own: the service's name, before what a listener says. */
+  datadogService: "DD_SERVICE",
 } as const;

@@ -9,6 +9,14 @@ export interface AccessLogSettings {
   readonly accessLogEncoding?: string;
   /** Everything is told to the service for access logs that the bootstrap knows. */
   readonly logsToService?: boolean;
+  /** A listener that finds no chain for a connection writes no line. */
+  readonly disableEnvoyListenerLog?: boolean;
+}
+
+/** What a provider of lines says beside its format. */
+export interface LineSettings extends AccessLogSettings {
+  /** Leaves out of JSON what has no value, and in a text writes nothing for it instead of a dash. */
+  readonly omitEmptyValues?: boolean;
 }
 
 /** One AccessLog of a listener, connection manager or TCP proxy. */
@@ -64,10 +72,13 @@ const defaultJson = Object.fromEntries(fields);
  * The access log, or nothing when `accessLogFile` is not set. Standard output is written to as a stream and not opened
  * as a file: behind a supervisor it may be a socket, which cannot be opened by its path.
  */
-export function fileAccessLogs(settings: AccessLogSettings): readonly AccessLog[] {
+export function fileAccessLogs(settings: LineSettings): readonly AccessLog[] {
   const path = settings.accessLogFile ?? "";
   if (path === "") return [];
-  const logFormat = settings.accessLogEncoding === "JSON" ? jsonFormat(settings) : textFormat(settings);
+  const logFormat = {
+    ...(settings.accessLogEncoding === "JSON" ? jsonFormat(settings) : textFormat(settings)),
+    ...(settings.omitEmptyValues === true ? { omitEmptyValues: true } : {}),
+  };
   const stream = streams[path];
   if (stream !== undefined) return [{ name: stream.name, typedConfig: typed(stream.type, { logFormat }) }];
   return [

@@ -12,6 +12,7 @@ export function readFilterSettings(read: Read, own?: ProxyTuning): FilterSetting
     accessLogFile: readMesh(read, "accessLogFile"),
     accessLogFormat: readMesh(read, "accessLogFormat"),
     accessLogEncoding: readMesh(read, "accessLogEncoding"),
+    disableEnvoyListenerLog: readMesh(read, "disableEnvoyListenerLog"),
     pathNormalization: readMesh(read, "pathNormalization"),
     defaultConfig: readMesh(read, "defaultConfig"),
     tuning: readTuning(read, own),

@@ -45,10 +45,12 @@ function celFilter(expression: string): Message {
 
 function logsOf(read: Read, provider: string, place: LogPlace): readonly AccessLog[] {
   const mesh = readFilterSettings(read);
+  if (place === "listener" && mesh.disableEnvoyListenerLog === true) return [];
   const given = (readMesh(read, "extensionProviders") ?? []).find(({ name }) => name === provider);
   const file = given?.envoyFileAccessLog ?? (provider === builtInLogProvider ? {} : undefined);
   if (file === undefined) return given === undefined ? [] : logServices(read, given, place);
-  return fileAccessLogs({ accessLogFile: file.path ?? "/dev/stdout", ...formatOf(file, mesh) });
+  const { path = "/dev/stdout", omitEmptyValues = false } = file;
+  return fileAccessLogs({ accessLogFile: path, omitEmptyValues, ...formatOf(file, mesh) });
 }
 
 /** The provider's own format, or the mesh's. */

@@ -105,6 +105,7 @@ export const tcpAccessLogOptions: Message = {
 
 /** Access log of a listener for connections that find no filter chain: Istio's NR lines. */
 export function listenerAccessLogs(settings: AccessLogSettings): readonly AccessLog[] {
+  if (settings.disableEnvoyListenerLog === true) return [];
   return [...fileAccessLogs(settings), ...serviceLogs(settings, "listener")].map((log) => ({
     ...log,
     filter: atListener,

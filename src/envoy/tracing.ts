@@ -6,6 +6,7 @@ import type { Read } from "#engine";
 import type {
   MeshConfigExtensionProvider,
   ProviderOpenTelemetryTracingProvider,
+  ProviderSkyWalkingTracingProvider,
   ProviderZipkinTracingProvider,
   TelemetryTracingCustomTag,
 } from "#objects";
@@ -41,6 +42,7 @@ export function withTracing(
       Object.keys(tracing.customTags).length > 0 ? tracing.customTags : (settings.customTags ?? {}),
     ),
     provider: tracer.provider,
+    ...(tracer.spansEachHop === true ? { spawnUpstreamSpan: wrapped(true) } : {}),
     ...(tracing.propagates ? {} : { noContextPropagation: true }),
   };
   return changeLoggingFilters(listener, (config, place) =>
@@ -117,16 +119,47 @@ function withDefault({ name, defaultValue = "" }: { name?: string; defaultValue?
 interface Tracer {
   readonly provider: Message;
   readonly maxTagLength?: number | undefined;
+  /** A span of its own for each call that goes on: the tracer's format tells the two apart. */
+  readonly spansEachHop?: true;
 }
 
 function tracerOf(provider: MeshConfigExtensionProvider, tracing: WorkloadTracing): Tracer | undefined {
-  const { zipkin, opentelemetry } = provider;
+  const { zipkin, opentelemetry, skywalking, datadog } = provider;
   if (zipkin !== undefined)
     return { provider: zipkinTracer(zipkin, tracing), maxTagLength: zipkin.maxTagLength };
+  if (skywalking !== undefined)
+    return { provider: skywalkingTracer(skywalking, tracing), spansEachHop: true };
+  if (datadog !== undefined) return { provider: datadogTracer(tracing), maxTagLength: datadog.maxTagLength };
   if (opentelemetry === undefined) return undefined;
   return {
     provider: openTelemetryTracer(opentelemetry, tracing),
     maxTagLength: opentelemetry.maxTagLength,
+  };
+}
+
+/** The service's name is in the environment, which goes before this one: listeners are shared by workloads. */
+function datadogTracer({ service: { host, port } }: WorkloadTracing): Message {
+  return {
+    name: "envoy.tracers.datadog",
+    typedConfig: typed("envoy.config.trace.v3.DatadogConfig", {
+      collectorCluster: outboundClusterName(port, "", host),
+      serviceName: "istio-proxy",
+      collectorHostname: host,
+    }),
+  };
+}
+
+/** Service and instance are named by Envoy itself, after its cluster and its node. */
+function skywalkingTracer(
+  { accessToken = "" }: ProviderSkyWalkingTracingProvider,
+  { service: { host, port } }: WorkloadTracing,
+): Message {
+  return {
+    name: "envoy.tracers.skywalking",
+    typedConfig: typed("envoy.config.trace.v3.SkyWalkingConfig", {
+      grpcService: { envoyGrpc: { clusterName: outboundClusterName(port, "", host), authority: host } },
+      ...(accessToken === "" ? {} : { clientConfig: { backendToken: accessToken } }),
+    }),
   };
 }
 

@@ -104,7 +104,7 @@ function over(before: TelemetryTracing, { providers = [], ...entry }: TelemetryT
 export function tracerSettings(
   provider: MeshConfigExtensionProvider,
 ): { readonly service?: string; readonly port?: number } | undefined {
-  return provider.zipkin ?? provider.opentelemetry;
+  return provider.zipkin ?? provider.opentelemetry ?? provider.skywalking ?? provider.datadog;
 }
 
 /** The settings of a provider that takes access logs as they are written, over the network. */

@@ -181,7 +181,6 @@ MeshConfig enableAutoMtls works
 MeshConfig enablePrometheusMerge works
 MeshConfig extensionProviders[].name works
 MeshConfig extensionProviders[].envoyFileAccessLog works
-MeshConfig extensionProviders[].envoyFileAccessLog.omitEmptyValues warns
 MeshConfig inboundTrafficPolicy works
 MeshConfig outboundTrafficPolicy works
 MeshConfig outboundTrafficPolicy.tls.credentialName warns
@@ -200,6 +199,12 @@ MeshConfig serviceScopeConfigs warns of ambient between several clusters alone
 MeshConfig verifyCertificateAtClient warns certificates of servers outside are always verified, so it is without meaning in Istio as well
 MeshConfig hboneIdleTimeout warns of ambient alone
 MeshConfig localityLbSetting works
+MeshConfig disableEnvoyListenerLog works
+MeshConfig extensionProviders[].skywalking works
+MeshConfig extensionProviders[].datadog works
+MeshConfig extensionProviders[].lightstep warns Envoy has no tracer of LightStep's any more: name an opentelemetry provider
+MeshConfig extensionProviders[].stackdriver warns Envoy has nothing of Stackdriver's any more: name an opentelemetry provider
+MeshConfig extensionProviders[].opencensus warns Envoy has no tracer of OpenCensus any more: name an opentelemetry provider
 MeshConfig inboundClusterStatName works
 MeshConfig outboundClusterStatName works
 MeshConfig serviceEntryVisibility works

@@ -154,7 +154,7 @@ function conventionalName({ annotations, labels, facts, podName }: AgentConfig):
 export function envoyEnvironment(config: AgentConfig, given = ""): Readonly<Record<string, string>> {
   const { facts, clusterId, metadata, namespace, podName } = config;
   const isConventional = /(^|,)service\.namespace=/.test(given);
-  const { tags, resource } = traceEnvironment;
+  const { tags, resource, datadogService } = traceEnvironment;
   const own = [
     ["service.name", isConventional ? conventionalName(config) : config.serviceCluster],
     ["k8s.namespace.name", namespace],
@@ -166,6 +166,7 @@ export function envoyEnvironment(config: AgentConfig, given = ""): Readonly<Reco
     [tags["istio.cluster_id"]]: clusterId,
     [tags["istio.mesh_id"]]: String(metadata["MESH_ID"] ?? ""),
     [tags["istio.namespace"]]: namespace,
+    [datadogService]: config.serviceCluster,
     [resource]: given === "" ? own.join(",") : `${own.join(",")},${given}`,
   };
 }
