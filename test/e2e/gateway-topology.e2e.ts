@@ -9,9 +9,10 @@ import { after, before, test } from "node:test";
 import { parse, stringify } from "yaml";
 import type { MeshConfig } from "#objects";
 import { TestAuthority, type Pair } from "../support/test-authority.ts";
-import { deployEchoes, type Echo } from "./echoes.ts";
+import { layoutOf, podNetns } from "#cluster";
+import { deployEchoes, echoIn, order, podIp, type Echo } from "./echoes.ts";
 import { leftovers } from "./leftovers.ts";
-import { configText, eventually, type Mesh, patchConfig, startMesh } from "./mesh.ts";
+import { command, configText, eventually, type Mesh, patchConfig, startMesh } from "./mesh.ts";
 import { callTls, holdTls, idleMs, type TlsCall } from "./tls-client.ts";
 
 const name = "gateway-topology-e2e";
@@ -30,6 +31,7 @@ const connectionsMax = 3;
 const ofTuned = {
   server: { value: "tuned/1" },
   setCurrentClientCertDetails: { subject: true, uri: false },
+  attemptCount: { disabled: true },
 };
 
 let mesh: Mesh;
@@ -46,7 +48,12 @@ before(async () => {
   const ports = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
   const app = { namespace: "default", ports };
   const labels = { "sidecar.istio.io/inject": "true" };
-  const annotations = { "proxy.istio.io/config": stringify({ proxyHeaders: ofTuned }) };
+  const annotations = {
+    "proxy.istio.io/config": stringify({
+      proxyHeaders: ofTuned,
+      caCertificatesPem: [authority.certificate],
+    }),
+  };
   await deployEchoes(mesh, [
     { ...app, name: "web", naked: true },
     { ...app, name: "plain", labels },
@@ -284,6 +291,43 @@ test("what a sidecar's Pod says of its headers holds for it alone", async () => 
   await shows("one with", "/tuned", { "<server": /^tuned\/1$/, [`>${clientCertificate}`]: /Subject="/ });
   await shows("the same", "/tuned", { [`>${clientCertificate}`]: /^(?!.*URI=)/ });
 });
+
+test("and for the calls that it makes", async () => {
+  const countSeenFrom = async (app: string) => {
+    const [result] = await order(mesh, await podIp(mesh, "default", `app=${app}`), { url: "http://web/" });
+    assert.equal(result?.status, 200);
+    return echoIn(result)?.headers["x-envoy-attempt-count"];
+  };
+  assert.equal(await countSeenFrom("plain"), "1");
+  assert.equal(await countSeenFrom("tuned"), undefined);
+});
+
+test("roots that a Pod's ProxyConfig adds are in its Envoy, and pages of statistics come compressed to those who ask", async () => {
+  const rootsOf = async (app: string) => {
+    const { certificates } = JSON.parse(await ofEnvoy(app, "http://127.0.0.1:15000/certs")) as {
+      readonly certificates: readonly { readonly ca_cert: readonly { readonly path: string }[] }[];
+    };
+    return Math.max(...certificates.map((one) => one.ca_cert.length));
+  };
+  assert.equal(await rootsOf("tuned"), (await rootsOf("plain")) + 1);
+  const page = ["-D", "-", "-o", "/dev/null", "http://127.0.0.1:15090/stats/prometheus"];
+  assert.match(await ofEnvoy("plain", "-H", "accept-encoding: gzip", ...page), /content-encoding: gzip/i);
+  assert.doesNotMatch(await ofEnvoy("plain", ...page), /content-encoding/i);
+});
+
+/** What curl says inside of the network of an app's Pod. */
+async function ofEnvoy(app: string, ...words: readonly string[]): Promise<string> {
+  const uid = await mesh.kubectl([
+    "get",
+    "pods",
+    "-l",
+    `app=${app}`,
+    "-o",
+    "jsonpath={.items[0].metadata.uid}",
+  ]);
+  const netns = `--net=/run/netns/${podNetns(layoutOf(name), uid.trim())}`;
+  return (await command("nsenter", [netns, "--", "curl", "-sS", "--max-time", "5", ...words])).stdout;
+}
 
 test("connections are limited as MeshConfig's connectionSettings say, and EDGE holds at gateways alone", async () => {
   const odd = { port, host, headers: { x_odd: "1" } };
