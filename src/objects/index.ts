@@ -66,6 +66,7 @@ export { sortRoutesByPrecedence } from "./route-order.ts";
 export type { JwksServer } from "./jwks-uri.ts";
 export { parseJwksUri } from "./jwks-uri.ts";
 export { parseImageReference, parseModuleUrl, type ImageReference, type ModuleUrl } from "./module-url.ts";
+export { regexFault } from "./regex.ts";
 export { conditionFault, isPathTemplate, isTemplateLiteral, pathTemplateFault } from "./policy-values.ts";
 export type { ProblemCode, ProblemRow } from "./problems.ts";
 export { presentFilterName } from "./filter-names.ts";

@@ -27,11 +27,13 @@ export function openReport(object?: ObjectRef): Report {
   };
 }
 
-/** `spec.http` and `match` make `spec.http.match`; keys that are no words are quoted. */
-export function pathOf(parent: string, key: string | number): string {
-  if (typeof key === "number") return `${parent}[${key}]`;
-  if (!/^[A-Za-z_][\w-]*$/.test(key)) return `${parent}[${JSON.stringify(key)}]`;
-  return parent === "" ? key : `${parent}.${key}`;
+/** `spec.http` and `match` make `spec.http.match`; keys that are no words are quoted, so several are given one by one. */
+export function pathOf(parent: string, ...keys: readonly (string | number)[]): string {
+  return keys.reduce<string>((path, key) => {
+    if (typeof key === "number") return `${path}[${key}]`;
+    if (!/^[A-Za-z_][\w-]*$/.test(key)) return `${path}[${JSON.stringify(key)}]`;
+    return path === "" ? key : `${path}.${key}`;
+  }, parent);
 }
 
 /** Calls back for each item of a list that may be absent, with its path. Null items are the schema's matter. */

@@ -3,8 +3,6 @@
 
 import { isIP, isIPv6 } from "node:net";
 
-import { RE2JS } from "re2js";
-
 import { parseDurationNs } from "./duration.ts";
 import { isDnsLabel } from "./label-match.ts";
 import { parseProtocol } from "./protocol.ts";
@@ -150,22 +148,6 @@ export function portNameFault(name: unknown): Fault {
 export function protocolFault(text: string | undefined): Fault {
   if (!text || parseProtocol(text) !== "UnsupportedProtocol") return undefined;
   return `${show(text)} is no protocol of a port: expected HTTP, HTTP2, GRPC, GRPC-Web, HTTPS, TLS, TCP, MONGO, REDIS, MYSQL or UDP`;
-}
-
-// Envoy bounds the size of a compiled RE2 program, which is never smaller than the text.
-const regexLengthMax = 1024;
-
-/** RE2's syntax, which has no look-around and no back-references. */
-export function regexFault(text: string): Fault {
-  if (text.length > regexLengthMax)
-    return `the regex has ${text.length} characters: at most ${regexLengthMax} are allowed`;
-  try {
-    RE2JS.compile(text);
-    return undefined;
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    return `${show(text)} is not a regex of RE2's syntax, which has no look-around and no back-references: ${reason}`;
-  }
 }
 
 export function httpStatusFault(status: unknown): Fault {

@@ -117,6 +117,51 @@ test("requests take the routes, and nothing else gets through", async () => {
   assert.match(redirect.location, /\/new\/thing$/);
 });
 
+test("a rule whose regex Envoy would refuse is left out and told, and the other routes go on and change", async () => {
+  const odd = (sound: string) => `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: odd }
+spec:
+  parentRefs: [{ name: front }]
+  hostnames: [odd.example.com]
+  rules:
+    - matches: [{ path: { type: RegularExpression, value: "/(?!a).*" } }]
+      backendRefs: [{ name: productpage, port: 9080 }]${sound}
+`;
+  const conditions = ".status.parents[0].conditions";
+  const reasonOf = (type: string) =>
+    reasonsOf("httproute", "odd", `${conditions}[?(@.type=='${type}')].reason`);
+  await mesh.kubectl(["apply", "-f", "-"], odd(""));
+  try {
+    await eventually("the route is not accepted", async () =>
+      (await reasonOf("Accepted")) === "UnsupportedValue" ? true : undefined,
+    );
+    assert.equal((await ask("/b", "odd.example.com")).status, 404);
+    const sound = `
+    - matches: [{ path: { type: Exact, value: /productpage } }]
+      backendRefs: [{ name: productpage, port: 9080 }]`;
+    await mesh.kubectl(["apply", "-f", "-"], odd(sound));
+    await eventually("the sound rule holds", async () =>
+      (await ask("/productpage", "odd.example.com")).status === 200 ? true : undefined,
+    );
+    assert.equal((await ask("/b", "odd.example.com")).status, 404);
+    await eventually("the other is told of", async () => {
+      const told = await reasonsOf(
+        "httproute",
+        "odd",
+        `${conditions}[?(@.type=='PartiallyInvalid')]['status', 'reason', 'message']`,
+      );
+      assert.match(told, /^True UnsupportedValue Dropped Rule default\.odd\.0: .*no look-around/);
+      assert.equal(await reasonOf("Accepted"), "Accepted");
+      return true;
+    });
+    assert.equal((await ask("/productpage")).status, 200);
+  } finally {
+    await mesh.kubectl(["delete", "httproute", "odd"]);
+  }
+});
+
 test("a backend that does not exist is told in the status and answers 500", async () => {
   assert.equal((await ask("/lost")).status, 500);
   const reasons = await reasonsOf("httproute", "page", ".status.parents[0].conditions[*].reason");

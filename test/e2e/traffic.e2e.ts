@@ -9,7 +9,9 @@ import {
   destinationRule,
   Ground,
   namespace,
+  networking,
   serviceEntry,
+  sidecarOf,
   virtualService,
 } from "./ground.ts";
 import { eventually } from "./mesh.ts";
@@ -409,6 +411,75 @@ test("names that lead nowhere are told in the object's status, and its sound rou
       await ground.answered({ url: `http://pair${path}` }, ({ status }) => assert.equal(status, 503));
     for (const url of ["http://pair/loop", "http://pair/", "http://server/"])
       await ground.answered({ url }, ({ status }) => assert.equal(status, 200, url));
+  });
+});
+
+test("a regex that Envoy refuses and a port that is none are refused when they are applied, by their field", async () => {
+  const route = [{ destination: { host: "pair" } }];
+  const matching = (regex: string) => virtualService("pair", [{ match: [{ uri: { regex } }], route }]);
+  const regexAt = "spec.http[0].match[0].uri.regex";
+  const ports = (number: number) => [{ name: "http", protocol: "HTTP", number }];
+  const hosts = ["any.example.com"];
+  for (const [object, field, why] of [
+    [matching("(a)\\1"), regexAt, /no back-references/],
+    [matching("^/(?!internal)"), regexAt, /no look-around/],
+    [matching("\\x{1F600}"), regexAt, /Envoy matches bytes/],
+    [matching("[acegikmoqsuwyACEGIKMOQSUWY0123456789]{1000}"), regexAt, /is too complex/],
+    [matching("a".repeat(2_000)), regexAt, /2000 characters: at most 1024/],
+    [
+      virtualService("pair", [{ route: [{ destination: { host: "pair", port: { number: 70_000 } } }] }]),
+      "spec.http[0].route[0].destination.port.number",
+      /70000/,
+    ],
+    [
+      serviceEntry("any.example.com", { ports: ports(0), resolution: "NONE" }),
+      "spec.ports[0].number",
+      /\b0\b/,
+    ],
+    [
+      destinationRule("pair", {
+        portLevelSettings: [{ port: { number: 99_999 }, loadBalancer: { simple: "RANDOM" } }],
+      }),
+      "spec.trafficPolicy.portLevelSettings[0].port.number",
+      /99999/,
+    ],
+    [
+      networking("Gateway", "any", { servers: [{ port: ports(65_536)[0], hosts }] }),
+      "spec.servers[0].port.number",
+      /65536/,
+    ],
+    [
+      sidecarOf("caller", { egress: [{ port: ports(70_000)[0], hosts: ["*/*"] }] }),
+      "spec.egress[0].port.number",
+      /70000/,
+    ],
+  ] as const) {
+    const ran = await ground.mesh.ranKubectl(["apply", "-f", "-"], JSON.stringify(object));
+    assert.notEqual(ran.code, 0, `${object.kind} ${field} is taken`);
+    assert.ok(ran.stderr.includes(field), `${field} is not in: ${ran.stderr}`);
+    assert.match(ran.stderr, why);
+  }
+  await ground.answered({ url: "http://pair/" }, ({ status }) => assert.equal(status, 200));
+});
+
+test("a regex that takes other engines for ever takes a moment, and a host that only a rule knows is the rule's", async () => {
+  const to = (host: string) => [{ destination: { host, port: { number: 80 } } }];
+  const slow = virtualService("pair", [
+    { match: [{ uri: { regex: "/(a+)+" } }], directResponse: { status: 418 } },
+    { route: to("pair") },
+  ]);
+  const unknown = virtualService("nowhere.example.com", [{ route: to("server") }]);
+  await ground.applied([slow, unknown], async () => {
+    const long = `http://pair/${"a".repeat(2_000)}`;
+    await ground.answered({ url: long }, ({ status }) => assert.equal(status, 418));
+    await ground.answered({ url: `${long}!` }, ({ status, durationMs }) => {
+      assert.equal(status, 200);
+      assert.ok(durationMs < 1_000, `${durationMs} ms`);
+    });
+    const headers = { Host: "nowhere.example.com" };
+    await ground.answered({ url: "http://pair/", headers }, (result) =>
+      assert.equal(echoIn(result)?.service, "server", JSON.stringify(result)),
+    );
   });
 });
 

@@ -2,6 +2,7 @@
 // several objects can be put into Gateway API's order.
 
 import type { Read } from "#engine";
+import { regexFault } from "#objects";
 import type {
   GRPCRouteRule,
   HTTPBackendRef,
@@ -27,6 +28,8 @@ import {
 export interface ConvertedRoutes<Route> {
   readonly routes: readonly Route[];
   readonly mistake?: Mistake;
+  /** What is wrong with rules that are left out; the others hold. */
+  readonly dropped?: string;
 }
 
 /** One rule for one of its matches. */
@@ -79,13 +82,33 @@ export function convertHttpRules(
 ): ConvertedRoutes<VirtualServiceHttpRoute> {
   const routes: VirtualServiceHttpRoute[] = [];
   let mistake: Mistake | undefined;
+  let dropped: string | undefined;
   for (const rule of rules) {
+    const fault = unfitRegex(rule.match);
+    if (fault !== undefined) {
+      dropped ??= `Dropped Rule ${rule.name}: ${fault}`;
+      continue;
+    }
     const converted = convertRule(read, user, rule);
     if (converted.mistake !== undefined) mistake = converted.mistake;
     if (converted.routes === undefined) return { routes: [], ...(mistake === undefined ? {} : { mistake }) };
     routes.push(...converted.routes);
   }
-  return { routes, ...(mistake === undefined ? {} : { mistake }) };
+  return {
+    routes,
+    ...(mistake === undefined ? {} : { mistake }),
+    ...(dropped === undefined ? {} : { dropped }),
+  };
+}
+
+/** Envoy would refuse the whole table, and no later change of any route in it would arrive. */
+function unfitRegex(match: HTTPMatchRequest | undefined): string | undefined {
+  const { uri, headers = {}, queryParams = {} } = match ?? {};
+  for (const text of [uri, ...Object.values(headers), ...Object.values(queryParams)]) {
+    const fault = text?.regex === undefined ? undefined : regexFault(text.regex);
+    if (fault !== undefined) return fault;
+  }
+  return undefined;
 }
 
 interface ConvertedRule {

@@ -10,7 +10,7 @@ import type {
 import { tables } from "../tables.ts";
 import type { BackendUser } from "./backends.ts";
 import { gatewayController } from "./classes.ts";
-import { bad, judged, type Findings, type Mistake } from "./findings.ts";
+import { bad, good, judged, type Findings, type Mistake } from "./findings.ts";
 import { convertHttpRules, grpcRules, httpRules } from "./http-rules.ts";
 import { parentsOf, type RouteParent } from "./parents.ts";
 import { referenceText, routeText, type RouteKey } from "./references.ts";
@@ -21,6 +21,8 @@ export interface RouteRules {
   readonly tls: readonly VirtualServiceTlsRoute[];
   readonly tcp: readonly VirtualServiceTcpRoute[];
   readonly mistake?: Mistake;
+  /** What is wrong with rules that are left out. */
+  readonly dropped?: string;
 }
 
 export interface RulesKey {
@@ -105,16 +107,22 @@ function parentStatus(read: Read, route: RouteKey, parents: readonly RouteParent
     denied === undefined ? -1 : refusalRanks.indexOf(denied.reason);
   const nearest = parents.toSorted((a, b) => rank(a) - rank(b))[0]!;
   const taken = parents.filter(({ denied }) => denied === undefined).length;
-  const { mistake } = read(routeRulesOf, { route, mesh: nearest.gateway === "mesh" });
+  const { mistake, dropped, ...rules } = read(routeRulesOf, { route, mesh: nearest.gateway === "mesh" });
+  // In Gateway API's words: without any rule that holds the route is not accepted, with some it is partially invalid.
+  const reason = "UnsupportedValue";
+  const isEmpty = [...rules.http, ...rules.tls, ...rules.tcp].length === 0;
+  const refused =
+    nearest.denied ?? (dropped !== undefined && isEmpty ? { reason, message: dropped } : undefined);
   return {
     reference: nearest.reference,
     controller: gatewayController,
     conditions: {
       Accepted:
-        nearest.denied === undefined
+        refused === undefined
           ? judged(undefined, "Accepted", taken > 1 ? `${taken} listeners take it` : "it is taken")
-          : bad(nearest.denied),
+          : bad(refused),
       ResolvedRefs: judged(mistake, "ResolvedRefs", "every reference leads to something"),
+      ...(dropped === undefined || isEmpty ? {} : { PartiallyInvalid: good(reason, dropped) }),
     },
   };
 }

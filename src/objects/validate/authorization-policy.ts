@@ -69,7 +69,7 @@ function checkCustom(rule: AuthorizationRule, path: string, report: Report): voi
   eachOf(rule.from, pathOf(path, "from"), ({ source }, at) => {
     for (const field of identityFields)
       if (valuesOf(source, field)?.length)
-        report.add("MZ0205", pathOf(at, `source.${field}`), `${field} is not for action CUSTOM`);
+        report.add("MZ0205", pathOf(at, "source", field), `${field} is not for action CUSTOM`);
   });
   eachOf(rule.when, pathOf(path, "when"), ({ key }, at) => {
     if (identityKeys.has(key) || key?.startsWith("request.auth."))

@@ -10,7 +10,8 @@ import type { ProblemCode } from "../problems.ts";
 import { renamedFilters } from "../filter-names.ts";
 import { eachOf, pathOf, type Report } from "../report.ts";
 import type { ValidationContext } from "../validate.ts";
-import { regexFault, show } from "../values.ts";
+import { regexFault } from "../regex.ts";
+import { show } from "../values.ts";
 import { checkSelectorLabels } from "./selectors.ts";
 
 const listenerObjects = new Set(["LISTENER", "FILTER_CHAIN", "NETWORK_FILTER", "HTTP_FILTER"]);
@@ -70,7 +71,7 @@ function checkPatch(
   }
   if (applyTo === "BOOTSTRAP" && patch.operation !== "MERGE")
     report.add("MZ0250", pathOf(at, "operation"), "a bootstrap is only merged with: the patch has no effect");
-  checkVersion(match, pathOf(path, "match.proxy.proxyVersion"), report);
+  checkVersion(match, pathOf(path, "match", "proxy", "proxyVersion"), report);
   checkMatch(applyTo, match, pathOf(path, "match"), report);
 }
 
@@ -118,7 +119,7 @@ function checkMatch(
   }
   const filter = match.listener?.filterChain?.filter;
   if (wanted !== "listener" || filter === undefined) return;
-  const at = pathOf(path, "listener.filterChain.filter");
+  const at = pathOf(path, "listener", "filterChain", "filter");
   if (applyTo === "LISTENER" || applyTo === "FILTER_CHAIN")
     report.add("MZ0250", at, `a match on filters has no effect with applyTo ${applyTo}`);
   if (!filter.name) report.add("MZ0202", pathOf(at, "name"), "the filter has no name");
@@ -128,7 +129,7 @@ function checkMatch(
     else if (!connectionManagers.has(filter.name))
       report.add("MZ0203", pathOf(at, "name"), `subFilter needs the filter ${[...connectionManagers][0]}`);
     else if (!filter.subFilter.name)
-      report.add("MZ0202", pathOf(at, "subFilter.name"), "the filter has no name");
+      report.add("MZ0202", pathOf(at, "subFilter", "name"), "the filter has no name");
   }
   for (const [field, name] of [
     ["name", filter.name],

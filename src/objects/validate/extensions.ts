@@ -71,7 +71,7 @@ function checkModule(module: Module, path: string, report: Report): void {
     report.add("MZ0201", pathOf(path, "imagePullSecret"), "the name has more than 253 characters");
   if ((module.pluginName?.length ?? 0) > nameLengthMax)
     report.add("MZ0201", pathOf(path, "pluginName"), `the name has more than ${nameLengthMax} characters`);
-  checkEnvironment(module, pathOf(path, "vmConfig.env"), report);
+  checkEnvironment(module, pathOf(path, "vmConfig", "env"), report);
 }
 
 /** Undefined when the text is no URL; "" for one without scheme, such as the name of an image. */

@@ -28,10 +28,10 @@ export function checkGateway(spec: GatewaySpec, name: string, report: Report): v
     const portName = server.port?.name;
     if (portName === undefined) return;
     if (names.has(portName))
-      report.add("MZ0204", pathOf(path, "port.name"), `the port name ${show(portName)} stands twice`);
+      report.add("MZ0204", pathOf(path, "port", "name"), `the port name ${show(portName)} stands twice`);
     names.add(portName);
     if (server.tls?.httpsRedirect === true && !isHttp(parseProtocol(server.port.protocol ?? "")))
-      report.add("MZ0250", pathOf(path, "tls.httpsRedirect"), "only an HTTP server can redirect to HTTPS");
+      report.add("MZ0250", pathOf(path, "tls", "httpsRedirect"), "only an HTTP server can redirect to HTTPS");
   });
 }
 

@@ -10,7 +10,8 @@ import {
 } from "../header-values.ts";
 import { isDnsLabel, labelProblems } from "../label-match.ts";
 import { eachEntry, eachOf, pathOf, type Report } from "../report.ts";
-import { durationFault, httpStatusFault, percentFault, portFault, regexFault, show } from "../values.ts";
+import { regexFault } from "../regex.ts";
+import { durationFault, httpStatusFault, percentFault, portFault, show } from "../values.ts";
 import type {
   CorsPolicy,
   Headers,

@@ -87,11 +87,11 @@ function checkTlsDefaults(mesh: MeshConfig, path: string, report: Report): void 
   if (mesh.meshMTLS?.ecdhCurves !== undefined)
     report.add(
       "MZ0205",
-      pathOf(path, "meshMTLS.ecdhCurves"),
+      pathOf(path, "meshMTLS", "ecdhCurves"),
       "the curves of mutual TLS within the mesh are fixed",
     );
   const seen = new Set<string>();
-  eachOf(mesh.tlsDefaults?.ecdhCurves, pathOf(path, "tlsDefaults.ecdhCurves"), (curve, at) => {
+  eachOf(mesh.tlsDefaults?.ecdhCurves, pathOf(path, "tlsDefaults", "ecdhCurves"), (curve, at) => {
     if (!isCurve(curve)) report.add("MZ0250", at, `${show(curve)} is no curve here and is ignored`);
     else if (seen.has(curve)) report.add("MZ0250", at, `${show(curve)} stands twice`);
     seen.add(curve);
@@ -161,7 +161,7 @@ export function checkTuning(
 ): void {
   checkConnectionSettings(connectionSettings, pathOf(path, "connectionSettings"), report);
   const server = proxyHeaders?.server?.value ?? "";
-  report.value(pathOf(path, "proxyHeaders.server.value"), plainHeaderFault(server));
+  report.value(pathOf(path, "proxyHeaders", "server", "value"), plainHeaderFault(server));
 }
 
 const headerValueMax = 256;
@@ -187,7 +187,7 @@ function checkTracing({ tracing }: MeshProxyConfig, path: string, report: Report
     if (tracing[field] !== undefined)
       report.value(pathOf(path, `${field}.address`), address(tracing[field].address));
   if (tracing.lightstep !== undefined && !tracing.lightstep.accessToken)
-    report.add("MZ0202", pathOf(path, "lightstep.accessToken"), "the access token is missing");
+    report.add("MZ0202", pathOf(path, "lightstep", "accessToken"), "the access token is missing");
   checkClientTls(tracing.tlsSettings, "", pathOf(path, "tlsSettings"), report);
   eachEntry(tracing.customTags, pathOf(path, "customTags"), (_name, tag, at) => {
     if (tag === null) report.add("MZ0202", at, "the tag has no value");

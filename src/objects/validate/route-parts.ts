@@ -13,7 +13,7 @@ export function checkDestination(destination: Destination | undefined, path: str
   if (destination.subset && !isDnsLabel(destination.subset))
     report.add("MZ0201", pathOf(path, "subset"), `${show(destination.subset)} is no name of a subset`);
   if (destination.port !== undefined)
-    report.value(pathOf(path, "port.number"), portFault(destination.port.number));
+    report.value(pathOf(path, "port", "number"), portFault(destination.port.number));
 }
 
 /** With several destinations an absent weight is 0. */

@@ -65,10 +65,10 @@ function checkIngress(
     return;
   }
   checkPort(port, pathOf(path, "port"), report);
-  report.value(pathOf(path, "port.number"), portFault(port.number));
+  report.value(pathOf(path, "port", "number"), portFault(port.number));
   if (bind !== "") report.value(pathOf(path, "bind"), ipFault(bind));
   if (ports.has(port.number ?? 0))
-    report.add("MZ0204", pathOf(path, "port.number"), `the port ${port.number} stands twice`);
+    report.add("MZ0204", pathOf(path, "port", "number"), `the port ${port.number} stands twice`);
   ports.add(port.number ?? 0);
   if (listener.defaultEndpoint)
     checkEndpoint(listener.defaultEndpoint, pathOf(path, "defaultEndpoint"), report);
@@ -77,7 +77,7 @@ function checkIngress(
   if (listener.connectionPool?.http !== undefined && !isHttp(parseProtocol(port.protocol ?? "")))
     report.add(
       "MZ0250",
-      pathOf(path, "connectionPool.http"),
+      pathOf(path, "connectionPool", "http"),
       `the port's protocol is not HTTP but ${show(port.protocol ?? "")}`,
     );
 }
@@ -161,7 +161,7 @@ function checkEgressPort(
   const bind = listener.bind ?? "";
   checkPort(port, pathOf(path, "port"), report);
   if (port.number) {
-    report.value(pathOf(path, "port.number"), portFault(port.number));
+    report.value(pathOf(path, "port", "number"), portFault(port.number));
     if (bind !== "") report.value(pathOf(path, "bind"), ipFault(bind));
     return;
   }

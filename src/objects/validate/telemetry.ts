@@ -13,7 +13,7 @@ export function checkTelemetry(spec: TelemetrySpec, report: Report): void {
   eachOf(spec.tracing, "spec.tracing", (tracing, path) => checkTracing(tracing, path, report));
   eachOf(spec.accessLogging, "spec.accessLogging", ({ providers, filter }, path) => {
     checkProviders(providers, path, report);
-    if (filter?.expression) report.value(pathOf(path, "filter.expression"), celFault(filter.expression));
+    if (filter?.expression) report.value(pathOf(path, "filter", "expression"), celFault(filter.expression));
   });
 }
 
@@ -37,11 +37,11 @@ function checkTracing(tracing: TelemetryTracing, path: string, report: Report): 
   eachEntry(tracing.customTags, pathOf(path, "customTags"), (name, tag, at) => {
     if (name === "") report.add("MZ0202", at, "the tag has no name");
     if (tag.literal !== undefined && !tag.literal.value)
-      report.add("MZ0202", pathOf(at, "literal.value"), "the value is missing");
+      report.add("MZ0202", pathOf(at, "literal", "value"), "the value is missing");
     if (tag.header !== undefined && !tag.header.name)
-      report.add("MZ0202", pathOf(at, "header.name"), "the header has no name");
+      report.add("MZ0202", pathOf(at, "header", "name"), "the header has no name");
     if (tag.environment !== undefined && !tag.environment.name)
-      report.add("MZ0202", pathOf(at, "environment.name"), "the variable has no name");
+      report.add("MZ0202", pathOf(at, "environment", "name"), "the variable has no name");
   });
 }
 
@@ -59,6 +59,6 @@ function checkMetrics(metrics: TelemetryMetrics, path: string, report: Report): 
         report.add("MZ0203", pathOf(where, "value"), "operation REMOVE takes no value");
     });
     if (override.match?.customMetric === "")
-      report.add("MZ0202", pathOf(at, "match.customMetric"), "the metric has no name");
+      report.add("MZ0202", pathOf(at, "match", "customMetric"), "the metric has no name");
   });
 }

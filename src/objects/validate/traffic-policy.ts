@@ -33,6 +33,8 @@ export function checkTrafficPolicy(
   eachOf(policy.portLevelSettings, pathOf(path, "portLevelSettings"), (settings, at) => {
     if (settings.port === undefined)
       report.add("MZ0202", pathOf(at, "port"), "the port that the settings are for is missing");
+    else if (settings.port.number !== undefined)
+      report.value(pathOf(at, "port", "number"), portFault(settings.port.number));
     if (policyFields.every((field) => settings[field] === undefined))
       report.add("MZ0202", at, `the settings are empty: set one of ${policyFields.join(", ")}`);
     checkParts(settings, namespace, at, report);

@@ -93,9 +93,11 @@ function checkProbe(probe: ReadinessProbe, path: string, report: Report): void {
     eachOf(httpGet.httpHeaders, pathOf(at, "httpHeaders"), (header, where) =>
       report.value(pathOf(where, "name"), probeHeaderNameFault(header.name ?? "")),
     );
-  } else if (tcpSocket !== undefined) report.value(pathOf(path, "tcpSocket.port"), portFault(tcpSocket.port));
+  } else if (tcpSocket !== undefined)
+    report.value(pathOf(path, "tcpSocket", "port"), portFault(tcpSocket.port));
   else if (exec !== undefined) {
-    if (!exec.command?.length) report.add("MZ0202", pathOf(path, "exec.command"), "the command is missing");
+    if (!exec.command?.length)
+      report.add("MZ0202", pathOf(path, "exec", "command"), "the command is missing");
   } else if (grpc === undefined)
     report.add("MZ0202", path, "the probe does nothing: set one of httpGet, tcpSocket, exec, grpc");
 }
