@@ -19,7 +19,8 @@ export function slim(object: KubeObject): KubeObject | undefined {
       return slimConfigMap(slimmed);
     case "Node": {
       const { apiVersion, kind, metadata } = slimmed;
-      return { apiVersion, kind, metadata };
+      const addresses = externalAddresses(slimmed);
+      return { apiVersion, kind, metadata, ...(addresses.length === 0 ? {} : { status: { addresses } }) };
     }
     default:
       return slimmed;
@@ -31,6 +32,12 @@ function slimMeta(metadata: ObjectMeta): ObjectMeta {
   if (kept.annotations?.[lastApplied] === undefined) return kept;
   const { [lastApplied]: _lastApplied, ...annotations } = kept.annotations;
   return { ...kept, annotations };
+}
+
+/** The others, and the rest of a Node's status, change often and mean nothing here. */
+function externalAddresses({ status }: KubeObject): readonly Fields[] {
+  const { addresses = [] } = (status ?? {}) as { readonly addresses?: readonly Fields[] };
+  return addresses.filter(({ type }) => type === "ExternalIP");
 }
 
 function slimPod(pod: KubeObject): KubeObject {

@@ -90,7 +90,11 @@ export interface PodStatus {
 
 export type Pod = KubeObject<PodSpec, PodStatus>;
 export type Namespace = KubeObject;
-export type Node = KubeObject;
+export interface NodeStatus {
+  readonly addresses?: readonly { readonly type: string; readonly address: string }[];
+}
+
+export type Node = KubeObject<object, NodeStatus>;
 
 export interface Secret extends KubeObject {
   readonly type?: string;

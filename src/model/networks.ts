@@ -8,7 +8,8 @@ import { kubeRowOf } from "./services.ts";
 import { environmentOf } from "./mesh.ts";
 import { everything, meshNetworksTable, meshRow, resolvedNamesTable, tables } from "./tables.ts";
 import { networkLabel } from "./traffic-distribution.ts";
-import type { Service } from "./core-kinds.ts";
+import { namespaceOf } from "./core-kinds.ts";
+import { externalReach } from "./external-addresses.ts";
 
 export interface NetworkGateway {
   readonly address: string;
@@ -74,18 +75,20 @@ function saidGateways(read: Read, network: string): readonly NetworkGateway[] {
     const { address, registryServiceName, port } = gateway;
     if (address !== undefined && address !== "") return [{ address, port }];
     const row = kubeRowOf(registryServiceName ?? "", clusterDomain);
-    const service = row === undefined ? undefined : read(tables.Service, row);
-    return service === undefined
-      ? []
-      : externalAddressesOf(service).map((external) => ({ address: external, port }));
+    return row === undefined ? [] : reachedAt(read, row, port);
   });
   const labelled = read(tables.Service.by.network, everything)
     .filter(({ metadata }) => metadata.labels?.[networkLabel] === network)
     .flatMap((service) => {
       const port = Number(service.metadata.labels?.[gatewayPortLabel] ?? gatewayPortDefault);
-      return externalAddressesOf(service).map((address) => ({ address, port }));
+      return reachedAt(read, `${namespaceOf(service)}/${service.metadata.name}`, port);
     });
   return [...configured, ...labelled];
+}
+
+function reachedAt(read: Read, row: string, port: number): readonly NetworkGateway[] {
+  const { addresses, ports } = read(externalReach, row);
+  return addresses.map((address) => ({ address, port: ports[port] ?? port }));
 }
 
 /** The network that MeshNetworks puts an address of this cluster into; "" for none. */
@@ -100,12 +103,6 @@ export const networkOfAddress = defineQuery<string>("networkOfAddress", (read, a
   );
   return byRange?.[0] ?? byRegistry?.[0] ?? "";
 });
-
-/** Where a Service is reached from outside of its cluster: its load balancer's addresses, or names. */
-function externalAddressesOf({ spec, status }: Service): readonly string[] {
-  const balancer = (status?.loadBalancer?.ingress ?? []).flatMap(({ ip, hostname }) => ip ?? hostname ?? []);
-  return balancer.length > 0 ? balancer : (spec?.externalIPs ?? []);
-}
 
 /** Whether an IPv4 range contains an address; false for anything else. */
 function contains(range: string, address: string): boolean {

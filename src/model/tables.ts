@@ -110,7 +110,7 @@ export const tables = {
     address: (row) => (row.spec?.hostNetwork === true ? [] : podAddresses(row)),
   }),
   Namespace: defineTable<Namespace, "all">("Namespace", { all: () => [everything] }),
-  Node: defineTable<Node>("Node"),
+  Node: defineTable<Node, "all">("Node", { all: () => [everything] }),
   Secret: defineTable<Secret, "namespace">("Secret", { namespace }),
   ConfigMap: defineTable<ConfigMap, "namespace">("ConfigMap", { namespace }),
   VirtualService: defineTable<VirtualService, "namespace" | "host" | "gateway" | "sourceLabels" | "all">(

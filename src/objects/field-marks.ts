@@ -246,6 +246,7 @@ annotation traffic.sidecar.istio.io/kubevirtInterfaces works
 annotation istio.io/reroute-virtual-interfaces works
 annotation networking.istio.io/exportTo works
 annotation networking.istio.io/service-type works
+annotation traffic.istio.io/nodeSelector works
 annotation networking.istio.io/traffic-distribution works
 annotation proxy.istio.io/overrides works
 annotation sidecar.istio.io/proxyMemory works

@@ -38,5 +38,5 @@ export interface Ingress extends KubeObject {
 }
 
 export interface IngressClass extends KubeObject {
-  readonly spec?: { readonly controller?: string };
+  readonly spec?: { readonly controller?: string; readonly parameters?: object };
 }

@@ -506,7 +506,11 @@ test("an Ingress of class istio is served by the ingress gateway, told its addre
     /shop +istio +ingress\.example\.com +127\.0\.0\.1 +80/,
   );
   const lost = ingress.replace("name: shop", "name: lost").replace("name: details", "name: missing");
-  await mesh.kubectl(["apply", "-f", "-"], lost);
+  const applied = await mesh.ranKubectl(["apply", "-f", "-"], lost);
+  assert.match(
+    applied.stderr,
+    /Warning: .*Ingress default\/shop has this path of host ingress\.example\.com/,
+  );
   await eventually("an Event on what is wrong", async () => {
     const events = await mesh.kubectl(["get", "events", "-o", "jsonpath={.items[*].message}"]);
     return events.includes("There is no Service default/missing") ? true : undefined;

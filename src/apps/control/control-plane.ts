@@ -12,7 +12,15 @@ import {
   RateLimitedWriter,
   type KubeAccess,
 } from "#kube";
-import { environmentChange, environmentOf, podFacts, proxyClassText, tables, type ProxyClass } from "#model";
+import {
+  environmentChange,
+  environmentOf,
+  ingressAdmissionProblems,
+  podFacts,
+  proxyClassText,
+  tables,
+  type ProxyClass,
+} from "#model";
 import { planOf, viewsOf, type View } from "#plan";
 import type { InjectionMesh } from "#inject";
 import { admissionProblems, type KubeObject } from "#objects";
@@ -530,9 +538,10 @@ export class ControlPlane {
     });
   }
 
-  /** What an object says wrong by itself, or says without effect. */
+  /** What an object says wrong by itself, or says without effect; of an Ingress also what others have already. */
   #problemsOf(object: KubeObject): readonly Problem[] {
-    return admissionProblems(object, { envoyFilter: envoyFilterMismatches });
+    const ofIngress = ingressAdmissionProblems(this.#engine.get.bind(this.#engine), object);
+    return [...admissionProblems(object, { envoyFilter: envoyFilterMismatches }), ...ofIngress];
   }
 
   #startHousekeeping(client: KubeClient, certificates: Certificates): void {

@@ -2,6 +2,7 @@
 
 import { defineQuery, sameData, type Read } from "#engine";
 import type { KubeGatewaySpec, ObjectMeta } from "#objects";
+import { externalReach } from "../external-addresses.ts";
 import { datagramEndpointsOf, endpointsOf } from "../endpoints.ts";
 import { environmentOf } from "../mesh.ts";
 import { serviceKey, serviceOf, type MeshService } from "../services.ts";
@@ -81,9 +82,8 @@ const exposureOf = defineQuery<ServiceExposure>(
   "serviceExposure",
   (read, row) => {
     const service = read(tables.Service, row);
-    const ingress = service?.status?.loadBalancer?.ingress ?? [];
     return {
-      external: ingress.flatMap(({ ip, hostname }) => ip ?? hostname ?? []),
+      external: read(externalReach, row).addresses,
       balanced: service?.spec?.type === "LoadBalancer",
       deployed: service?.metadata.labels?.["gateway.istio.io/managed"] !== undefined,
     };

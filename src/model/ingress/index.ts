@@ -5,5 +5,5 @@ export {
   routesOfIngressGateway,
   type IngressAddress,
 } from "./ingress.ts";
-export { ingressProblemsOf } from "./ingress-problems.ts";
+export { ingressAdmissionProblems, ingressProblemsOf } from "./ingress-problems.ts";
 export { ingressOfGateway, isIngressGateway } from "./names.ts";

@@ -4,7 +4,7 @@ import { renderProblem } from "#base";
 import { Engine } from "#engine";
 import type { KubeObject } from "#objects";
 import { worldChanges } from "../world.ts";
-import { ingressProblemsOf } from "./ingress-problems.ts";
+import { ingressAdmissionProblems, ingressProblemsOf } from "./ingress-problems.ts";
 
 const service = (name: string, namespace = "default"): KubeObject => ({
   apiVersion: "v1",
@@ -73,4 +73,47 @@ test("a Secret that is not beside the gateway, and a host that an older Ingress 
   assert.deepEqual(none, []);
   assert.match(problems("new", ...both)[1] ?? "", /Ingress default\/old secures a\.org already/);
   assert.deepEqual(problems("new", ingress("new", 2021, secured, "another")), [], "another controller's");
+});
+
+test("whoever applies an Ingress is warned of what others have already, and of nothing that may come with it", () => {
+  const paths = (...given: readonly (readonly [string, string])[]): object => ({
+    rules: [
+      {
+        host: "A.org",
+        http: {
+          paths: given.map(([pathType, path]) => ({
+            pathType,
+            path,
+            backend: { service: { name: "gone", port: { number: 80 } } },
+          })),
+        },
+      },
+    ],
+  });
+  const secured = { tls: [{ hosts: ["a.org"], secretName: "cert" }] };
+  const engine = new Engine();
+  const old = ingress("old", 2020, { ...secured, ...paths(["Prefix", "/a"], ["Exact", "/b"]) });
+  engine.apply(worldChanges([ingressClass, old]));
+  const told = (object: KubeObject): readonly string[] =>
+    ingressAdmissionProblems(engine.get.bind(engine), object).map((problem) => {
+      assert.equal(problem.severity, "warning");
+      return `${problem.at.path}: ${problem.text}`;
+    });
+  const late = { ...secured, ...paths(["Prefix", "/a/"], ["Exact", "/a"], ["Exact", "/b"]) };
+  assert.deepEqual(told(ingress("new", 2021, late)), [
+    "spec.tls[0].hosts[0]: Ingress default/old secures a.org already: its certificate is served.",
+    "spec.rules[0].http.paths[0]: Ingress default/old has this path of host a.org already: the older one's is served.",
+    "spec.rules[0].http.paths[2]: Ingress default/old has this path of host a.org already: the older one's is served.",
+  ]);
+  assert.deepEqual(told(old), [], "it does not stand in its own way");
+  assert.deepEqual(told(ingress("new", 2021, late, "another")), [], "another controller's");
+  const bucket = { defaultBackend: { resource: { kind: "Bucket", name: "b" } } };
+  assert.deepEqual(told(ingress("new", 2021, bucket)), [
+    "spec.defaultBackend: Only a Service can be a backend.",
+  ]);
+  const withParameters = {
+    ...ingressClass,
+    spec: { controller: "istio.io/ingress-controller", parameters: {} },
+  };
+  assert.match(told(withParameters).join(), /^spec\.parameters: /);
 });

@@ -2,6 +2,7 @@
 // one for each Ingress with TLS, and a VirtualService for each host, into which all Ingresses with that host put their paths.
 // Istio's own documentation of the class: https://istio.io/latest/docs/tasks/traffic-management/ingress/kubernetes-ingress/
 
+import { isIP } from "node:net";
 import type { ObjectRef } from "#base";
 import { defineQuery, sameData, type Read } from "#engine";
 import {
@@ -18,6 +19,7 @@ import {
 } from "#objects";
 import { namespaceOf } from "../core-kinds.ts";
 import { nowhere } from "../gateway-api/backends.ts";
+import { externalReach } from "../external-addresses.ts";
 import { hostCovers } from "../hosts.ts";
 import { environmentOf, readMesh } from "../mesh.ts";
 import { oldestFirst } from "../selectors.ts";
@@ -30,7 +32,7 @@ import {
   tlsGatewayOf,
 } from "./names.ts";
 
-const controller = "istio.io/ingress-controller";
+export const controller = "istio.io/ingress-controller";
 /** Istio's name for the ingress gateway's Service, and the label of its proxies where nothing else is said. */
 const defaultService = "istio-ingressgateway";
 const defaultSelector = "ingressgateway";
@@ -38,15 +40,20 @@ const defaultSelector = "ingressgateway";
 /** Whether an Ingress is of this mesh, by row key. */
 export const isOurs = defineQuery<boolean>("isIngressOurs", (read, key) => {
   const row = read(tables.Ingress, key);
+  return row !== undefined && isOfOurClass(read, row);
+});
+
+/** The same of an Ingress that may not be there yet. */
+export function isOfOurClass(read: Read, row: Ingress): boolean {
   const mode = readMesh(read, "ingressControllerMode") ?? "STRICT";
-  if (row?.spec === undefined || mode === "OFF") return false;
+  if (row.spec === undefined || mode === "OFF") return false;
   const annotated = row.metadata.annotations?.[annotations.ingressClass];
   if (annotated !== undefined) return annotated === (readMesh(read, "ingressClass") ?? "istio");
   const { ingressClassName } = row.spec;
   // Without a class it is everybody's; only mode DEFAULT takes it, where no other controller is around.
   if (ingressClassName === undefined) return mode === "DEFAULT";
   return read(tables.IngressClass, ingressClassName)?.spec?.controller === controller;
-});
+}
 
 /** Row keys of our Ingresses, the oldest first. */
 const ingressKeys = defineQuery<readonly string[]>(
@@ -82,13 +89,13 @@ const ingressesByHost = defineQuery<Readonly<Record<string, readonly string[]>>>
   sameData,
 );
 
-const ingressesOfHost = defineQuery<readonly string[]>(
+export const ingressesOfHost = defineQuery<readonly string[]>(
   "ingressesOfHost",
   (read, host) => read(ingressesByHost, "")[host] ?? [],
   sameData,
 );
 
-function hostOf(host: string | undefined): string {
+export function hostOf(host: string | undefined): string {
   return host === undefined || host === "" ? "*" : host.toLowerCase();
 }
 
@@ -221,7 +228,7 @@ function defaultRoutes(read: Read, row: Ingress): VirtualServiceHttpRoute[] {
 }
 
 /** A prefix means whole elements of the path, and a slash at its end nothing: Kubernetes' rule. */
-function matchOf({ path = "/", pathType }: IngressPath): HTTPMatchRequest {
+export function matchOf({ path = "/", pathType }: IngressPath): HTTPMatchRequest {
   const prefix = (text: string): HTTPMatchRequest => ({
     uri: { prefix: text === "" || text === "/" ? "/" : text.replace(/\/$/, "") },
   });
@@ -290,9 +297,12 @@ export function servicePlace(read: Read): string {
 
 function addressesOf(read: Read): readonly IngressAddress[] {
   for (const row of serviceRows(read)) {
-    const found = read(tables.Service, row)?.status?.loadBalancer?.ingress;
-    if (found !== undefined)
-      return found.map(({ ip, hostname }) => (ip === undefined ? { hostname } : { ip }) as IngressAddress);
+    const service = read(tables.Service, row);
+    if (service === undefined) continue;
+    if (service.spec?.type === "ExternalName") return [{ hostname: service.spec.externalName ?? "" }];
+    return read(externalReach, row).addresses.map((one) =>
+      isIP(one) === 0 ? { hostname: one } : { ip: one },
+    );
   }
   return [];
 }
