@@ -6,11 +6,17 @@ export const bootstrapOverlayVariable = "MIZZEN_BOOTSTRAP_OVERLAY";
 /** The bootstrap's cluster of the service that proxies tell of every request; Istio's name. */
 export const accessLogServiceCluster = "envoy_accesslog_service";
 
-/** The bootstrap's cluster of the collector of spans that ProxyConfig names by its address; Istio's name. */
-export const zipkinCluster = "zipkin";
+/** The bootstrap's cluster of the collector of spans that ProxyConfig names by its address, by the tracer; Istio's names. */
+export const tracerClusters = { zipkin: "zipkin", datadog: "datadog_agent" } as const;
 
-/** The field of a proxy's metadata that says `true` where its bootstrap has that cluster. */
-export const zipkinField = "ZIPKIN_COLLECTOR";
+export type BootstrapTracer = keyof typeof tracerClusters;
+
+/** The field of a proxy's metadata that names the tracer for which its bootstrap has that cluster. */
+export const tracerField = "BOOTSTRAP_TRACER";
+
+export function isBootstrapTracer(name: string | undefined): name is BootstrapTracer {
+  return name !== undefined && Object.hasOwn(tracerClusters, name);
+}
 
 /** The field of a proxy's metadata that says `true` where its bootstrap has that cluster. */
 export const accessLogServiceField = "ENVOY_ACCESS_LOG_SERVICE";

@@ -5,12 +5,14 @@ export { silentLog } from "./log.ts";
 export type { Clock } from "./clock.ts";
 export { ports } from "./ports.ts";
 export { traceEnvironment } from "./tracing.ts";
+export type { BootstrapTracer } from "./bootstrap.ts";
 export {
   accessLogServiceCluster,
   accessLogServiceField,
   bootstrapOverlayVariable,
-  zipkinCluster,
-  zipkinField,
+  isBootstrapTracer,
+  tracerClusters,
+  tracerField,
 } from "./bootstrap.ts";
 export type { WorkloadFacts } from "./workload.ts";
 export {

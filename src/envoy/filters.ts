@@ -7,7 +7,7 @@ import type { ProxyTuning } from "#model";
 import type { ConnectionPoolSettings } from "#objects";
 import { durationMsOf } from "./duration.ts";
 import { durationOf, structOf, typed, wrapped, type Message } from "./proto/api.ts";
-import { zipkinOfBootstrap } from "./tracing.ts";
+import { tracerOfBootstrap } from "./tracing.ts";
 import { headerCase, httpTuning, serverClientCertificate, serverName } from "./tuning.ts";
 
 /** The parts of MeshConfig that connection managers and TCP proxies read. */
@@ -89,7 +89,7 @@ export function httpConnectionManager(settings: FilterSettings, manager: HttpCon
       requestTimeout: durationOf(0),
       ...tuned.manager,
       accessLog: accessLogs(settings, { side, protocol: "http" }),
-      ...zipkinOfBootstrap(settings.tuning ?? {}),
+      ...tracerOfBootstrap(settings.tuning ?? {}),
     }),
   };
 }

@@ -1,7 +1,7 @@
 // Tracing as Telemetry asks for it: Envoy's own tracers, in every connection manager of a listener. What differs between
 // workloads that share a listener (their names) Envoy takes from the environment that its agent gives it.
 
-import { traceEnvironment, zipkinCluster } from "#base";
+import { traceEnvironment, tracerClusters, type BootstrapTracer } from "#base";
 import type { Read } from "#engine";
 import type {
   MeshConfigExtensionProvider,
@@ -68,20 +68,31 @@ function spans(
 }
 
 /** Of a connection manager: to the collector that the bootstrap knows, where neither Telemetry nor a provider has a say. */
-export function zipkinOfBootstrap({ tracesToZipkin, tracing = {} }: ProxyTuning): Message {
-  if (tracesToZipkin !== true) return {};
-  const provider: Message = {
+export function tracerOfBootstrap({ tracesBy, tracing = {} }: ProxyTuning): Message {
+  if (tracesBy === undefined) return {};
+  return { tracing: { ...spans(tracing, tracing.customTags ?? {}), provider: bootstrapProviders[tracesBy] } };
+}
+
+const bootstrapProviders: Readonly<Record<BootstrapTracer, Message>> = {
+  zipkin: {
     name: "envoy.tracers.zipkin",
     typedConfig: typed("envoy.config.trace.v3.ZipkinConfig", {
-      collectorCluster: zipkinCluster,
+      collectorCluster: tracerClusters.zipkin,
       collectorEndpoint: "/api/v2/spans",
       collectorEndpointVersion: "HTTP_JSON",
       traceId_128bit: true,
       sharedSpanContext: wrapped(false),
     }),
-  };
-  return { tracing: { ...spans(tracing, tracing.customTags ?? {}), provider } };
-}
+  },
+  datadog: {
+    name: "envoy.tracers.datadog",
+    typedConfig: typed("envoy.config.trace.v3.DatadogConfig", {
+      collectorCluster: tracerClusters.datadog,
+      // The workload's name is in the environment, which goes before.
+      serviceName: "istio-proxy",
+    }),
+  },
+};
 
 /** Each proxy decides for itself whether a request is traced, whatever the request's id says. */
 const samplesAnew: Message = {

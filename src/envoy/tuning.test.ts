@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { accessLogServiceField, zipkinField } from "#base";
+import { accessLogServiceField, tracerField } from "#base";
 import { Engine } from "#engine";
 import { worldChanges, type ProxyClass, type ProxyTuning } from "#model";
 import type { KubeObject, MeshConfig, MeshProxyConfig } from "#objects";
@@ -312,8 +312,8 @@ test("the service for access logs is told where MeshConfig says so, by proxies w
     assert.ok(listener.includes(`"${place}_envoy_accesslog"`), place);
 });
 
-describe("a Zipkin that the bootstrap knows", () => {
-  const knowing = { metadata: { [zipkinField]: "true" } };
+describe("a collector of spans that the bootstrap knows", () => {
+  const knowing = { metadata: { [tracerField]: "zipkin" } };
   const tracingOf = (proxy: ProxyClass, mesh: MeshConfig, more: readonly KubeObject[] = []) =>
     managerOf(resources(proxy, mesh.defaultConfig, mesh, more), "server")["tracing"] as Message | undefined;
   const telemetry = (spec: object) => object("telemetry.istio.io/v1", "Telemetry", "mine", spec);
@@ -325,6 +325,8 @@ describe("a Zipkin that the bootstrap knows", () => {
     assert.deepEqual(message?.["randomSampling"], { value: 5 });
     assert.equal(message?.["customTags"], undefined);
     assert.match(JSON.stringify(tracingOf(proxy, {})), /"istio.canonical_service"/);
+    const datadog = tracingOf({ ...server, metadata: { [tracerField]: "datadog" } }, {});
+    assert.match(JSON.stringify(datadog), /"collectorCluster":"datadog_agent".*DatadogConfig/);
     assert.equal(tracingOf(server, {}), undefined, "one whose bootstrap knows none");
     assert.equal(tracingOf(proxy, { enableTracing: false }), undefined);
     assert.equal(tracingOf(proxy, {}, [telemetry({ tracing: [{ disableSpanReporting: true }] })]), undefined);

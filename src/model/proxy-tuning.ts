@@ -1,7 +1,7 @@
 // What of ProxyConfig decides about a proxy's listeners, routes and clusters: its headers and its connections. MeshConfig's
 // defaultConfig says it for everyone, a Pod in `proxy.istio.io/config` for itself.
 
-import { accessLogServiceField, zipkinField } from "#base";
+import { accessLogServiceField, isBootstrapTracer, tracerField, type BootstrapTracer } from "#base";
 import { defineQuery, sameData, type Read } from "#engine";
 import { mergeProxyConfig, type MeshProxyConfig, type MeshTracing } from "#objects";
 import { readMesh, readProxyDefaults } from "./mesh.ts";
@@ -15,7 +15,7 @@ export interface ProxyTuning extends Pick<MeshProxyConfig, "proxyHeaders" | "con
   readonly logsToService?: true;
   readonly tracing?: Pick<MeshTracing, (typeof tracingNames)[number]>;
   /** The bootstrap has a collector of spans, and MeshConfig has proxies trace without being asked to by a Telemetry. */
-  readonly tracesToZipkin?: true;
+  readonly tracesBy?: BootstrapTracer;
 }
 
 type ConnectionSettings = NonNullable<ProxyTuning["connectionSettings"]>;
@@ -48,11 +48,11 @@ const meshTuning = defineQuery<ProxyTuning>(
 export function readTuning(read: Read, own: ProxyTuning | undefined): ProxyTuning {
   const ofMesh = read(meshTuning, "");
   if (own === undefined) return ofMesh;
-  const { logsToService, tracesToZipkin, ...said } = own;
+  const { logsToService, tracesBy, ...said } = own;
   return {
     ...tuningIn(mergeProxyConfig(ofMesh, said)),
     ...(logsToService === undefined ? {} : { logsToService }),
-    ...(tracesToZipkin === undefined ? {} : { tracesToZipkin }),
+    ...(tracesBy === undefined ? {} : { tracesBy }),
   };
 }
 
@@ -72,12 +72,13 @@ export function readOwnTuning(read: Read, proxy: ProxyClass): ProxyTuning | unde
 function withServices(read: Read, { metadata, tuning }: ProxyClass): ProxyTuning | undefined {
   const logs =
     metadata[accessLogServiceField] === "true" && readMesh(read, "enableEnvoyAccessLogService") === true;
-  const traces = metadata[zipkinField] === "true" && readMesh(read, "enableTracing") !== false;
+  const tracer = metadata[tracerField];
+  const traces = isBootstrapTracer(tracer) && readMesh(read, "enableTracing") !== false;
   if (!logs && !traces) return tuning;
   return {
     ...tuning,
     ...(logs ? { logsToService: true } : {}),
-    ...(traces ? { tracesToZipkin: true } : {}),
+    ...(traces ? { tracesBy: tracer } : {}),
   };
 }
 

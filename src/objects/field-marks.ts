@@ -128,17 +128,15 @@ MeshConfig defaultConfig.binaryPath works
 MeshConfig defaultConfig.customConfigFile works
 MeshConfig defaultConfig.envoyAccessLogService works
 MeshConfig defaultConfig.envoyAccessLogService.tlsSettings.credentialName warns a proxy's bootstrap knows no Secrets: name files of its container
-MeshConfig defaultConfig.envoyAccessLogService.tlsSettings.caCrl warns
 MeshConfig defaultConfig.envoyMetricsService works
 MeshConfig defaultConfig.envoyMetricsService.tlsSettings.credentialName warns a proxy's bootstrap knows no Secrets: name files of its container
-MeshConfig defaultConfig.envoyMetricsService.tlsSettings.caCrl warns
 MeshConfig defaultConfig.envoyMetricsServiceAddress works
 MeshConfig enableEnvoyAccessLogService works
 MeshConfig defaultConfig.tracing.enableIstioTags works
 MeshConfig defaultConfig.tracing.zipkin works
+MeshConfig defaultConfig.tracing.datadog works
 MeshConfig defaultConfig.tracing.tlsSettings works
 MeshConfig defaultConfig.tracing.tlsSettings.credentialName warns a proxy's bootstrap knows no Secrets: name files of its container
-MeshConfig defaultConfig.tracing.tlsSettings.caCrl warns
 MeshConfig defaultConfig.zipkinAddress works
 MeshConfig enableTracing works
 MeshConfig defaultConfig.tracing.lightstep warns Envoy has no tracer of LightStep's any more: name an opentelemetry provider

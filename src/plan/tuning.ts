@@ -23,10 +23,10 @@ export function withTuning(read: Read, view: PatchedView, plan: Plan): Plan {
 /** A Telemetry that says anything of tracing goes before what the bootstrap names. */
 function readTuningOf(read: Read, view: PatchedView): ProxyTuning | undefined {
   const own = view.kind === "outbound" ? view.tuning : readOwnTuning(read, view.proxy);
-  if (own?.tracesToZipkin === undefined) return own;
+  if (own?.tracesBy === undefined) return own;
   const workload = view.kind === "outbound" ? view.scope : workloadOf(view.proxy);
   if (!read(tracedByTelemetry, { namespace: workload.namespace, labels: workload.labels })) return own;
-  const { tracesToZipkin: _replaced, ...rest } = own;
+  const { tracesBy: _replaced, ...rest } = own;
   return Object.keys(rest).length === 0 ? undefined : rest;
 }
 

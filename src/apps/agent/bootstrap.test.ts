@@ -335,6 +335,8 @@ describe("the services that ProxyConfig has Envoy tell", () => {
     const simple = socketOf({ mode: "SIMPLE" });
     assert.match(simple, /"exact":"metrics.monitoring.svc".*"file-root:system"/);
     assert.doesNotMatch(simple, /tls_certificate_sds/);
+    const revoking = socketOf({ mode: "SIMPLE", caCertificates: "/ca.pem", caCrl: "/crl.pem" });
+    assert.match(revoking, /"file-crl:\/crl.pem~file-root:\/ca.pem"/);
     assert.doesNotMatch(socketOf({ mode: "SIMPLE", insecureSkipVerify: true }), /validation_context/);
     const tcpKeepalive = { probes: 3, time: "60s", interval: "5s" };
     assert.deepEqual(
@@ -344,7 +346,7 @@ describe("the services that ProxyConfig has Envoy tell", () => {
     );
   });
 
-  test("a Zipkin is called over HTTP/1.1, by its older name as well, and may be the Node's own", () => {
+  test("a Zipkin or a Datadog agent is called over HTTP/1.1, by its older name as well, and may be the Node's own", () => {
     assert.equal(clusterOf({}, "zipkin"), undefined);
     const settings = JSON.stringify(clusterOf({ zipkinAddress: "zipkin.tracing:9411" }, "zipkin"));
     assert.match(settings, /"address":"zipkin.tracing","port_value":9411/);
@@ -352,8 +354,14 @@ describe("the services that ProxyConfig has Envoy tell", () => {
     const tracing = { zipkin: { address: "$(HOST_IP):9411" }, tlsSettings: { mode: "ISTIO_MUTUAL" } };
     const local = JSON.stringify(clusterOf({ tracing }, "zipkin"));
     assert.match(local, /"type":"STATIC".*"address":"192.0.2.7".*"istio-http\/1.1"/);
-    assert.equal(configOf({}, { tracing }).metadata["ZIPKIN_COLLECTOR"], "true");
-    assert.equal(configOf({}).metadata["ZIPKIN_COLLECTOR"], undefined);
+    assert.equal(configOf({}, { tracing }).metadata["BOOTSTRAP_TRACER"], "zipkin");
+    const datadog = { tracing: { datadog: { address: "$(HOST_IP):8126" } } };
+    assert.match(
+      JSON.stringify(clusterOf(datadog, "datadog_agent")),
+      /"address":"192.0.2.7","port_value":8126/,
+    );
+    assert.equal(configOf({}, datadog).metadata["BOOTSTRAP_TRACER"], "datadog");
+    assert.equal(configOf({}).metadata["BOOTSTRAP_TRACER"], undefined);
   });
 
   test("are taken by the real Envoy", { skip: withoutEnvoy }, () => {

@@ -5,7 +5,8 @@ import { resolve } from "node:path";
 import {
   accessLogServiceField,
   bootstrapOverlayVariable,
-  zipkinField,
+  tracerField,
+  type BootstrapTracer,
   ports,
   type WorkloadFacts,
 } from "#base";
@@ -40,6 +41,7 @@ export interface ProxyConfig {
   readonly zipkinAddress?: string;
   readonly tracing?: {
     readonly zipkin?: { readonly address?: string };
+    readonly datadog?: { readonly address?: string };
     readonly tlsSettings?: RemoteService["tlsSettings"];
   };
   readonly fileFlushInterval?: string;
@@ -61,6 +63,7 @@ export interface RemoteService {
     readonly clientCertificate?: string;
     readonly privateKey?: string;
     readonly caCertificates?: string;
+    readonly caCrl?: string;
     readonly subjectAltNames?: readonly string[];
     readonly sni?: string;
     readonly insecureSkipVerify?: boolean;
@@ -378,15 +381,25 @@ function metadataOf(
     LABELS: labels,
     ANNOTATIONS: Object.fromEntries(Object.entries(annotations).filter(([name]) => isToldAnnotation(name))),
     PROXY_CONFIG: proxyConfig,
-    ...(zipkinAddressOf(proxyConfig) === "" ? {} : { [zipkinField]: "true" }),
+    ...(tracerOf(proxyConfig) === undefined ? {} : { [tracerField]: tracerOf(proxyConfig)?.kind }),
     ...((proxyConfig.envoyAccessLogService?.address ?? "") === "" ? {} : { [accessLogServiceField]: "true" }),
     ...(env["HOST_IP"] === undefined ? {} : { HOST_IP: env["HOST_IP"] }),
     ...(env["ISTIO_NODE_NAME"] === undefined ? {} : { NODE_NAME: env["ISTIO_NODE_NAME"] }),
   };
 }
 
-export function zipkinAddressOf({ tracing, zipkinAddress = "" }: ProxyConfig): string {
-  return tracing?.zipkin?.address ?? zipkinAddress;
+/** The collector of spans that ProxyConfig names by its address; a Zipkin under its older name, too. */
+export function tracerOf(
+  proxyConfig: ProxyConfig,
+): { readonly kind: BootstrapTracer; readonly address: string } | undefined {
+  const { tracing, zipkinAddress = "" } = proxyConfig;
+  const { zipkin, datadog } = tracing ?? {};
+  const given = [
+    { kind: "zipkin", address: zipkin?.address ?? "" },
+    { kind: "datadog", address: datadog?.address ?? "" },
+    { kind: "zipkin", address: zipkinAddress },
+  ] as const;
+  return given.find(({ address }) => address !== "");
 }
 
 /** The control plane needs the mesh's annotations; others may be long (last-applied-configuration) and are nobody's business. */

@@ -1,11 +1,11 @@
 // The services outside of Envoy that ProxyConfig has it tell of every request (envoyAccessLogService), of its statistics
-// (envoyMetricsService) and of its spans (tracing.zipkin): clusters of the bootstrap. What cannot be reached costs their messages, and no traffic.
+// (envoyMetricsService) and of its spans (tracing): clusters of the bootstrap. What cannot be reached costs their messages, and no traffic.
 
 import { isIP } from "node:net";
-import { accessLogServiceCluster, zipkinCluster } from "#base";
+import { accessLogServiceCluster, tracerClusters } from "#base";
 import { assignment, http2Options, secretConfig, socket } from "./bootstrap-parts.ts";
 import { hostOf, portOf } from "./ca-client.ts";
-import { durationMs, zipkinAddressOf, type AgentConfig, type RemoteService } from "./config.ts";
+import { durationMs, tracerOf, type AgentConfig, type RemoteService } from "./config.ts";
 import { secretNames } from "./sds.ts";
 
 /** Istio's names. */
@@ -17,17 +17,21 @@ function metricsService({ proxyConfig }: AgentConfig): RemoteService {
   return (service?.address ?? "") === "" ? { address } : (service ?? {});
 }
 
-function zipkin({ proxyConfig, hostIp }: AgentConfig): RemoteService {
-  const address = zipkinAddressOf(proxyConfig).replace("$(HOST_IP)", hostIp);
+/** Of spans. */
+function collector({ proxyConfig, hostIp }: AgentConfig): object[] {
+  const tracer = tracerOf(proxyConfig);
+  if (tracer === undefined) return [];
+  const address = tracer.address.replace("$(HOST_IP)", hostIp);
   const { tlsSettings } = proxyConfig.tracing ?? {};
-  return { address, ...(tlsSettings === undefined ? {} : { tlsSettings }) };
+  const service = { address, ...(tlsSettings === undefined ? {} : { tlsSettings }) };
+  return cluster(tracerClusters[tracer.kind], service, "http/1.1");
 }
 
 export function remoteClusters(config: AgentConfig): object[] {
   return [
     ...cluster(remoteClusterNames.logs, config.proxyConfig.envoyAccessLogService ?? {}, "h2"),
     ...cluster(remoteClusterNames.metrics, metricsService(config), "h2"),
-    ...cluster(zipkinCluster, zipkin(config), "http/1.1"),
+    ...collector(config),
   ];
 }
 
@@ -82,15 +86,13 @@ function keepAlive(settings: RemoteService["tcpKeepalive"]): object {
 const secretTimeout = "5s";
 
 function transport(host: string, tls: NonNullable<RemoteService["tlsSettings"]>, protocol: Protocol): object {
-  const { mode = "DISABLE", clientCertificate = "", privateKey = "", caCertificates = "" } = tls;
+  const { mode = "DISABLE", clientCertificate = "", privateKey = "", caCertificates = "", caCrl = "" } = tls;
   if (mode === "DISABLE") return {};
   const ofMesh = mode === "ISTIO_MUTUAL";
   const pair = ofMesh ? secretNames.workload : `file-cert:${clientCertificate}~${privateKey}`;
-  const roots = ofMesh
-    ? secretNames.root
-    : caCertificates === ""
-      ? secretNames.systemRoots
-      : `file-root:${caCertificates}`;
+  const trusted = caCertificates === "" ? secretNames.systemRoots : `file-root:${caCertificates}`;
+  // The agent serves the roots with what they have revoked, under the name that the control plane uses for both.
+  const roots = ofMesh ? secretNames.root : caCrl === "" ? trusted : `file-crl:${caCrl}~${trusted}`;
   const sni = (tls.sni ?? "") === "" ? host : tls.sni;
   const context = {
     "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",

@@ -1,7 +1,7 @@
 // Who may have which configuration. A proxy says in its node id who it is; it gets that only if the identity that it has
 // proven is the one of the Pod it names. What it is entitled to comes from the Pod, not from what the proxy says.
 
-import { accessLogServiceField, zipkinField } from "#base";
+import { accessLogServiceField, isBootstrapTracer, tracerField } from "#base";
 import type { Message } from "#envoy";
 import {
   labels as labelNames,
@@ -229,7 +229,7 @@ const leftOut: ReadonlySet<string> = new Set([
     "GENERATOR",
   ],
   ...["CLUSTER_ID", "SERVICE_ACCOUNT", "NETWORK", "INTERCEPTION_MODE", "ISTIO_VERSION"],
-  ...[dnsCaptureField, accessLogServiceField, zipkinField],
+  ...[dnsCaptureField, accessLogServiceField, tracerField],
 ]);
 /** Of what EnvoyFilters may ask a proxy for: beyond it the rest, in order of name, is not known. */
 const factsMax = 32;
@@ -246,12 +246,17 @@ function factsIn(fields: ReturnType<typeof fieldsOf>): Readonly<Record<string, s
 
 function saidBy(node: Message, protocol: AdsProtocol): Said {
   const fields = fieldsOf(node);
-  const abilities = [dnsCaptureField, accessLogServiceField, zipkinField].filter(
+  const tracer = fields[tracerField]?.stringValue;
+  const abilities = [dnsCaptureField, accessLogServiceField].filter(
     (name) => fields[name]?.stringValue === "true",
   );
   return {
     envoyVersion: envoyVersionOf(node),
-    metadata: { ...factsIn(fields), ...Object.fromEntries(abilities.map((name) => [name, "true"])) },
+    metadata: {
+      ...factsIn(fields),
+      ...Object.fromEntries(abilities.map((name) => [name, "true"])),
+      ...(isBootstrapTracer(tracer) ? { [tracerField]: tracer } : {}),
+    },
     interception: interceptionOf(fields["INTERCEPTION_MODE"]?.stringValue),
     // Istio's word for a program that speaks xDS itself.
     kind: fields["GENERATOR"]?.stringValue === "grpc" ? "grpc" : "sidecar",
