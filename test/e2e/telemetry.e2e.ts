@@ -1,4 +1,5 @@
-// What proxies send to collectors: spans of one call from both of its sides, and access logs as OpenTelemetry has them.
+// What proxies send to collectors: spans of one call from both of its sides, and access logs as OpenTelemetry has them. And what they
+// run: a Wasm module of a registry.
 
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
@@ -29,6 +30,7 @@ const providers = [
 
 let mesh: Mesh;
 let collector: ChildProcess | undefined;
+let registry: ChildProcess | undefined;
 let front = "";
 let nodeAddress = "";
 const collected: Collected[] = [];
@@ -50,6 +52,7 @@ before(async () => {
 });
 after(async () => {
   collector?.kill("SIGKILL");
+  registry?.kill("SIGKILL");
   await mesh?.down();
 });
 
@@ -205,6 +208,49 @@ test("without a Telemetry nothing is sent any more", async () => {
     const headers = echoIn(result)?.headers ?? {};
     return headers["traceparent"] === undefined && headers["x-b3-traceid"] === undefined ? true : undefined;
   });
+});
+
+test("a Wasm module of a private registry runs in sidecars, and closes its workload until it can be fetched", async () => {
+  const [user, password, registryPort] = ["ann", "not-for-everybody", 5_000];
+  const words = [process.execPath, join(root, "test/e2e/registry.ts"), String(registryPort), user, password];
+  registry = spawn("nsenter", [`--net=/run/netns/mizzen-${name}`, "--", ...words], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await new Promise((resolve) => registry?.stdout?.once("data", resolve));
+  const registryHost = `${nodeAddress}:${registryPort}`;
+  const istiod = ["deployment/istiod", "-n", "istio-d"];
+  await mesh.kubectl(["set", "env", ...istiod, `WASM_INSECURE_REGISTRIES=${registryHost}`]);
+  await mesh.kubectl(["rollout", "status", ...istiod, "--timeout=60s"]);
+  const plugin = (more: object): Promise<void> =>
+    apply("extensions.istio.io/v1alpha1", "WasmPlugin", "tag", {
+      selector: { matchLabels: { app: "back" } },
+      url: `oci://${registryHost}/team/tag:1`,
+      ...more,
+    });
+  const calls = async (status: number, header: string | undefined): Promise<true> => {
+    const [result] = await order(mesh, front, { url: "http://back/" });
+    assert.deepEqual([result?.status, result?.headers["x-image"]], [status, header]);
+    return true;
+  };
+
+  await plugin({});
+  await eventually("calls are refused without the module", () => calls(503, undefined));
+  await eventually("the status says why", async () => {
+    const text = await mesh.kubectl(["get", "wasmplugin", "tag", "-n", "shop", "-o", "jsonpath={.status}"]);
+    assert.match(text, /gives it to no one without credentials; what it would see is answered with 503/);
+    return true;
+  });
+  const named = [
+    `--docker-server=${registryHost}`,
+    `--docker-username=${user}`,
+    `--docker-password=${password}`,
+  ];
+  await mesh.kubectl(["create", "secret", "docker-registry", "pull", "-n", "shop", ...named]);
+  await plugin({ imagePullSecret: "pull" });
+  await eventually("the module runs", () => calls(200, "yes"));
+  const log = await mesh.kubectl(["logs", "-n", "istio-d", "-l", "app=istiod", "--tail=1000"]);
+  assert.match(log, /a Wasm module cannot be fetched/);
+  assert.ok(!log.includes(password));
 });
 
 function telemetry(spec: object): Promise<void> {

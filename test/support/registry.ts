@@ -8,6 +8,9 @@ import { gzipSync } from "node:zlib";
 import { pack } from "tar-stream";
 
 export interface RegistryOptions {
+  /** Loopback and a free port without. */
+  readonly host?: string;
+  readonly port?: number;
   /** What it wants before it gives anything: nothing, a password, or a token that the password buys. */
   readonly wants?: "nothing" | "password" | "token";
   readonly user?: string;
@@ -43,7 +46,9 @@ export class TestRegistry {
 
   static async listen(options: RegistryOptions = {}): Promise<TestRegistry> {
     const registry = new TestRegistry(options);
-    await new Promise<void>((resolve) => registry.#server.listen(0, "127.0.0.1", resolve));
+    await new Promise<void>((resolve) =>
+      registry.#server.listen(options.port ?? 0, options.host ?? "127.0.0.1", resolve),
+    );
     return registry;
   }
 
@@ -90,6 +95,7 @@ export class TestRegistry {
   }
 
   #answer({ url = "", headers }: IncomingMessage, response: ServerResponse): void {
+    const host = headers.host ?? this.host;
     this.asked.push(url);
     const { wants = "nothing", user = "", password = "" } = this.#options;
     const basic = `Basic ${Buffer.from(`${user}:${password}`).toString("base64")}`;
@@ -105,7 +111,7 @@ export class TestRegistry {
     const right = wants === "password" ? basic : `Bearer for:repository:${repository}:pull`;
     if (wants !== "nothing" && headers.authorization !== right) {
       const challenge =
-        wants === "password" ? 'Basic realm="r"' : `Bearer realm="http://${this.host}/token",service="s"`;
+        wants === "password" ? 'Basic realm="r"' : `Bearer realm="http://${host}/token",service="s"`;
       response.writeHead(401, { "www-authenticate": challenge }).end();
       return;
     }
