@@ -28,8 +28,9 @@ export interface ModuleFetcherOptions {
 
 const retryMinMs = 1_000;
 const retryMaxMs = 60_000;
-/** Each holds a module twice while it is unpacked. */
-const fetchesMax = 2;
+/** Each holds a module twice while it is unpacked. Those that have failed before, servers that do not answer say, leave some for others. */
+const fetchesMax = 8;
+const retriesMax = 4;
 const sourcesMax = controlPlaneLimits.moduleSources.value;
 const firstModulesMs = controlPlaneLimits.firstModules.value;
 const timeMs = controlPlaneLimits.moduleTime.value;
@@ -61,6 +62,7 @@ export class ModuleFetcher {
   readonly #told = new Map<string, FetchedModule>();
   #queue: Source[] = [];
   #fetching = 0;
+  #retrying = 0;
   #idle: (() => void)[] = [];
 
   constructor(options: ModuleFetcherOptions) {
@@ -165,11 +167,16 @@ export class ModuleFetcher {
 
   #next(): void {
     while (this.#fetching < fetchesMax) {
-      const source = this.#queue.shift();
+      const at = this.#queue.findIndex(({ failures }) => failures === 0 || this.#retrying < retriesMax);
+      const source = this.#queue[at];
       if (source === undefined) break;
+      this.#queue.splice(at, 1);
+      const isRetry = source.failures > 0 ? 1 : 0;
       this.#fetching++;
+      this.#retrying += isRetry;
       void this.#round(source).finally(() => {
         this.#fetching--;
+        this.#retrying -= isRetry;
         this.#next();
         this.#tellIdle();
       });
