@@ -17,6 +17,7 @@ export {
   uriOf,
 } from "./request-authentication.ts";
 export { routers, type Router } from "./routers.ts";
+export { rangeHas } from "./claims.ts";
 export { keyNamesOf } from "./router-credentials.ts";
 export type { SecretReader } from "./secret-readers.ts";
 export { mayReadSecrets, secretReadersInQuestion, secretReaderTable } from "./secret-readers.ts";

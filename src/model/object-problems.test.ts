@@ -125,6 +125,22 @@ describe("problems of an object as the mesh stands", () => {
     );
   });
 
+  test("a ServiceEntry with a name or an address of another namespace's Service is told, and one of its own is not", () => {
+    const entry = (namespace: string): string => `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: { name: claim, namespace: ${namespace} }
+spec: { hosts: [free.example.com, reviews.default], addresses: [10.0.0.1, 192.0.2.1], ports: [{ number: 80, name: http }] }
+`;
+    const engine = engineOf(`${reviews}---${entry("other")}---${entry("default")}---${entry("istio-d")}`);
+    assert.deepEqual(told(engine, "ServiceEntry other/claim"), [
+      "MZ0614 spec.hosts[1]: reviews.default belongs to namespace default: only calls from namespace other go by this entry.",
+      "MZ0614 spec.addresses[0]: 10.0.0.1 belongs to namespace default: only calls from namespace other go by this entry.",
+    ]);
+    for (const namespace of ["default", "istio-d"])
+      assert.deepEqual(told(engine, `ServiceEntry ${namespace}/claim`), []);
+  });
+
   test("delegates that are missing, go round in a circle or further are told", () => {
     const delegating = (name: string, to: string, hosts = ""): string =>
       virtualService(name, `{ ${hosts} http: [{ delegate: { name: ${to} } }] }`);

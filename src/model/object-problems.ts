@@ -9,10 +9,13 @@ import {
   refOf,
   type ProblemCode,
   type RequestAuthentication,
+  type ServiceEntry,
   type Telemetry,
   type TrafficExtension,
   type WasmPlugin,
 } from "#objects";
+import { foreignOwnerOf } from "./claims.ts";
+import { namespaceOf } from "./core-kinds.ts";
 import { destinationRuleProblems } from "./destination-rule-problems.ts";
 import { routerProblems } from "./gateway-problems.ts";
 import { readMesh } from "./mesh.ts";
@@ -48,6 +51,10 @@ export const objectProblemsOf = defineQuery<readonly Problem[]>(
         const row = read(tables.DestinationRule, key);
         return row === undefined ? [] : listed(refOf(row), destinationRuleProblems(read, row));
       }
+      case "ServiceEntry": {
+        const row = read(tables.ServiceEntry, key);
+        return row === undefined ? [] : listed(refOf(row), claimProblems(read, row));
+      }
       case "RequestAuthentication": {
         const row = read(tables.RequestAuthentication, key);
         return row === undefined ? [] : listed(refOf(row), keyProblems(read, row));
@@ -75,6 +82,19 @@ export const objectProblemsOf = defineQuery<readonly Problem[]>(
 /** The key under which an object's problems are asked for. */
 export function problemsKey({ kind, namespace, name }: ObjectRef): string {
   return `${kind} ${namespace}/${name}`;
+}
+
+/** Hosts and addresses that are another namespace's. */
+function claimProblems(read: Read, row: ServiceEntry): Found[] {
+  const namespace = namespaceOf(row);
+  return (["hosts", "addresses"] as const).flatMap((field) =>
+    (row.spec?.[field] ?? []).flatMap((name, at): Found[] => {
+      const owner = read(foreignOwnerOf, { name, namespace });
+      if (owner === undefined) return [];
+      const text = `${name} belongs to namespace ${owner}: only calls from namespace ${namespace} go by this entry.`;
+      return [{ code: "MZ0614", path: `spec.${field}[${at}]`, text }];
+    }),
+  );
 }
 
 function keyProblems(read: Read, row: RequestAuthentication): Found[] {

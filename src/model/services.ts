@@ -1,13 +1,14 @@
 // Services of the mesh: what a Kubernetes Service and a ServiceEntry have in common.
 
 import type { ObjectRef } from "#base";
-import { defineQuery, sameData } from "#engine";
+import { defineQuery, sameData, type Read } from "#engine";
 import { refOf, type KubeObject, type ServiceEntry } from "#objects";
 import { namespaceOf, type Service } from "./core-kinds.ts";
+import { claimsForeign } from "./claims.ts";
 import { narrowedExport } from "./entry-visibility.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { parseProtocol, selectProtocol, type Protocol } from "./protocol.ts";
-import { everything, tables } from "./tables.ts";
+import { clusterAddresses, everything, tables } from "./tables.ts";
 import { preferenceOf, type Preference } from "./traffic-distribution.ts";
 
 /** Where the endpoints of a service come from, and who picks one. */
@@ -116,10 +117,18 @@ export const serviceOf = defineQuery<MeshService | undefined>(
     const entries = read(tables.ServiceEntry.by.host.members, host)
       .filter((entry) => entry.startsWith(`${namespace}/`))
       .flatMap((entry) => read(entryServices, entry).filter((service) => service.host === host));
-    return mergeEntries(entries);
+    const merged = mergeEntries(entries);
+    return merged === undefined ? undefined : withinWalls(read, merged);
   },
   sameData,
 );
+
+/** What claims a name or an address of another namespace's Service is for its own namespace's clients alone. */
+function withinWalls(read: Read, service: MeshService): MeshService {
+  if (!claimsForeign(read, service)) return service;
+  const { exportTo, namespace } = service;
+  return { ...service, exportTo: isExportedTo(exportTo, namespace, namespace) ? [namespace] : ["~"] };
+}
 
 /** Keys of the services with this host, whatever their namespace: the Kubernetes one first, then oldest first. */
 export const servicesOfHost = defineQuery<readonly string[]>(
@@ -250,9 +259,7 @@ function ofService(
   const host = `${row.metadata.name}.${namespace}.svc.${clusterDomain}`;
   const spec = row.spec ?? {};
   const alias = spec.type === "ExternalName" ? (spec.externalName ?? "") : "";
-  const addresses = (spec.clusterIPs ?? [spec.clusterIP ?? ""]).filter(
-    (address) => address !== "" && address !== "None",
-  );
+  const addresses = clusterAddresses(row);
   const ports = (spec.ports ?? []).map((port) => ({
     port: port.port,
     name: port.name ?? "",
@@ -267,7 +274,7 @@ function ofService(
     registry: "Kubernetes",
     objects: [refOf(row)],
     created: row.metadata.creationTimestamp ?? "",
-    addresses: alias === "" ? addresses : [],
+    addresses,
     autoAddresses: [],
     resolution: alias !== "" ? "alias" : addresses.length === 0 ? "original-destination" : "endpoints",
     external: false,

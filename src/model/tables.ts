@@ -82,21 +82,19 @@ export const everything = "all";
 export const everyNamespace = "*";
 
 export const tables = {
-  Service: defineTable<Service, "namespace" | "port" | "externalName" | "network" | "ownNode" | "all">(
-    "Service",
-    {
-      namespace,
-      ownNode,
-      network: (row) =>
-        row.metadata.labels?.["topology.istio.io/network"] === undefined ? [] : [everything],
-      externalName: (row) =>
-        row.spec?.type === "ExternalName" && row.spec.externalName !== undefined
-          ? [row.spec.externalName]
-          : [],
-      port: (row) => [...new Set((row.spec?.ports ?? []).map(({ port }) => String(port)))],
-      all: () => [everything],
-    },
-  ),
+  Service: defineTable<
+    Service,
+    "namespace" | "port" | "address" | "externalName" | "network" | "ownNode" | "all"
+  >("Service", {
+    namespace,
+    address: (row) => clusterAddresses(row),
+    ownNode,
+    network: (row) => (row.metadata.labels?.["topology.istio.io/network"] === undefined ? [] : [everything]),
+    externalName: (row) =>
+      row.spec?.type === "ExternalName" && row.spec.externalName !== undefined ? [row.spec.externalName] : [],
+    port: (row) => [...new Set((row.spec?.ports ?? []).map(({ port }) => String(port)))],
+    all: () => [everything],
+  }),
   EndpointSlice: defineTable<EndpointSlice, "service" | "address">("EndpointSlice", {
     service: (row) => {
       const service = row.metadata.labels?.["kubernetes.io/service-name"];
@@ -309,6 +307,14 @@ function fetchesKeys({ spec }: RequestAuthentication): boolean {
 }
 
 /** Whether a pod is a gateway: made from the gateway's template, or by hand with the proxy as its only container. */
+/** Of a Service inside of the cluster. */
+export function clusterAddresses({ spec = {} }: Service): readonly string[] {
+  if (spec.type === "ExternalName") return [];
+  return (spec.clusterIPs ?? [spec.clusterIP ?? ""]).filter(
+    (address) => address !== "" && address !== "None",
+  );
+}
+
 /** `credentialName` or `credentialNames`, somewhere. */
 function namesCredentials({ spec }: KubeObject<object>): boolean {
   return JSON.stringify(spec ?? {}).includes('"credentialName');

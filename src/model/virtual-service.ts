@@ -21,6 +21,7 @@ import {
 import { isGenerated } from "./gateway-api/names.ts";
 import { ingressVirtualService, isIngressGateway } from "./ingress/index.ts";
 import { fullHost, hostGroups, wildcardsOf } from "./hosts.ts";
+import { clusterOwnerOf } from "./claims.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import {
   anyClient,
@@ -153,10 +154,11 @@ export const ownersOf = defineQuery<readonly string[]>(
   (read, host) => {
     const { foreignRoutes, rootNamespace } = read(environmentOf, "");
     if (foreignRoutes === "all-clients") return [];
+    // A ServiceEntry for a Service's host, or for another name of it, makes nobody its owner.
+    const ofCluster = read(clusterOwnerOf, host);
+    if (ofCluster !== undefined) return [...new Set([rootNamespace, ofCluster])].toSorted();
     const services = read(servicesOfHost, host).flatMap((key) => read(serviceOf, key) ?? []);
-    // A ServiceEntry for a Service's host makes nobody its owner.
-    const ofCluster = services.filter(({ registry }) => registry === "Kubernetes");
-    const internal = (ofCluster.length > 0 ? ofCluster : services).filter(({ external }) => !external);
+    const internal = services.filter(({ external }) => !external);
     if (internal.length === 0) return [];
     return [...new Set([rootNamespace, ...internal.map(({ namespace }) => namespace)])].toSorted();
   },

@@ -7,12 +7,14 @@ import {
   addressesOf,
   anyClient,
   egressAt,
+  environmentOf,
   importsAll,
   isPublicMesh,
   isTls,
   listenerProtocol,
   outletText,
   parseProtocol,
+  rangeHas,
   readRouteFilterNeeds,
   routesToDynamicHosts,
   rulesFor,
@@ -145,10 +147,44 @@ function serviceListeners(
   slots: Map<string, Slot>,
 ): void {
   const outlet = { scope, port: 0 };
-  for (const service of read(visibleServicesOfPort, { outlet, port })) {
+  const wishes = read(visibleServicesOfPort, { outlet, port }).flatMap((service): Wish[] => {
     const own = service.ports.find((one) => one.port === port);
-    if (own !== undefined) layOut(read, { outlet, egress, service, port, protocol: own.protocol }, slots);
-  }
+    return own === undefined ? [] : [{ outlet, egress, service, port, protocol: own.protocol }];
+  });
+  for (const wish of read(environmentOf, "").foreignRoutes === "all-clients" ? wishes : withinWalls(wishes))
+    layOut(read, wish, slots);
+}
+
+/**
+ * What ServiceEntries of other namespaces may not take from the cluster's Services: the port on every address, for a protocol that
+ * shares it with nobody, and ranges in which Services have addresses without a listener of their own.
+ */
+function withinWalls(wishes: readonly Wish[]): readonly Wish[] {
+  const isForeign = ({ service, outlet }: Wish): boolean =>
+    service.registry === "External" && service.namespace !== outlet.scope.namespace;
+  const last = wishes.filter((wish) => isForeign(wish) && isServerFirst(wish.protocol));
+  const ordered = last.length === 0 ? wishes : [...wishes.filter((wish) => !last.includes(wish)), ...last];
+  if (!wishes.some((wish) => isForeign(wish) && wish.service.addresses.some(isRange))) return ordered;
+  const shared = wishes.filter(
+    ({ service, protocol }) => service.registry === "Kubernetes" && listenerProtocol(protocol) === "http",
+  );
+  const covers = (range: string, { namespace }: MeshService): boolean =>
+    shared.some(
+      ({ service }) =>
+        service.namespace !== namespace && service.addresses.some((address) => rangeHas(range, address)),
+    );
+  return ordered.flatMap((wish): Wish[] => {
+    const { service } = wish;
+    if (!isForeign(wish)) return [wish];
+    const addresses = service.addresses.filter((address) => !isRange(address) || !covers(address, service));
+    // Without any it would have the port on every address.
+    if (addresses.length === 0 && service.addresses.length > 0) return [];
+    return [{ ...wish, service: { ...service, addresses } }];
+  });
+}
+
+function isRange(address: string): boolean {
+  return address.includes("/");
 }
 
 /** Services with this port that an outlet sees: the same for all clients where all services are for everyone. */
@@ -196,7 +232,7 @@ function spotsOf(read: Read, { service, port, outlet }: Wish, bind: string): Spo
   const addresses = addressesFor(service, outlet.scope);
   if (addresses.length > 0) {
     return addresses.map((address) =>
-      address.includes("/") ? { bind: wildcardAddress, ranges: [address] } : { bind: address, ranges: [] },
+      isRange(address) ? { bind: wildcardAddress, ranges: [address] } : { bind: address, ranges: [] },
     );
   }
   if (service.resolution !== "original-destination") return [{ bind: wildcardAddress, ranges: [] }];
@@ -286,10 +322,13 @@ function streamPart(read: Read, { outlet, service, port, protocol }: Wish, spot:
 
 /** Sniffing would wait for a client that waits for its server, so MongoDB and MySQL share no listener with others. */
 function clash(present: ReadonlySet<Protocol>, incoming: Protocol): boolean {
-  const serverFirst = (protocol: Protocol): boolean => protocol === "mongo" || protocol === "mysql";
   return [...present].some(
-    (protocol) => protocol !== incoming && (serverFirst(protocol) || serverFirst(incoming)),
+    (protocol) => protocol !== incoming && (isServerFirst(protocol) || isServerFirst(incoming)),
   );
+}
+
+function isServerFirst(protocol: Protocol): boolean {
+  return protocol === "mongo" || protocol === "mysql";
 }
 
 function plannedListener(

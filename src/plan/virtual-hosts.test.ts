@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Engine } from "#engine";
-import { outboundScopeOf, worldChanges, type ProxyClass } from "#model";
+import { outboundScopeOf, worldChanges, type ProxyClass, type WorldOptions } from "#model";
 import type { KubeObject } from "#objects";
 import { virtualHostPartsOf } from "./virtual-hosts.ts";
 
@@ -40,9 +40,9 @@ function proxy(namespace: string): ProxyClass {
   };
 }
 
-function engineOf(objects: readonly KubeObject[]): Engine {
+function engineOf(objects: readonly KubeObject[], options: WorldOptions = {}): Engine {
   const engine = new Engine();
-  engine.apply(worldChanges(objects));
+  engine.apply(worldChanges(objects, options));
   return engine;
 }
 
@@ -89,15 +89,30 @@ test("a new service changes one part for the clients of other namespaces", () =>
   assert.equal(ownersOf(engine, "a").get("three.c"), "three.c.svc.cluster.local");
 });
 
-for (const host of ["one.a", "one", "two.b.svc", "one.a.svc.cluster.local"]) {
-  test(`no domain stands in two virtual hosts when an entry is called '${host}'`, () => {
+/** Whom a name means to clients of a namespace: the entry, or a service. */
+const meant: Readonly<Record<string, (client: string) => string>> = {
+  "one.a": (client) => (client === "c" ? "one.a" : "one.a.svc.cluster.local"),
+  one: (client) => (client === "c" ? "one" : `one.${client}.svc.cluster.local`),
+  "two.b.svc": (client) => (client === "c" ? "two.b.svc" : "two.b.svc.cluster.local"),
+  "one.a.svc.cluster.local": () => "one.a.svc.cluster.local",
+};
+
+for (const [host, meaning] of Object.entries(meant)) {
+  test(`an entry called '${host}' takes the name in its own namespace alone, and no domain stands twice`, () => {
     const engine = engineOf([...services, entry(host)]);
     for (const namespace of namespaces) {
       const owners = ownersOf(engine, namespace);
-      assert.ok(owners.has(host), "whoever has it");
+      assert.equal(owners.get(host), meaning(namespace), `for clients of ${namespace}`);
       for (const at of namespaces) assert.ok(owners.has(`one.${at}.svc.cluster.local`));
-      // A full name goes before the short form of another.
-      if (host.split(".").length < 5) assert.equal(owners.get(host), host);
+    }
+  });
+
+  test(`an entry called '${host}' goes before shorter forms of others for everybody where the mesh allows that`, () => {
+    const engine = engineOf([...services, entry(host)], { foreignRoutes: "all-clients" });
+    for (const namespace of namespaces) {
+      const owners = ownersOf(engine, namespace);
+      for (const at of namespaces) assert.ok(owners.has(`one.${at}.svc.cluster.local`));
+      assert.equal(owners.get(host), host);
     }
   });
 }

@@ -62,7 +62,7 @@ export const virtualHostPartsOf = defineKeyedQuery<
     );
     const isShared = sharedByClients(read, { outlet }).outlet === anyOutletOfAll;
     const parts = isShared ? partsBeside(read(sharedTable, String(port)), routed, groups) : undefined;
-    return parts ?? [withoutDuplicates([...routed, ...groups.flatMap(([, hosts]) => hosts)])];
+    return parts ?? [withoutDuplicates(read, [...routed, ...groups.flatMap(([, hosts]) => hosts)])];
   },
   sameData,
 );
@@ -87,7 +87,7 @@ const hostsOfEveryPort = defineKeyedQuery<Outlet, readonly OutboundVirtualHostKe
         const own = read(servicesAt, { outlet, port }).flatMap(
           (service) => read(serviceHost, { outlet, port, service }) ?? [],
         );
-        return withoutDuplicates([...read(ruleHosts, { outlet, port }), ...own]).map((host) => ({
+        return withoutDuplicates(read, [...read(ruleHosts, { outlet, port }), ...own]).map((host) => ({
           ...host,
           domains: [
             ...(port === plainHttpPort ? host.domains : []),
@@ -347,22 +347,30 @@ const ruleHosts = defineKeyedQuery<
       if (port !== plainHttpPort && !route.hosts.some((host) => servesAny(host, served))) continue;
       for (const host of route.hosts) if (!servesAny(host, served)) hosts.add(host);
     }
-    return [...hosts].toSorted(bySpecificity).map((host) => ({
-      alternates: [],
-      virtualHost: {
-        kind: "outbound",
-        host,
-        port,
-        domains: [host],
-        service: "",
-        routing: routes
-          .filter((route) => route.hosts.includes(host))
-          .filter(({ namespace }) => mayRoute(read, namespace, host, outlet.scope.namespace))
-          .map(({ key }) => key),
-        rules: [],
-        client: clientFacts(outlet.scope),
-      },
-    }));
+    return [...hosts].toSorted(bySpecificity).flatMap((host): HostAndAlternates[] => {
+      const routing = routes
+        .filter((route) => route.hosts.includes(host))
+        .filter(({ namespace }) => mayRoute(read, namespace, host, outlet.scope.namespace))
+        .map(({ key }) => key);
+      // The name is another's, maybe in a shorter form: who may not route it must not stand in its place either.
+      if (routing.length === 0) return [];
+      const client = clientFacts(outlet.scope);
+      return [
+        {
+          alternates: [],
+          virtualHost: {
+            kind: "outbound",
+            host,
+            port,
+            domains: [host],
+            service: "",
+            routing,
+            rules: [],
+            client,
+          },
+        },
+      ];
+    });
   },
   sameData,
 );
@@ -411,9 +419,18 @@ function domainOfAddress(address: string): string {
   return address.includes(":") ? `[${address}]` : address;
 }
 
-/** Envoy refuses a table with a domain in two virtual hosts: the first keeps it, and a full name goes before a short form. */
-function withoutDuplicates(hosts: readonly HostAndAlternates[]): OutboundVirtualHostKey[] {
-  const full = new Set(hosts.map(({ virtualHost }) => virtualHost.host));
+/**
+ * Envoy refuses a table with a domain in two virtual hosts: the first keeps it, and a full name goes before a short form. But a name
+ * without a dot means a service of the client's own namespace, whoever else has a host of that name.
+ */
+function withoutDuplicates(read: Read, hosts: readonly HostAndAlternates[]): OutboundVirtualHostKey[] {
+  const isOpen = read(environmentOf, "").foreignRoutes === "all-clients";
+  const bare = isOpen ? new Map<string, string>() : bareNames(hosts);
+  const full = new Set(
+    hosts
+      .filter(({ virtualHost }) => isOf(bare.get(virtualHost.host), virtualHost))
+      .map(({ virtualHost }) => virtualHost.host),
+  );
   // The table's own catch-all has every name that is left.
   const taken = new Set<string>(["*"]);
   const names = new Set<string>();
@@ -422,6 +439,7 @@ function withoutDuplicates(hosts: readonly HostAndAlternates[]): OutboundVirtual
     names.add(virtualHost.host);
     const domains = virtualHost.domains.filter((domain) => {
       const lower = domain.toLowerCase();
+      if (!isOf(bare.get(lower), virtualHost)) return false;
       if (taken.has(lower) || (alternates.includes(domain) && full.has(domain))) return false;
       taken.add(lower);
       return true;
@@ -429,6 +447,22 @@ function withoutDuplicates(hosts: readonly HostAndAlternates[]): OutboundVirtual
     if (domains.length === 0) return [];
     return [domains.length === virtualHost.domains.length ? virtualHost : { ...virtualHost, domains }];
   });
+}
+
+/** Names without a dot, and the namespaces of the services that resolvers make of them. */
+function bareNames(hosts: readonly HostAndAlternates[]): Map<string, string> {
+  return new Map(
+    hosts.flatMap(({ virtualHost, alternates }) =>
+      alternates
+        .filter((name) => !name.includes("."))
+        .map((name) => [name, namespaceOfKey(virtualHost.service)]),
+    ),
+  );
+}
+
+/** Whether a virtual host is of a service of a namespace, where one is asked for. */
+function isOf(namespace: string | undefined, { service }: OutboundVirtualHostKey): boolean {
+  return namespace === undefined || namespaceOfKey(service) === namespace;
 }
 
 /** Istio's name of a virtual host. */

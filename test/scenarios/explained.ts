@@ -1,6 +1,7 @@
 // The first witness: the explainer follows a request from the caller's sidecar to the endpoint and through the server's
 // sidecar, over the resources that the control plane would push to both.
 
+import { isIP } from "node:net";
 import { Engine } from "#engine";
 import { decodeMessage, snapshotOf, type EnvoyResource } from "#envoy";
 import { configurationOf, simulate, type Call, type Outcome, type ProxyConfiguration } from "#explain";
@@ -125,6 +126,7 @@ export class ExplainedWorld {
 
   /** What DNS gives the application: the ClusterIP of the Service of that name. */
   #addressOf(host: string, from: Workload): string {
+    if (isIP(host) !== 0) return host;
     const [service = "", namespace = from.namespace] = host.split(".");
     const at = serviceNames(this.#workloads).indexOf(`${namespace}/${service}`);
     return at === -1 ? "192.0.2.1" : clusterIp(at);
