@@ -87,3 +87,17 @@ describe("MeshConfig's defaultInboundHttpRetryPolicy", () => {
     assert.doesNotMatch(listenerWith({ defaultInboundHttpRetryPolicy: { attempts: 0 } }), /retryPolicy/);
   });
 });
+
+test("callers may be of the trust domains that added roots are for", () => {
+  const engine = new Engine();
+  const mesh: MeshConfig = {
+    caCertificates: [{ pem: "...", trustDomains: ["partner.example"] }, { pem: "..." }],
+  };
+  engine.apply(worldChanges([], { rootNamespace: "istio-d", mesh }));
+  const found = snapshotOf(engine, proxy).listener.find(({ name }) => name === "virtualInbound");
+  const built = decodeMessage("envoy.config.listener.v3.Listener", found?.bytes ?? new Uint8Array());
+  assert.match(
+    JSON.stringify(built),
+    /"prefix":"spiffe:\/\/cluster\.local\/"\}\},\{"sanType":"URI","matcher":\{"prefix":"spiffe:\/\/partner\.example\/"/,
+  );
+});

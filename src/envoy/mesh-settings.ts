@@ -1,7 +1,7 @@
 // MeshConfig as the builders take it: only the fields that they read, so that nothing else wakes them.
 
 import type { Read } from "#engine";
-import { readMesh, readTrustDomains, readTuning, type MergedRule, type ProxyTuning } from "#model";
+import { readMesh, readCallersTrustDomains, readTuning, type MergedRule, type ProxyTuning } from "#model";
 import type { FilterSettings } from "./filters.ts";
 import type { MeshTls } from "./tls.ts";
 import { policyFor, type PortPolicy } from "./traffic-policy.ts";
@@ -35,7 +35,7 @@ export function readPolicy(read: Read, rule: MergedRule, subset: string, port: n
 export function readMeshTls(read: Read): MeshTls {
   const mutual = readMesh(read, "meshMTLS");
   return {
-    trustDomains: readTrustDomains(read),
+    trustDomains: readCallersTrustDomains(read),
     minProtocolVersion: mutual?.minProtocolVersion,
     cipherSuites: mutual?.cipherSuites,
     defaults: readMesh(read, "tlsDefaults"),

@@ -20,9 +20,9 @@ function service(name: string, port: number, portName: string): KubeObject {
 
 const world = [service("shop", 80, "http"), service("oap", 11_800, "grpc"), service("dd", 8126, "http")];
 
-function resourcesOf(mesh: MeshConfig) {
+function resourcesOf(mesh: MeshConfig, objects: readonly KubeObject[] = []) {
   const engine = new Engine();
-  engine.apply(worldChanges(world, { rootNamespace: "istio-d", mesh }));
+  engine.apply(worldChanges([...world, ...objects], { rootNamespace: "istio-d", mesh }));
   return Object.values(snapshotOf(engine, proxyOf({ labels: { app: "shop" } }))).flat();
 }
 
@@ -69,5 +69,25 @@ defaultProviders: { accessLogging: [lines] }
       const off = resourcesOf({ accessLogFile: "/dev/stdout", disableEnvoyListenerLog: true, ...more });
       assert.doesNotMatch(shown(off, "listener", "virtualInbound"), noChain);
     }
+  });
+});
+
+describe("defaultProviders.metrics", () => {
+  const counted = (metrics: readonly string[], objects: readonly KubeObject[] = []) => {
+    const extensionProviders = [{ name: "prom", prometheus: {} }, { name: "other" }];
+    const all = resourcesOf({ extensionProviders, defaultProviders: { metrics } }, objects);
+    return shown(all, "listener", "0.0.0.0_80").includes("istio_requests_total");
+  };
+
+  test("that name nobody for Prometheus have nothing counted, unless a Telemetry names it", () => {
+    assert.deepEqual([counted([]), counted(["prometheus"]), counted(["other", "prom"])], [true, true, true]);
+    assert.equal(counted(["other"]), false);
+    const telemetry: KubeObject = {
+      apiVersion: "telemetry.istio.io/v1",
+      kind: "Telemetry",
+      metadata: { name: "count", namespace: "default" },
+      spec: { metrics: [{ providers: [{ name: "prometheus" }] }] },
+    };
+    assert.equal(counted(["other"], [telemetry]), true);
   });
 });

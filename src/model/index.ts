@@ -158,7 +158,13 @@ export {
 } from "./virtual-service.ts";
 export type { ClusterDiscovery } from "./cluster-discovery.ts";
 export { clusterDiscoveryOf } from "./cluster-discovery.ts";
-export { environmentOf, readMesh, readProxyDefaults, readTrustDomains } from "./mesh.ts";
+export {
+  environmentOf,
+  readMesh,
+  readProxyDefaults,
+  readCallersTrustDomains,
+  readTrustDomains,
+} from "./mesh.ts";
 export type {
   GatewayConflict,
   GatewayListener,

@@ -57,3 +57,9 @@ export function readProxyDefaults(read: Read): MeshProxyConfig {
 export function readTrustDomains(read: Read): readonly string[] {
   return [...new Set([readMesh(read, "trustDomain"), ...(readMesh(read, "trustDomainAliases") ?? [])])];
 }
+
+/** Those that callers may belong to: with the ones that added roots are for, as in Istio. */
+export function readCallersTrustDomains(read: Read): readonly string[] {
+  const added = (readMesh(read, "caCertificates") ?? []).flatMap(({ trustDomains = [] }) => trustDomains);
+  return [...new Set([...readTrustDomains(read), ...added])];
+}

@@ -5,7 +5,7 @@
 // Names of providers in a narrower one replace those of the wider; without any Telemetry MeshConfig's accessLogFile holds.
 
 import type { ObjectRef } from "#base";
-import { defineKeyedQuery, sameData, type Read } from "#engine";
+import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
 import {
   celFault,
   refOf,
@@ -70,11 +70,27 @@ export const disabledMetricsOf = defineKeyedQuery<
   ({ workload, side }) => `${side} ${workloadText(workload)}`,
   (read, { workload, side }) => {
     const levels = levelsOf(read, workload, saysOfMetrics);
-    const metrics = mergedMetrics(levels, side);
+    const counts = read(countsByDefault, "") || levels.some(namesPrometheus);
+    const metrics = counts ? mergedMetrics(levels, side) : allMetrics;
     return metrics.length === 0 ? undefined : { metrics, objects: levels.map(refOf) };
   },
   sameData,
 );
+
+/** Whether metrics are counted where no Telemetry names a provider: MeshConfig may name others alone, that nobody counts for. */
+const countsByDefault = defineQuery<boolean>("countsByDefault", (read) => {
+  const names = readMesh(read, "defaultProviders")?.metrics ?? [];
+  if (names.length === 0 || names.includes(metricsProvider)) return true;
+  return (readMesh(read, "extensionProviders") ?? []).some(
+    ({ name = "", prometheus }) => prometheus !== undefined && names.includes(name),
+  );
+});
+
+function namesPrometheus({ spec }: Telemetry): boolean {
+  return (spec?.metrics ?? []).some(({ providers = [] }) =>
+    providers.some(({ name }) => name === metricsProvider),
+  );
+}
 
 export type TagChange =
   | { readonly kind: "remove"; readonly name: string }

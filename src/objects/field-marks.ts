@@ -164,10 +164,7 @@ MeshConfig defaultConfig.tracing.sampling works
 MeshConfig defaultConfig.tracing.customTags works
 MeshConfig defaultConfig.tracing.maxPathTagLength works
 MeshConfig extensionProviders[].zipkin works
-MeshConfig extensionProviders[].zipkin.headers[].envName warns
 MeshConfig extensionProviders[].opentelemetry works
-MeshConfig extensionProviders[].opentelemetry.http.headers[].envName warns
-MeshConfig extensionProviders[].opentelemetry.grpc.initialMetadata[].envName warns
 MeshConfig extensionProviders[].opentelemetry.resourceDetectors.dynatrace warns
 MeshConfig extensionProviders[].opentelemetry.dynatraceSampler warns
 MeshConfig extensionProviders[].envoyOtelAls works
@@ -197,6 +194,14 @@ MeshConfig serviceScopeConfigs warns of ambient between several clusters alone
 MeshConfig verifyCertificateAtClient warns certificates of servers outside are always verified, so it is without meaning in Istio as well
 MeshConfig hboneIdleTimeout warns of ambient alone
 MeshConfig localityLbSetting works
+MeshConfig defaultProviders.metrics works
+MeshConfig caCertificates[].pem works
+MeshConfig caCertificates[].trustDomains works
+MeshConfig caCertificates[].spiffeBundleUrl warns the control plane calls nobody outside: name the certificates in pem
+MeshConfig caCertificates[].certSigners warns the control plane signs by itself, and asks no signer of Kubernetes
+MeshConfig ca warns the control plane signs by itself: bring its signing certificate in the Secret cacerts
+MeshConfig certificates warns an older Istio made certificates for other services so; without meaning in Istio by now
+MeshConfig configSources warns objects come from the Kubernetes API alone
 MeshConfig disableEnvoyListenerLog works
 MeshConfig extensionProviders[].skywalking works
 MeshConfig extensionProviders[].datadog works
@@ -212,7 +217,7 @@ MeshConfig extensionProviders[].envoyExtAuthzHttp works
 MeshConfig extensionProviders[].envoyExtAuthzGrpc works
 
 MeshNetworks networks works
-MeshNetworks networks{}.gateways[].locality warns
+MeshNetworks networks{}.gateways[].locality warns without meaning in Istio as well: endpoints behind a gateway have places of their own
 
 annotation inject.istio.io/templates works
 annotation istio.io/autoRegistrationGroup works

@@ -1,10 +1,15 @@
 // What MeshConfig says for the whole mesh, as clients see it: who may be asked whether requests go on, and which of a service's
-// workloads are near, what becomes of hosts that nobody claims, and a proxy for HTTP. One mesh serves all tests of this file, in order.
+// workloads are near, what becomes of hosts that nobody claims, a proxy for HTTP, and whose
+// certificates are taken. One mesh serves all tests of this file, in order.
 
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { parse, stringify } from "yaml";
 import type { MeshConfig } from "#objects";
+import { TestAuthority } from "../support/test-authority.ts";
 import { deciderManifest, password } from "./decider.ts";
 import { deployEchoes, echoIn, order, podIp, type EchoApp, type Order, type Result } from "./echoes.ts";
 import { leftovers } from "./leftovers.ts";
@@ -61,7 +66,7 @@ before(async () => {
   await deployEchoes(mesh, apps);
   const unseen = "networking.istio.io/exportTo=~";
   await mesh.kubectl(["annotate", "service", hidden.app, "-n", hidden.namespace, unseen]);
-  for (const app of ["friend", "stranger"]) pods.set(app, await podIp(mesh, namespace, `app=${app}`));
+  for (const app of ["friend", "stranger", "shop"]) pods.set(app, await podIp(mesh, namespace, `app=${app}`));
 });
 after(async () => {
   await mesh?.down();
@@ -199,4 +204,44 @@ test("applications find a proxy for HTTP at the port that MeshConfig names, and 
     assert.equal(echoIn(result)?.service, "shop", JSON.stringify(result));
     assert.match(echoIn(result)?.headers["x-forwarded-client-cert"] ?? "", /sa\/stranger/);
   });
+});
+
+const strict = `
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: strict, namespace: ${namespace} }
+spec: { mtls: { mode: STRICT } }
+`;
+
+test("callers of another authority are let in as long as MeshConfig adds its root, with identities of the domains named there", async () => {
+  const authority = await TestAuthority.create("partner");
+  const folder = mkdtempSync(join(tmpdir(), "mizzen-partner-"));
+  const callAs = async (identity: string): Promise<string> => {
+    const { certificate, key } = await authority.issue([identity]);
+    const [cert, keyFile] = [join(folder, "cert.pem"), join(folder, "key.pem")];
+    writeFileSync(cert, certificate);
+    writeFileSync(keyFile, key);
+    const words = ["curl", "-sk", "--max-time", "5", "--cert", cert, "--key", keyFile, "-o", "/dev/null"];
+    const ran = await mesh.inNode([...words, "-w", "%{http_code}", `https://${pods.get("shop")}:8080/`]);
+    return ran.stdout;
+  };
+  const answers = (what: string, identity: string, status: string) =>
+    eventually(what, async () => {
+      assert.equal(await callAs(identity), status);
+      return true;
+    });
+  const partner = "spiffe://partner.example/ns/far/sa/caller";
+  try {
+    await mesh.kubectl(["apply", "-f", "-"], strict);
+    await answers("an unknown authority", partner, "000");
+    const added = { pem: authority.certificate, trustDomains: ["partner.example"] };
+    await configure({ caCertificates: [added] });
+    await answers("the added root", partner, "200");
+    assert.equal(await callAs("spiffe://elsewhere.example/ns/far/sa/caller"), "000");
+    await configure({});
+    await answers("the root taken away", partner, "000");
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+    await mesh.kubectl(["delete", "-f", "-"], strict);
+  }
 });

@@ -1,4 +1,4 @@
-// The roots that ProxyConfig's caCertificatesPem adds to the mesh's own, for calls between workloads.
+// The roots that ProxyConfig's caCertificatesPem and MeshConfig's caCertificates add to the mesh's own, for calls between workloads.
 
 import { X509Certificate } from "node:crypto";
 import type { Logger } from "#base";
@@ -17,7 +17,7 @@ function isCertificate(pem: string, log: Pick<Logger, "warn">): boolean {
     return new X509Certificate(pem).subject !== undefined;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    log.warn({ reason }, "a text of caCertificatesPem is no certificate");
+    log.warn({ reason }, "a text of added roots is no certificate");
     return false;
   }
 }

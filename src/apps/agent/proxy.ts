@@ -103,8 +103,10 @@ class ProxyAgent {
   /** What the agent has by itself of roots, by the secret's name. */
   readonly #roots = new Map<string, string>();
   #rootPem = "";
-  /** PEM of the roots that ProxyConfig adds. */
+  /** PEM of the roots that ProxyConfig adds, and of those that MeshConfig does. */
   readonly #addedRoots: string;
+  #meshRoots = "";
+  #meshRootsText = "";
   readonly #limits: ListenerLimits | undefined;
   #status: Server | undefined;
   #sds: Http2Server | undefined;
@@ -293,7 +295,8 @@ class ProxyAgent {
     this.#trust(
       secretNames.root,
       uniqueCertificates(`${rootsPem}
-${this.#addedRoots}`),
+${this.#addedRoots}
+${this.#meshRoots}`),
     );
   }
 
@@ -303,15 +306,26 @@ ${this.#addedRoots}`),
   }
 
   #followRoot(): void {
+    this.#readMeshRoots();
     this.#readRoot();
     this.#rootTimer = setInterval(() => {
       this.#files.look();
+      if (this.#readMeshRoots()) this.#publish();
       if (!this.#readRoot()) return;
       this.#log.info({}, "the root has changed");
       this.#publish();
       this.#rotator.renewWithin(rootRenewWithinMs);
     }, rootPollMs);
     this.#rootTimer.unref();
+  }
+
+  /** The file beside the root's; without one MeshConfig adds none. True when others are added than before. */
+  #readMeshRoots(): boolean {
+    const text = readIfThere(join(dirname(this.#config.paths.root), "added-roots.pem"));
+    if (text === this.#meshRootsText) return false;
+    this.#meshRootsText = text;
+    this.#meshRoots = text === "" ? "" : addedRoots([text], this.#log);
+    return true;
   }
 
   /** True when the file holds something new. A missing file changes nothing: the volume may be on its way. */

@@ -55,7 +55,7 @@ import { NameResolver, systemResolve } from "./name-resolver.ts";
 import { pullSecretReader } from "./pull-secret.ts";
 import { meshReports, sessionReports } from "./reports.ts";
 import { mayListSecrets, mayRead, reviewToken } from "./reviews.ts";
-import { RootPublisher } from "./root-publisher.ts";
+import { addedRootsOf, RootPublisher } from "./root-publisher.ts";
 import { SecretReaders } from "./secret-readers.ts";
 import type { ObjectSource, Settings } from "./settings.ts";
 import { StandingStatuses } from "./standing-statuses.ts";
@@ -155,6 +155,8 @@ export class ControlPlane {
       standing: this.#standing,
       reached: this.#reached,
       restated: (object) => this.#writers?.restated(object),
+      meshChanged: () => this.#onMeshChanged(),
+      variable: (name) => process.env[name],
     });
     this.#keys = new JwksFetcher({
       engine: this.#engine,
@@ -449,6 +451,7 @@ export class ControlPlane {
   }
 
   readonly #onRootChanged: (() => void)[] = [];
+  #onMeshChanged = (): void => undefined;
 
   #certificateChanged(
     certificates: Certificates,
@@ -554,7 +557,7 @@ export class ControlPlane {
       random,
       log,
     };
-    const roots = new RootPublisher(shared);
+    const roots = new RootPublisher({ ...shared, addedRootsPem: () => addedRootsOf(this.#inputs.mesh) });
     const bundles = new WebhookBundles(shared);
     const election = new LeaderElection({
       ...shared,
@@ -566,6 +569,7 @@ export class ControlPlane {
         this.#writers?.setLeading(leading);
       },
     });
+    this.#onMeshChanged = () => roots.publishAll();
     this.#onRootChanged.push(
       () => roots.publishAll(),
       () => bundles.publishAll(),

@@ -28,6 +28,7 @@ import {
   type MeshNetworks,
 } from "#objects";
 import { DiscoveredNamespaces } from "./discovered-namespaces.ts";
+import { withHeaderVariables } from "./header-variables.ts";
 import { controlPlaneLimits, type ReachControlLimit } from "./limits.ts";
 import { isIstio, type StandingStatuses } from "./standing-statuses.ts";
 
@@ -42,6 +43,9 @@ export interface InputsOptions {
   /** Nothing but an object's status changed. */
   readonly restated: (object: ObjectRef) => void;
   readonly reached: ReachControlLimit;
+  readonly meshChanged: () => void;
+  /** Of the control plane's environment. */
+  readonly variable: (name: string) => string | undefined;
 }
 
 const meshConfigMap = "istio";
@@ -170,8 +174,11 @@ export class Inputs {
       const mesh = this.#read(meshConfigMap, () => this.#checkedMesh(object as ConfigMap));
       if (mesh === undefined) return [];
       this.#mesh = mesh;
+      this.#options.meshChanged();
       const networks = this.#read(meshConfigMap, () => checkedNetworks(object as ConfigMap));
-      return [meshConfigChange(mesh), ...(networks === undefined ? [] : [meshNetworksChange(networks)])];
+      // Only what is built for proxies knows the values.
+      const filled = withHeaderVariables(mesh, this.#options.variable);
+      return [meshConfigChange(filled), ...(networks === undefined ? [] : [meshNetworksChange(networks)])];
     }
     if (metadata.name === injectorConfigMap) {
       const text = (object as ConfigMap).data?.["values"] ?? "";

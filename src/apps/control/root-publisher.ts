@@ -3,16 +3,20 @@
 
 import type { Clock, Logger } from "#base";
 import { slim, WatchCache, type KubeClient, type RateLimitedWriter } from "#kube";
-import { objectKey, type KubeObject } from "#objects";
+import { objectKey, type KubeObject, type MeshConfig } from "#objects";
 
 const configMapName = "istio-ca-root-cert";
 const dataKey = "root-cert.pem";
+/** Roots that MeshConfig adds for calls between workloads; the control plane itself is not trusted by them. */
+const addedKey = "added-roots.pem";
 const label = "istio.io/config";
 
 export interface RootPublisherOptions {
   readonly client: KubeClient;
   readonly writer: RateLimitedWriter;
   readonly rootPem: () => string;
+  /** "" where MeshConfig adds none. */
+  readonly addedRootsPem: () => string;
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Logger;
@@ -73,29 +77,42 @@ export class RootPublisher {
 
   #check(namespaces: readonly string[]): void {
     if (!this.#leading || this.#synced < 2) return;
-    const { writer, rootPem } = this.#options;
+    const { writer, rootPem, addedRootsPem } = this.#options;
     const root = rootPem();
+    const added = addedRootsPem();
     for (const namespace of namespaces) {
       const own = this.#namespaces.objects.get(namespace);
       if (own === undefined || own.metadata.deletionTimestamp !== undefined) continue;
       const map = this.#maps.objects.get(objectKey({ ...own, metadata: { name: configMapName, namespace } }));
-      if (dataOf(map)?.[dataKey] === root) continue;
+      const data = dataOf(map);
+      if (data?.[dataKey] === root && (data[addedKey] ?? "") === added) continue;
       writer.submit(`root ${namespace}`, () => this.#write(namespace, map !== undefined));
     }
   }
 
   #write(namespace: string, exists: boolean): Promise<unknown> {
-    const { client, rootPem } = this.#options;
+    const { client, rootPem, addedRootsPem } = this.#options;
+    const added = addedRootsPem();
+    // In a patch null takes away what is no longer added.
+    const more = added !== "" ? { [addedKey]: added } : exists ? { [addedKey]: null } : {};
     const body = {
       apiVersion: "v1",
       kind: "ConfigMap",
       metadata: { name: configMapName, namespace, labels: { [label]: "true" } },
-      data: { [dataKey]: rootPem() },
+      data: { [dataKey]: rootPem(), ...more },
     };
     const collection = `/api/v1/namespaces/${namespace}/configmaps`;
     if (!exists) return client.request(collection, { method: "POST", body });
     return client.request(`${collection}/${configMapName}`, { method: "PATCH", patch: "merge", body });
   }
+}
+
+/** The certificates of MeshConfig's caCertificates, each as it stands there. */
+export function addedRootsOf({ caCertificates = [] }: MeshConfig): string {
+  return caCertificates
+    .flatMap(({ pem = "" }) => (pem === "" ? [] : [pem.trimEnd()]))
+    .map((pem) => `${pem}\n`)
+    .join("");
 }
 
 function dataOf(map: KubeObject | undefined): Readonly<Record<string, string>> | undefined {

@@ -73,6 +73,13 @@ export function checkMeshConfig(mesh: MeshConfig, path: string, report: Report):
     pathOf(policy, "outlierDetection"),
     report,
   );
+  eachOf(mesh.caCertificates, pathOf(path, "caCertificates"), ({ pem = "", trustDomains }, at) => {
+    if (pem !== "" && !/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/.test(pem))
+      report.add("MZ0254", pathOf(at, "pem"), "the text holds no certificate in PEM, so it adds no root");
+    eachOf(trustDomains, pathOf(at, "trustDomains"), (domain, where) =>
+      report.value(where, trustDomainFault(domain)),
+    );
+  });
   const visibility = pathOf(path, "serviceEntryVisibility");
   eachOf(mesh.serviceEntryVisibility?.policies, pathOf(visibility, "policies"), ({ matchingRules }, at) =>
     eachOf(matchingRules, pathOf(at, "matchingRules"), ({ namespaceSelector }, where) => {

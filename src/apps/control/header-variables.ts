@@ -1,0 +1,33 @@
+// Headers for collectors whose values MeshConfig leaves to the control plane's environment, so that tokens need not stand in a ConfigMap.
+
+import type { MeshConfig, ProviderHttpHeader } from "#objects";
+
+type Headers = readonly ProviderHttpHeader[] | undefined;
+
+/** MeshConfig with these values in their places. A variable that is not there gives no value, and such a header is not sent. */
+export function withHeaderVariables(
+  mesh: MeshConfig,
+  variable: (name: string) => string | undefined,
+): MeshConfig {
+  if (mesh.extensionProviders === undefined) return mesh;
+  const filled = (headers: Headers): Headers =>
+    headers?.map(({ envName, ...header }) =>
+      envName === undefined ? header : { ...header, value: variable(envName) ?? "" },
+    );
+  const extensionProviders = mesh.extensionProviders.map((provider) => {
+    const { zipkin, opentelemetry } = provider;
+    if (zipkin?.headers !== undefined)
+      return { ...provider, zipkin: { ...zipkin, headers: filled(zipkin.headers) } };
+    if (opentelemetry === undefined) return provider;
+    const { http, grpc } = opentelemetry;
+    return {
+      ...provider,
+      opentelemetry: {
+        ...opentelemetry,
+        ...(http === undefined ? {} : { http: { ...http, headers: filled(http.headers) } }),
+        ...(grpc === undefined ? {} : { grpc: { ...grpc, initialMetadata: filled(grpc.initialMetadata) } }),
+      },
+    };
+  });
+  return { ...mesh, extensionProviders };
+}
