@@ -218,9 +218,6 @@ test("a Wasm module of a private registry runs in sidecars, and closes its workl
   });
   await new Promise((resolve) => registry?.stdout?.once("data", resolve));
   const registryHost = `${nodeAddress}:${registryPort}`;
-  const istiod = ["deployment/istiod", "-n", "istio-d"];
-  await mesh.kubectl(["set", "env", ...istiod, `WASM_INSECURE_REGISTRIES=${registryHost}`]);
-  await mesh.kubectl(["rollout", "status", ...istiod, "--timeout=60s"]);
   const plugin = (more: object): Promise<void> =>
     apply("extensions.istio.io/v1alpha1", "WasmPlugin", "tag", {
       selector: { matchLabels: { app: "back" } },
@@ -233,13 +230,46 @@ test("a Wasm module of a private registry runs in sidecars, and closes its workl
     return true;
   };
 
+  const says = (why: RegExp): Promise<true> =>
+    eventually<true>(`the status says ${why.source}`, async () => {
+      const status = await mesh.kubectl([
+        "get",
+        "wasmplugin",
+        "tag",
+        "-n",
+        "shop",
+        "-o",
+        "jsonpath={.status}",
+      ]);
+      assert.match(status, why);
+      return true;
+    });
+
   await plugin({});
+  await says(
+    /speaks no TLS, and is not among WASM_INSECURE_REGISTRIES; what it would see is answered with 503/,
+  );
   await eventually("calls are refused without the module", () => calls(503, undefined));
-  await eventually("the status says why", async () => {
-    const text = await mesh.kubectl(["get", "wasmplugin", "tag", "-n", "shop", "-o", "jsonpath={.status}"]);
-    assert.match(text, /gives it to no one without credentials; what it would see is answered with 503/);
-    return true;
-  });
+  // A control plane that starts anew does not open what was closed.
+  const statuses = new Set<number | undefined>();
+  let isOver = false;
+  const watching = (async () => {
+    while (!isOver) {
+      const [result] = await order(mesh, front, { url: "http://back/" });
+      statuses.add(result?.status);
+      await pause(100);
+    }
+  })();
+  const istiod = ["deployment/istiod", "-n", "istio-d"];
+  try {
+    await mesh.kubectl(["set", "env", ...istiod, `WASM_INSECURE_REGISTRIES=${registryHost}`]);
+    await mesh.kubectl(["rollout", "status", ...istiod, "--timeout=60s"]);
+    await says(/gives it to no one without credentials; what it would see is answered with 503/);
+  } finally {
+    isOver = true;
+    await watching;
+  }
+  assert.deepEqual([...statuses], [503]);
   const named = [
     `--docker-server=${registryHost}`,
     `--docker-username=${user}`,
