@@ -59,17 +59,17 @@ RequestAuthentication spec works
 gateway-api/GatewayClass spec works
 gateway-api/Gateway spec works
 gateway-api/HTTPRoute spec works
-gateway-api/HTTPRoute spec.rules[].filters[].extensionRef warns
-gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].extensionRef warns
+gateway-api/HTTPRoute spec.rules[].filters[].extensionRef warns no kind is known that it could name, as in Istio; the rule, or the share of the backend whose filter it is, answers 500
+gateway-api/HTTPRoute spec.rules[].backendRefs[].filters[].extensionRef warns no kind is known that it could name, as in Istio; the rule, or the share of the backend whose filter it is, answers 500
 gateway-api/GRPCRoute spec works
-gateway-api/GRPCRoute spec.rules[].filters[].extensionRef warns
-gateway-api/GRPCRoute spec.rules[].backendRefs[].filters[].extensionRef warns
+gateway-api/GRPCRoute spec.rules[].filters[].extensionRef warns no kind is known that it could name, as in Istio; the rule, or the share of the backend whose filter it is, answers 500
+gateway-api/GRPCRoute spec.rules[].backendRefs[].filters[].extensionRef warns no kind is known that it could name, as in Istio; the rule, or the share of the backend whose filter it is, answers 500
 gateway-api/TLSRoute spec works
 gateway-api/TCPRoute spec works
 gateway-api/UDPRoute spec works
 gateway-api/ReferenceGrant spec works
 gateway-api/BackendTLSPolicy spec works
-gateway-api/BackendTLSPolicy spec.options warns
+gateway-api/BackendTLSPolicy spec.options warns no options are known beside what the policy itself says, as in Istio
 gateway-api/ListenerSet spec works
 gateway-api/XBackend spec works
 
