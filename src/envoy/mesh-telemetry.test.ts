@@ -32,9 +32,29 @@ function shown(all: readonly EnvoyResource[], type: string, name: string): strin
 }
 
 describe("spans of a provider's kind", () => {
+  const dd = { service: "dd.default.svc.cluster.local", port: 8126 };
   const extensionProviders = [
     { name: "oap", skywalking: { service: "oap.default.svc.cluster.local", port: 11_800, accessToken: "t" } },
-    { name: "dd", datadog: { service: "dd.default.svc.cluster.local", port: 8126 } },
+    { name: "dd", datadog: dd },
+    {
+      name: "dynatrace",
+      opentelemetry: {
+        service: "oap.default.svc.cluster.local",
+        port: 11_800,
+        resourceDetectors: { dynatrace: {} },
+        dynatraceSampler: {
+          tenant: "t1",
+          clusterId: 7,
+          rootSpansPerMinute: 90,
+          httpService: { ...dd, http: { path: "sampling" } },
+        },
+      },
+    },
+    {
+      name: "one-host",
+      opentelemetry: { ...dd, http: { path: "/spans" }, dynatraceSampler: { tenant: "t1" } },
+    },
+    { name: "no-api", opentelemetry: { ...dd, dynatraceSampler: { tenant: "t1" } } },
   ];
   const named = (name: string) => resourcesOf({ extensionProviders, defaultProviders: { tracing: [name] } });
 
@@ -48,8 +68,22 @@ describe("spans of a provider's kind", () => {
     );
   });
 
+  test("go to OpenTelemetry by Dynatrace's sampler, which sees every request, and with its attributes", () => {
+    const own = shown(named("dynatrace"), "listener", "0.0.0.0_80");
+    assert.match(own, /resource_detectors\.dynatrace/);
+    assert.match(own, /"randomSampling":\{"value":100\}/);
+    assert.match(
+      own,
+      /"tenant":"t1","clusterId":7,"httpService":\{"httpUri":\{"uri":"http:\/\/dd\.default\.svc\.cluster\.local\/sampling","cluster":"outbound\|8126\|\|dd/,
+    );
+    assert.match(own, /"rootSpansPerMinute":90/);
+    const shared = shown(named("one-host"), "listener", "0.0.0.0_80");
+    assert.match(shared, /"uri":"http:\/\/dd\.default\.svc\.cluster\.local\/api\/v2\/samplingConfiguration"/);
+    assert.doesNotMatch(shown(named("no-api"), "listener", "0.0.0.0_80"), /envoy\.tracers/);
+  });
+
   test("are taken by the real Envoy", { skip: withoutEnvoy }, () => {
-    for (const name of ["oap", "dd"]) assert.equal(envoyComplaint(named(name)), "", name);
+    for (const name of ["oap", "dd", "dynatrace"]) assert.equal(envoyComplaint(named(name)), "", name);
   });
 });
 

@@ -36,7 +36,11 @@ export function withTracing(
       {
         ...settings,
         maxPathTagLength: tracer.maxTagLength ?? settings.maxPathTagLength ?? 0,
-        sampling: tracing.samplingPercent ?? settings.sampling ?? samplingDefault,
+        // A sampler decides by itself, and has to see every request.
+        sampling:
+          tracing.sampler === undefined
+            ? (tracing.samplingPercent ?? settings.sampling ?? samplingDefault)
+            : 100,
         enableIstioTags: tracing.namesWorkload,
       },
       Object.keys(tracing.customTags).length > 0 ? tracing.customTags : (settings.customTags ?? {}),
@@ -229,10 +233,54 @@ function openTelemetryTracer(
     typedConfig: typed("envoy.config.trace.v3.OpenTelemetryConfig", {
       ...service,
       // The workload's name is in the environment, for the reason above.
-      resourceDetectors: [environmentDetector],
+      resourceDetectors: [
+        environmentDetector,
+        ...(settings.resourceDetectors?.dynatrace === undefined ? [] : [dynatraceDetector]),
+      ],
+      ...dynatraceSampler(settings, tracing),
     }),
   };
 }
+
+/** `{ sampler }`: asks Dynatrace how many requests to trace, and traces so many a minute until it answers. */
+function dynatraceSampler(
+  { http, dynatraceSampler: sampler }: ProviderOpenTelemetryTracingProvider,
+  { sampler: asked }: WorkloadTracing,
+): Message {
+  if (sampler === undefined || asked === undefined) return {};
+  const { tenant = "", clusterId = 0, rootSpansPerMinute = 0, httpService } = sampler;
+  const settings = httpService === undefined ? http : httpService.http;
+  const path = httpService === undefined ? samplingPath : (settings?.path ?? "");
+  const config = {
+    tenant,
+    clusterId,
+    rootSpansPerMinute,
+    httpService: {
+      httpUri: {
+        uri: `http://${asked.host}${path.startsWith("/") ? path : `/${path}`}`,
+        cluster: outboundClusterName(asked.port, "", asked.host),
+        timeout: timeoutOf(settings?.timeout),
+      },
+      ...headersToAdd(settings?.headers ?? []),
+    },
+  };
+  return {
+    sampler: {
+      name: "envoy.tracers.opentelemetry.samplers.dynatrace",
+      typedConfig: typed("envoy.extensions.tracers.opentelemetry.samplers.v3.DynatraceSamplerConfig", config),
+    },
+  };
+}
+
+/** Of Dynatrace's API. */
+const samplingPath = "/api/v2/samplingConfiguration";
+
+const dynatraceDetector: Message = {
+  name: "envoy.tracers.opentelemetry.resource_detectors.dynatrace",
+  typedConfig: typed(
+    "envoy.extensions.tracers.opentelemetry.resource_detectors.v3.DynatraceResourceDetectorConfig",
+  ),
+};
 
 const environmentDetector: Message = {
   name: "envoy.tracers.opentelemetry.resource_detectors.environment",

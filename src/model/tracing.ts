@@ -24,6 +24,8 @@ export interface WorkloadTracing {
   /** The name of one of MeshConfig's extension providers. */
   readonly provider: string;
   readonly service: ProviderService;
+  /** Whom the proxy asks how many requests to trace: Dynatrace's sampler. Absent where nobody is asked. */
+  readonly sampler?: ProviderService;
   /** Of 100; absent where no Telemetry says it. */
   readonly samplingPercent?: number;
   readonly customTags: NonNullable<TelemetryTracing["customTags"]>;
@@ -71,10 +73,13 @@ export const tracingOf = defineKeyedQuery<
     const found = (readMesh(read, "extensionProviders") ?? []).find(({ name }) => name === provider.name);
     const service = found === undefined ? undefined : providerService(read, tracerSettings(found) ?? {});
     if (service === undefined) return undefined;
+    const sampler = samplerOf(read, found, service);
+    if (sampler === "nowhere") return undefined;
     const { randomSamplingPercentage: samplingPercent } = merged;
     return {
       provider: provider.name,
       service,
+      ...(sampler === undefined ? {} : { sampler }),
       ...(samplingPercent === undefined ? {} : { samplingPercent }),
       customTags: merged.customTags ?? {},
       byRequestId: merged.useRequestIdForTraceSampling !== false,
@@ -94,6 +99,19 @@ export const tracedByTelemetry = defineKeyedQuery<WorkloadKey, boolean>(
     (readMesh(read, "defaultProviders")?.tracing ?? []).length > 0 ||
     levelsOf(read, workload, ({ spec }: Telemetry) => (spec?.tracing ?? []).length > 0).length > 0,
 );
+
+/** Without a service of its own the sampler asks the one that takes the spans, which has to speak HTTP; as in Istio, or nothing is traced. */
+function samplerOf(
+  read: Read,
+  provider: MeshConfigExtensionProvider | undefined,
+  service: ProviderService,
+): ProviderService | undefined | "nowhere" {
+  const { http, dynatraceSampler } = provider?.opentelemetry ?? {};
+  if (dynatraceSampler === undefined) return undefined;
+  if (dynatraceSampler.httpService !== undefined)
+    return providerService(read, dynatraceSampler.httpService) ?? "nowhere";
+  return http === undefined ? "nowhere" : service;
+}
 
 /** A field that an entry does not have stays as the entries before it say. */
 function over(before: TelemetryTracing, { providers = [], ...entry }: TelemetryTracing): TelemetryTracing {
@@ -125,7 +143,8 @@ export const telemetryServicesOf = defineKeyedQuery<WorkloadKey, readonly string
     const logged = providers
       .filter(({ name }) => logs.some(({ provider }) => provider === name))
       .flatMap((provider) => providerService(read, logServiceSettings(provider) ?? {})?.key ?? []);
-    return [...new Set([...(tracing === undefined ? [] : [tracing.service.key]), ...logged])].toSorted();
+    const traced = tracing === undefined ? [] : [tracing.service.key, tracing.sampler?.key ?? ""];
+    return [...new Set([...traced.filter((key) => key !== ""), ...logged])].toSorted();
   },
   sameData,
 );

@@ -165,8 +165,6 @@ MeshConfig defaultConfig.tracing.customTags works
 MeshConfig defaultConfig.tracing.maxPathTagLength works
 MeshConfig extensionProviders[].zipkin works
 MeshConfig extensionProviders[].opentelemetry works
-MeshConfig extensionProviders[].opentelemetry.resourceDetectors.dynatrace warns
-MeshConfig extensionProviders[].opentelemetry.dynatraceSampler warns
 MeshConfig extensionProviders[].envoyOtelAls works
 MeshConfig extensionProviders[].envoyHttpAls works
 MeshConfig extensionProviders[].envoyTcpAls works
@@ -178,7 +176,7 @@ MeshConfig extensionProviders[].name works
 MeshConfig extensionProviders[].envoyFileAccessLog works
 MeshConfig inboundTrafficPolicy works
 MeshConfig outboundTrafficPolicy works
-MeshConfig outboundTrafficPolicy.tls.credentialName warns
+MeshConfig outboundTrafficPolicy.tls.credentialName warns sidecars get Secrets by rules that select them: name files of the proxy's container
 MeshConfig pathNormalization works
 MeshConfig protocolDetectionTimeout works
 MeshConfig proxyInboundListenPort works

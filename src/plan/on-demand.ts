@@ -62,10 +62,12 @@ export const eagerServices = defineKeyedQuery<OutboundScope, readonly string[]>(
 /** Every provider of MeshConfig keeps the address of its service under `service`: a host, or `namespace/host`. */
 function providerHosts(read: Read): readonly string[] {
   return (readMesh(read, "extensionProviders") ?? []).flatMap((provider) =>
-    Object.values(provider).flatMap((settings: unknown) => {
-      const service = (settings as { readonly service?: unknown } | undefined)?.service;
-      return typeof service === "string" ? [service.slice(service.indexOf("/") + 1)] : [];
-    }),
+    [...Object.values(provider), provider.opentelemetry?.dynatraceSampler?.httpService].flatMap(
+      (settings: unknown) => {
+        const service = (settings as { readonly service?: unknown } | undefined)?.service;
+        return typeof service === "string" ? [service.slice(service.indexOf("/") + 1)] : [];
+      },
+    ),
   );
 }
 

@@ -19,13 +19,22 @@ export function withHeaderVariables(
     if (zipkin?.headers !== undefined)
       return { ...provider, zipkin: { ...zipkin, headers: filled(zipkin.headers) } };
     if (opentelemetry === undefined) return provider;
-    const { http, grpc } = opentelemetry;
+    const { http, grpc, dynatraceSampler } = opentelemetry;
+    const api = dynatraceSampler?.httpService;
     return {
       ...provider,
       opentelemetry: {
         ...opentelemetry,
         ...(http === undefined ? {} : { http: { ...http, headers: filled(http.headers) } }),
         ...(grpc === undefined ? {} : { grpc: { ...grpc, initialMetadata: filled(grpc.initialMetadata) } }),
+        ...(api?.http === undefined
+          ? {}
+          : {
+              dynatraceSampler: {
+                ...dynatraceSampler,
+                httpService: { ...api, http: { ...api.http, headers: filled(api.http.headers) } },
+              },
+            }),
       },
     };
   });
