@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Engine } from "#engine";
-import { gatewayProblemsOf, gatewayScopeOf, mergedGatewayOf, worldChanges, type GatewayScope } from "#model";
+import {
+  gatewayProblemsOf,
+  gatewayScopeOf,
+  mergedGatewayOf,
+  worldChanges,
+  type GatewayScope,
+  type WorldOptions,
+} from "#model";
 import { planOf } from "#plan";
 import type { KubeObject } from "#objects";
 import { envoyComplaint, withoutEnvoy } from "../../test/support/envoy.ts";
@@ -181,6 +188,19 @@ describe("a router's listeners", () => {
     assert.deepEqual(secretNames(own), ["kubernetes://cert", "kubernetes://cert-cacert"]);
     assert.deepEqual(secretNames(anywhere), secretNames(own));
     assert.deepEqual(secretNames(foreign), []);
+  });
+
+  test("are those of Gateways anywhere, or of the proxy's own namespace alone where the mesh says so", () => {
+    const own = gateway("own", [server(443, "HTTPS", ["a.com"], { mode: "SIMPLE", credentialName: "cert" })]);
+    const foreign = gateway("foreign", [server(443, "HTTPS", ["b.com"], { mode: "SIMPLE" }, "b")], "default");
+    const hosts = (options: WorldOptions): readonly string[] => {
+      const engine = new Engine();
+      engine.apply(worldChanges([service, own, foreign], options));
+      const { listeners } = engine.get(mergedGatewayOf, engine.get(gatewayScopeOf, proxy));
+      return listeners.flatMap(({ servers }) => servers.flatMap((one) => one.hosts));
+    };
+    assert.deepEqual(hosts({}), ["a.com", "b.com"]);
+    assert.deepEqual(hosts({ gatewaySelectors: "own-namespace" }), ["a.com"]);
   });
 
   test("name no Secret of another namespace in any spelling", () => {

@@ -15,7 +15,7 @@ import {
 import { isGenerated } from "./gateway-api/names.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope, type MergedServer } from "./gateway.ts";
 import { keyNamesOf, refusedAccounts, refusedText } from "./router-credentials.ts";
-import { routers, type Router } from "./routers.ts";
+import { mayChoose, routers, type Router } from "./routers.ts";
 import { anyClient } from "./scope.ts";
 import { selects } from "./selectors.ts";
 
@@ -37,7 +37,9 @@ export const gatewayProblemsOf = defineKeyedQuery<GatewayScope, readonly Problem
 export function routerProblems(read: Read, gateway: Gateway): readonly Problem[] {
   const object = refOf(gateway);
   const selector = gateway.spec?.selector;
-  const chosen = read(routers, "").filter(({ labels }) => selects(selector, labels));
+  const chosen = read(routers, "")
+    .filter(({ namespace }) => mayChoose(read, object.namespace ?? "default", namespace))
+    .filter(({ labels }) => selects(selector, labels));
   if (chosen.length === 0) {
     const text = "No gateway's pod has the labels of the selector.";
     return [makeProblem("MZ0608", text, { object, path: "spec.selector" })];

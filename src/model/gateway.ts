@@ -120,7 +120,9 @@ export const mergedGatewayOf = defineKeyedQuery<GatewayScope, MergedGateway>(
       ({ service }) => read(serviceOf, service)?.labels[noTranslationLabel] === undefined,
     );
     const gateways = [
-      ...read(tables.Gateway.by.all, everything),
+      ...(read(environmentOf, "").gatewaySelectors === "own-namespace"
+        ? read(tables.Gateway.by.namespace, scope.namespace)
+        : read(tables.Gateway.by.all, everything)),
       ...read(generatedGateways, ""),
       ...read(ingressGateways, ""),
     ].toSorted(oldestFirst);

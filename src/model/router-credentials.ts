@@ -12,7 +12,7 @@ import { deployedAccountOf } from "./gateway-api/deployed.ts";
 import { allListenersOf } from "./gateway-api/parents.ts";
 import { gatewayServices } from "./gateway-routes.ts";
 import { ingressGateways } from "./ingress/index.ts";
-import { routers, type Router } from "./routers.ts";
+import { mayChoose, routers, type Router } from "./routers.ts";
 import { anyClient } from "./scope.ts";
 import { accountsText, isRefused } from "./secret-readers.ts";
 import { selects, type Labels } from "./selectors.ts";
@@ -30,6 +30,8 @@ export function keyNamesOf(tls: ServerTLSSettings): readonly string[] {
 interface KeyChoice {
   readonly selector: Labels;
   readonly names: readonly string[];
+  /** The Gateway's; absent for those that Ingresses come to, which are of no namespace. */
+  readonly namespace?: string;
 }
 
 /** The service accounts, `namespace/name`, of the gateways that are told to use keys, in order: the API server is asked about them. */
@@ -42,7 +44,7 @@ export const routersInQuestion = defineQuery<readonly string[]>(
       ...read(tables.Gateway.by.credential.members, everything).flatMap((row) => read(choiceOf, row) ?? []),
       ...read(ingressGateways, "").flatMap((gateway) => choiceIn(gateway) ?? []),
     ];
-    const asking = known.filter((router) => choices.some((choice) => isTold(choice, router)));
+    const asking = known.filter((router) => choices.some((choice) => isTold(read, choice, router)));
     const originating = read(originatesEverywhere, "") ? known : [];
     const ofGatewayApi = read(tables.KubeGateway.by.all.members, everything).flatMap((row) =>
       read(foreignAccountsOf, row),
@@ -57,7 +59,8 @@ const choiceOf = defineQuery<KeyChoice | undefined>(
   "keyChoiceOf",
   (read, row) => {
     const gateway = read(tables.Gateway, row);
-    return gateway === undefined ? undefined : choiceIn(gateway);
+    const choice = gateway === undefined ? undefined : choiceIn(gateway);
+    return choice === undefined ? undefined : { ...choice, namespace: row.slice(0, row.indexOf("/")) };
   },
   sameData,
 );
@@ -67,8 +70,12 @@ function choiceIn({ spec }: Gateway): KeyChoice | undefined {
   return names.length === 0 ? undefined : { selector: spec?.selector ?? {}, names };
 }
 
-function isTold({ selector, names }: KeyChoice, { namespace, labels }: Router): boolean {
-  return selects(selector, labels) && names.some((name) => namedSecret(name, namespace)?.isOwn === true);
+function isTold(read: Read, choice: KeyChoice, { namespace, labels }: Router): boolean {
+  if (choice.namespace !== undefined && !mayChoose(read, choice.namespace, namespace)) return false;
+  return (
+    selects(choice.selector, labels) &&
+    choice.names.some((name) => namedSecret(name, namespace)?.isOwn === true)
+  );
 }
 
 /** Whether some rule names a key for everybody who goes by it, gateways among them. */

@@ -1,7 +1,8 @@
 // The Pods that are gateways, as far as a Pod says it: what chooses them, and as whom they run.
 
-import { defineQuery, sameData } from "#engine";
+import { defineQuery, sameData, type Read } from "#engine";
 import { namespaceOf } from "./core-kinds.ts";
+import { environmentOf } from "./mesh.ts";
 import type { Labels } from "./selectors.ts";
 import { everything, isRouter, tables } from "./tables.ts";
 import { workloadText, type WorkloadKey } from "./workload.ts";
@@ -39,6 +40,11 @@ const routerOfPod = defineQuery<Router | undefined>(
   },
   sameData,
 );
+
+/** Whether a Gateway of Istio's API, by its namespace, may choose proxies of another one by their labels. */
+export function mayChoose(read: Read, gateway: string, proxies: string): boolean {
+  return gateway === proxies || read(environmentOf, "").gatewaySelectors === "everywhere";
+}
 
 /** Whether any Pod of a namespace has a sidecar. */
 export const hasSidecars = defineQuery<boolean>("hasSidecars", (read, namespace) =>

@@ -256,6 +256,8 @@ export interface Environment {
   readonly gatewayLabels: "copied" | "left-out";
   /** Whose calls a VirtualService may route that is for a host of another namespace of the mesh. */
   readonly foreignRoutes: ForeignRoutes;
+  /** Of which proxies a Gateway's selector chooses: everywhere, as in Istio, or of its own namespace alone. */
+  readonly gatewaySelectors: "everywhere" | "own-namespace";
   /** Whether servers of HTTPS are served over QUIC as well, where the gateway's Service has a UDP port for it. */
   readonly quicListeners: boolean;
   /** Which of several control planes this one is: `istio.io/rev` of objects and namespaces tells them apart. */
@@ -282,6 +284,7 @@ export const defaultEnvironment: Environment = {
   routeDelivery: "virtual-hosts",
   gatewayLabels: "copied",
   foreignRoutes: "own-clients",
+  gatewaySelectors: "everywhere",
   quicListeners: false,
   revision: "default",
 };

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { stringify } from "yaml";
 import { TestAuthority } from "../support/test-authority.ts";
-import { podIp } from "./echoes.ts";
+import { deployEchoes, echoIn, order, podIp, type EchoApp } from "./echoes.ts";
 import { leftovers } from "./leftovers.ts";
 import { eventually, startMesh, type Mesh } from "./mesh.ts";
 
@@ -14,6 +14,14 @@ const apiPort = 18_800;
 const team = "edge";
 const securePort = 8443;
 const plainPort = 8080;
+
+/** Whose service others try to get hold of; who tries; and somebody who only calls. */
+const ports = [{ name: "http", servicePort: 80, workloadPort: 8080, flag: "http" }] as const;
+const apps: readonly EchoApp[] = [
+  { name: "shop", namespace: "owner", ports },
+  { name: "taker", namespace: "other", ports },
+  { name: "caller", namespace: "default", ports },
+];
 
 let mesh: Mesh;
 let authority: TestAuthority;
@@ -27,6 +35,10 @@ before(async () => {
   await apply(...teamGateway(), await secret("server", team), gateway(), route());
   await mesh.kubectl(["rollout", "status", "deployment/own-gateway", "-n", team, "--timeout=60s"]);
   address = await podIp(mesh, team, "app=own-gateway");
+  for (const namespace of ["owner", "other"]) await mesh.kubectl(["create", "namespace", namespace]);
+  for (const { namespace } of apps)
+    await mesh.kubectl(["label", "namespace", namespace, "istio-injection=enabled", "--overwrite"]);
+  await deployEchoes(mesh, apps);
 });
 after(async () => {
   await mesh?.down();
@@ -180,4 +192,89 @@ test("a control plane that starts anew takes no key away meanwhile", async () =>
   isOver = true;
   await calling;
   assert.deepEqual([...new Set(seen)], [200]);
+});
+
+function ofOther(kind: string, objectName: string, spec: object): object {
+  const apiVersion = kind === "EnvoyFilter" ? "networking.istio.io/v1alpha3" : "networking.istio.io/v1";
+  return { apiVersion, kind, metadata: { name: objectName, namespace: "other" }, spec };
+}
+
+/** Who answers a call of a host from the workload of a namespace, and what that saw of its headers. */
+async function answererOf(
+  namespace: string,
+  app: string,
+  host: string,
+): Promise<{ readonly service: string; readonly marked: boolean }> {
+  const [result] = await order(mesh, await podIp(mesh, namespace, `app=${app}`), { url: `http://${host}/` });
+  const echo = echoIn(result);
+  assert.ok(echo, JSON.stringify(result));
+  return { service: echo.service, marked: echo.headers["x-marked"] !== undefined };
+}
+
+const toTaker = [
+  { route: [{ destination: { host: "taker.other.svc.cluster.local", port: { number: 80 } } }] },
+];
+
+/** Of the taker's Pod, by names and addresses that are others'. */
+function claim(entryName: string, protocol: string, claimed: object): object {
+  return ofOther("ServiceEntry", entryName, {
+    hosts: [`${entryName}.example.com`],
+    location: "MESH_INTERNAL",
+    resolution: "STATIC",
+    ports: [{ number: 80, name: "port", protocol, targetPort: 8080 }],
+    workloadSelector: { labels: { app: "taker" } },
+    ...claimed,
+  });
+}
+
+test("calls of a Service reach it by each of its names and its address, whatever another namespace writes about them", async () => {
+  const shop = ["get", "service", "shop", "-n", "owner", "-o", "jsonpath={.spec.clusterIP}"];
+  const clusterIp = await mesh.kubectl(shop);
+  const host = "shop.owner.svc.cluster.local";
+  await apply(
+    ofOther("VirtualService", "names", {
+      hosts: [host, "shop.owner", "shop.owner.svc", clusterIp],
+      http: toTaker,
+    }),
+    claim("names", "HTTP", { hosts: [host, "shop.owner", "shop.owner.svc"] }),
+    claim("address", "TCP", { addresses: [clusterIp] }),
+    claim("range", "TCP", { addresses: ["0.0.0.0/1", "128.0.0.0/1"] }),
+    claim("port", "MONGO", {}),
+    // What all of it is known by: it holds for calls of its own namespace.
+    ofOther("EnvoyFilter", "marking", {
+      configPatches: [
+        {
+          applyTo: "VIRTUAL_HOST",
+          match: { context: "SIDECAR_OUTBOUND" },
+          patch: {
+            operation: "MERGE",
+            value: { request_headers_to_add: [{ header: { key: "x-marked", value: "yes" } }] },
+          },
+        },
+      ],
+    }),
+  );
+  for (const kind of ["virtualservice", "serviceentry"])
+    await eventually(`the ${kind} says whose the names are`, async () => {
+      const status = await statusOf(kind, "names", "other");
+      assert.match(status, /MZ0614[^"]*shop\.owner[^"]* belongs to namespace owner/);
+      return true;
+    });
+  const waited = await mesh.mizzen(["wait", "--for=distribution", "serviceentry", "port.other"]);
+  assert.equal(waited.code, 0, waited.stdout + waited.stderr);
+  await eventually("the taker has its own calls", async () => {
+    assert.equal((await answererOf("other", "taker", host)).service, "taker");
+    return true;
+  });
+  for (const name of [host, "shop.owner", "shop.owner.svc", clusterIp]) {
+    const { service, marked } = await answererOf("default", "caller", name);
+    assert.equal(service, "shop", `${name}, from elsewhere`);
+    assert.equal(marked, false, "an EnvoyFilter is for proxies of its namespace");
+    assert.equal(
+      (await answererOf("owner", "shop", name)).service,
+      "shop",
+      `${name}, from its own namespace`,
+    );
+  }
+  assert.equal((await answererOf("owner", "shop", "shop")).service, "shop");
 });

@@ -229,6 +229,7 @@ export class ControlPlane {
       routeDelivery: settings.routeDelivery,
       gatewayLabels: settings.gatewayLabels,
       foreignRoutes: settings.foreignRoutes,
+      gatewaySelectors: settings.gatewaySelectors,
       quicListeners: settings.quicListeners,
       revision: settings.revision,
     };

@@ -24,6 +24,7 @@ export interface Settings {
   /** Whose calls VirtualServices of other namespaces than the host's may route. */
   readonly foreignRoutes: ForeignRoutes;
   /** Whether gateways speak HTTP/3. */
+  readonly gatewaySelectors: "everywhere" | "own-namespace";
   readonly quicListeners: boolean;
   readonly logLevel: string;
   readonly host: string;
@@ -60,6 +61,7 @@ names others) or false; OBJECT_STATUS: true (what is wrong with an object stands
 and Wasm modules be fetched from loopback and link-local addresses (false); WASM_INSECURE_REGISTRIES: hosts, by commas, whose images
 and modules may come by any certificate or without TLS (* for all);
 FOREIGN_ROUTES: own-clients (a VirtualService for a host of another namespace routes its own namespace's calls alone) or all-clients;
+SCOPE_GATEWAY_TO_NAMESPACE: true has a Gateway choose proxies of its own namespace alone (false);
 QUIC_LISTENERS: true has HTTPS servers of gateways speak HTTP/3 as well, where the gateway's Service has the port for UDP too (false).
 
 Example: discovery --kubeconfig ~/.kube/config --plaintext 127.0.0.1:15010`;
@@ -94,6 +96,9 @@ export function parseSettings(
       .map((host) => host.trim())
       .filter((host) => host !== ""),
     foreignRoutes: foreignRoutesOf(env["FOREIGN_ROUTES"]),
+    gatewaySelectors: switchOf("SCOPE_GATEWAY_TO_NAMESPACE", env["SCOPE_GATEWAY_TO_NAMESPACE"], false)
+      ? "own-namespace"
+      : "everywhere",
     quicListeners: switchOf("QUIC_LISTENERS", env["QUIC_LISTENERS"], false),
     logLevel: values["log-level"] ?? "info",
     host: values.host ?? "0.0.0.0",
