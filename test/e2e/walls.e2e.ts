@@ -32,7 +32,7 @@ before(async () => {
   authority = await TestAuthority.create("ours");
   mesh = await startMesh({ name, port: apiPort });
   await mesh.kubectl(["create", "namespace", team]);
-  await apply(...teamGateway(), await secret("server", team), gateway(), route());
+  await apply(...teamGateway());
   await mesh.kubectl(["rollout", "status", "deployment/own-gateway", "-n", team, "--timeout=60s"]);
   address = await podIp(mesh, team, "app=own-gateway");
   for (const namespace of ["owner", "other"]) await mesh.kubectl(["create", "namespace", namespace]);
@@ -131,6 +131,7 @@ async function statusOf(kind: string, object: string, namespace: string): Promis
 }
 
 test("a gateway whose service account may not read Secrets gets no key: its TLS server alone is hurt, and the Gateway says why", async () => {
+  await apply(await secret("server", team), gateway(), route());
   await eventually("the plain server answers", async () =>
     (await answered("http")) === 200 ? true : undefined,
   );
@@ -248,7 +249,7 @@ test("calls of a Service reach it by each of its names and its address, whatever
           match: { context: "SIDECAR_OUTBOUND" },
           patch: {
             operation: "MERGE",
-            value: { request_headers_to_add: [{ header: { key: "x-marked", value: "yes" } }] },
+            value: { request_headers_to_add: [{ header: { key: "x-marked", value: "marked" } }] },
           },
         },
       ],
