@@ -43,20 +43,16 @@ import { debugPages } from "./debug-pages.ts";
 import { DirectorySource } from "./directory-source.ts";
 import { FleetCount } from "./fleet.ts";
 import { Inputs } from "./inputs.ts";
+import { Inquiries } from "./inquiries.ts";
 import { KubeSource } from "./kube-source.ts";
 import type { ControlPlaneLimit } from "./limits.ts";
 import { healthPath } from "./machines.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { MonitoringServer } from "./monitoring.ts";
-import { JwksFetcher } from "./jwks-fetcher.ts";
 import { moduleDownloads } from "./module-downloads.ts";
-import { ModuleFetcher } from "./module-fetcher.ts";
-import { NameResolver, systemResolve } from "./name-resolver.ts";
-import { pullSecretReader } from "./pull-secret.ts";
 import { meshReports, sessionReports } from "./reports.ts";
-import { mayListSecrets, mayRead, reviewToken } from "./reviews.ts";
+import { mayRead, reviewToken } from "./reviews.ts";
 import { addedRootsOf, RootPublisher } from "./root-publisher.ts";
-import { SecretReaders } from "./secret-readers.ts";
 import type { ObjectSource, Settings } from "./settings.ts";
 import { StandingStatuses } from "./standing-statuses.ts";
 import { standaloneAuthority } from "./standalone-authority.ts";
@@ -92,10 +88,7 @@ export class ControlPlane {
   readonly #batcher: Batcher;
   readonly #mesh: Mesh<ProxyClass, View>;
   readonly #inputs: Inputs;
-  readonly #keys: JwksFetcher;
-  readonly #names: NameResolver;
-  readonly #modules: ModuleFetcher;
-  readonly #secretReaders: SecretReaders;
+  readonly #inquiries: Inquiries;
   readonly #ads: AdsServer<ProxyClass, View>;
   readonly #unprovenAds: AdsServer<ProxyClass, View>;
   readonly #stops: (() => void | Promise<void>)[] = [];
@@ -158,40 +151,13 @@ export class ControlPlane {
       meshChanged: () => this.#onMeshChanged(),
       variable: (name) => process.env[name],
     });
-    this.#keys = new JwksFetcher({
+    this.#inquiries = new Inquiries({
+      settings,
       engine: this.#engine,
+      client: this.#client,
       clock,
       log,
       publish: (changes) => this.#batcher.add(changes),
-      allowLocal: settings.jwksAllowLocal,
-      reached: this.#reached,
-    });
-    this.#names = new NameResolver({
-      engine: this.#engine,
-      clock,
-      log,
-      publish: (changes) => this.#batcher.add(changes),
-      resolve: systemResolve(),
-      reached: this.#reached,
-    });
-    this.#modules = new ModuleFetcher({
-      engine: this.#engine,
-      clock,
-      log,
-      publish: (changes) => this.#batcher.add(changes),
-      readSecret: pullSecretReader(this.#client, this.#engine),
-      insecureRegistries: settings.insecureRegistries,
-      allowLocal: settings.jwksAllowLocal,
-      reached: this.#reached,
-    });
-    this.#secretReaders = new SecretReaders({
-      engine: this.#engine,
-      clock,
-      log,
-      publish: (changes) => this.#batcher.add(changes),
-      // Without an API server the objects are the operator's own files.
-      ask: async (namespace, account) =>
-        this.#client === undefined || mayListSecrets(this.#client, namespace, account),
       reached: this.#reached,
     });
     const admission = this.#admission();
@@ -238,19 +204,12 @@ export class ControlPlane {
     const certificates = await this.#startCertificates();
     await synced;
     this.#batcher.release();
-    await Promise.all([this.#secretReaders.start(), this.#modules.start()]);
-    this.#stops.push(
-      () => this.#secretReaders.stop(),
-      () => this.#modules.stop(),
-    );
+    await this.#inquiries.start();
+    this.#stops.push(() => this.#inquiries.stop());
     this.#batcher.flush();
     await this.#startServers(certificates);
     if (this.#client !== undefined) this.#startHousekeeping(this.#client, certificates);
     this.#startTicks();
-    this.#keys.start();
-    this.#stops.push(() => this.#keys.stop());
-    this.#names.start();
-    this.#stops.push(() => this.#names.stop());
     this.#ready = true;
     const tookMs = Math.round(clock.monotonicMs() - startedMs);
     log.info({ tookMs, ...this.ports, objects: this.#engine.rows(tables.Service).size }, "serving");
@@ -273,10 +232,7 @@ export class ControlPlane {
     const { clock } = this.#options;
     const startedMs = clock.monotonicMs();
     const { woken, computed, answers } = this.#mesh.publish(changes);
-    this.#keys.settled(answers);
-    this.#names.settled(answers);
-    this.#modules.settled(answers);
-    this.#secretReaders.settled(answers);
+    this.#inquiries.settled(answers);
     const objects = this.#inputs.takeChangedObjects();
     this.#writers?.settled(objects, answers);
     this.#metrics.batchSeconds.observe((clock.monotonicMs() - startedMs) / 1000);
@@ -324,7 +280,7 @@ export class ControlPlane {
       awaitPod: (key) => this.#inputs.awaitPod(key),
       unauthenticated: (reason) => this.#metrics.unauthenticated.inc({ reason }),
       machine: (id, machine) => this.#writers?.machines.admitted(id, machine),
-      router: (account) => this.#secretReaders.admitted(account),
+      router: (account) => this.#inquiries.router(account),
     };
   }
 
@@ -480,7 +436,7 @@ export class ControlPlane {
       tls: { certificate: certPem, key: keyPem, clientRoots: rootPem },
       streams: { [adsPath]: this.#ads.method, [stateAdsPath]: this.#ads.stateMethod },
       downloads: moduleDownloads({
-        modules: this.#modules,
+        modules: this.#inquiries.modules,
         authenticate: this.#authenticate,
         unauthenticated: (reason) => metrics.unauthenticated.inc({ reason }),
         rootNamespace: () => this.#engine.get(environmentOf, "").rootNamespace,
