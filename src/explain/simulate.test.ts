@@ -194,3 +194,24 @@ test("an ALLOW policy admits its principal and names itself to nobody else", () 
     "refuse",
   );
 });
+
+test("a filter in the place of an extension answers all that reach it, before or after the callers are checked", () => {
+  const type = (name: string): string => `x/envoy.extensions.filters.http.${name}`;
+  const nobody = { name: "rbac", typedConfig: { "@type": type("rbac.v3.RBAC"), rules: { policies: {} } } };
+  const fault = type("fault.v3.HTTPFault");
+  const shut = {
+    name: "default.p",
+    typedConfig: { "@type": fault, abort: { httpStatus: 503, percentage: { numerator: 100 } } },
+  };
+  const open = { name: "fault", typedConfig: { "@type": fault } };
+  const outcomeOf = (...httpFilters: readonly object[]) => {
+    const routeConfig = table([{ match: { prefix: "/" }, route: { cluster: "inbound|80||" } }], ["*"]);
+    const filters = [{ name: "http", typedConfig: { "@type": managerType, routeConfig, httpFilters } }];
+    const inbound = listener("virtualInbound", "0.0.0.0", 15006, { filterChains: [{ name: "in", filters }] });
+    return simulate(world([inbound]), { direction: "inbound", port: 80 }).outcome;
+  };
+  assert.equal(outcomeOf(open).kind, "forward");
+  assert.deepEqual(outcomeOf(open, shut), { kind: "respond", status: 503 });
+  assert.deepEqual(outcomeOf(shut, nobody), { kind: "respond", status: 503 });
+  assert.equal(outcomeOf(nobody, shut).kind, "refuse");
+});

@@ -6,7 +6,7 @@ import { callOf, type Call } from "./call.ts";
 import { findFilterChain, findListener, inspect } from "./listener.ts";
 import { tokenVerdict } from "./jwt.ts";
 import { rbacVerdict } from "./rbac.ts";
-import { statusOfFilters } from "./route-filters.ts";
+import { shutBy, statusOfFilters } from "./route-filters.ts";
 import { findRoutes, findVirtualHost, type RouteShare } from "./route.ts";
 import type {
   FilterChain,
@@ -161,6 +161,8 @@ function throughRoutes(
   const table = manager.routeConfig ?? configuration.routes.get(name);
   const at = manager.rds === undefined ? before : { ...before, routeConfiguration: name };
   if (table === undefined) return refused(at, "NoRouteTable", `route table ${name} is not held`);
+  const shut = shutBy(manager);
+  if (shut?.isBeforeChecks === true) return { ...at, outcome: { kind: "respond", status: shut.status } };
   const virtualHost = findVirtualHost(table, given.host);
   if (virtualHost === undefined)
     return refused(at, "NoVirtualHost", `no virtual host for ${given.host}: 404`);
@@ -173,6 +175,7 @@ function throughRoutes(
   const call = { ...given, claims: token.claims };
   const denied = httpRbac(manager, call);
   if (denied !== undefined) return refused(there, "Denied", `403: denied by ${denied}`);
+  if (shut !== undefined) return { ...there, outcome: { kind: "respond", status: shut.status } };
   const routes = findRoutes(virtualHost, call);
   const [first] = routes;
   if (first === undefined) return refused(there, "NoRoute", `no route of ${virtualHost.name} matches: 404`);
