@@ -3,6 +3,11 @@
 import { parseRoutingClaim } from "./claims.ts";
 import { show, type Fault } from "./values.ts";
 
+/** Of a name or a value that Envoy adds. */
+const headerBytesMax = 16_384;
+/** Headers that Envoy adds on one side. */
+export const headersMax = 1_000;
+
 const tokenPattern = /^[!#$%&'*+\-.^_`|~A-Za-z0-9]+$/;
 const pseudoHeaders = new Set([":method", ":scheme", ":authority", ":path", ":status"]);
 
@@ -38,6 +43,7 @@ export function matchHeaderNameFault(name: string): Fault {
 /** Headers to set or add on a request: of the pseudo headers the authority alone. */
 export function requestHeaderNameFault(name: string): Fault {
   if (name === "") return "the header name is empty";
+  if (name.length > headerBytesMax) return nameTooLong(name);
   return name.startsWith(":") && !isAuthorityHeader(name)
     ? `${show(name)} is a pseudo header and cannot be changed`
     : undefined;
@@ -46,14 +52,21 @@ export function requestHeaderNameFault(name: string): Fault {
 /** Headers to remove, or to change on a response. */
 export function otherHeaderNameFault(name: string): Fault {
   if (name === "") return "the header name is empty";
+  if (name.length > headerBytesMax) return nameTooLong(name);
   if (name.toLowerCase() === "host") return "the Host header cannot be changed here: use rewrite.authority";
   return name.startsWith(":") ? `${show(name)} is a pseudo header and cannot be changed` : undefined;
+}
+
+function nameTooLong({ length }: string): string {
+  return `the header name has ${length} characters: at most ${headerBytesMax} are allowed`;
 }
 
 /** `%%` is a percent sign, `%NAME%` and `%NAME(arguments)%` are commands, the arguments a plain text or a JSON list of strings. */
 export function headerValueFault(value: string): Fault {
   // oxlint-disable-next-line no-control-regex -- control characters are just what is refused
   if (/[\u0000-\u0008\u000A-\u001F\u007F]/.test(value)) return `${show(value)} holds a control character`;
+  if (Buffer.byteLength(value) > headerBytesMax)
+    return `the value has ${Buffer.byteLength(value)} bytes: at most ${headerBytesMax} are allowed`;
   return formatFault(value);
 }
 

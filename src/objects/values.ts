@@ -16,11 +16,15 @@ export function portFault(port: unknown): Fault {
   return `${show(port)} is not a port: expected 1 to 65535`;
 }
 
+/** Nanoseconds as Go counts them, and Istio with it; Envoy refuses what is longer. */
+const durationNsMax = 2n ** 63n - 1n;
+
 /** The mesh's own durations: at least 1 ms, in whole milliseconds. */
 export function durationFault(text: unknown): Fault {
   const ns = typeof text === "string" ? parseDurationNs(text) : undefined;
   if (ns === undefined) return `${show(text)} is not a duration: expected a text such as 5s or 250ms`;
   if (ns < 1_000_000n) return `${show(text)} is too short: expected at least 1ms`;
+  if (ns > durationNsMax) return `${show(text)} is too long: expected at most 292 years`;
   return ns % 1_000_000n === 0n ? undefined : `${show(text)} is too fine: expected whole milliseconds`;
 }
 
@@ -129,9 +133,20 @@ export function trustDomainFault(domain: string): Fault {
   return undefined;
 }
 
+/** As the kernel has it, which ends paths with a zero. */
+const socketPathBytesMax = 107;
+
+/** Text that becomes part of a header, where Envoy takes no line ends and no zero. */
+export function lineFault(text: string): Fault {
+  // oxlint-disable-next-line no-control-regex -- control characters are just what is refused
+  return /[\u0000\r\n]/.test(text) ? `${show(text)} holds a line end or a zero` : undefined;
+}
+
 /** The path of a Unix socket, without `unix://`: absolute, or abstract with a leading @. */
 export function unixPathFault(path: string): Fault {
   if (path === "") return "the path of the Unix socket is empty";
+  if (Buffer.byteLength(path) > socketPathBytesMax)
+    return `the path of the Unix socket has ${Buffer.byteLength(path)} bytes: at most ${socketPathBytesMax} are allowed`;
   if (path.startsWith("@")) return undefined;
   return path.startsWith("/") && !path.endsWith("/")
     ? undefined
@@ -151,7 +166,7 @@ export function protocolFault(text: string | undefined): Fault {
 }
 
 export function httpStatusFault(status: unknown): Fault {
-  return typeof status === "number" && status >= 200 && status <= 600
+  return typeof status === "number" && status >= 200 && status < 600
     ? undefined
     : `${show(status)} is no final HTTP status: expected 200 to 599`;
 }

@@ -2,6 +2,7 @@
 
 import {
   corsHeaderNameFault,
+  headersMax,
   headerValueFault,
   isAuthorityHeader,
   matchHeaderNameFault,
@@ -11,7 +12,7 @@ import {
 import { isDnsLabel, labelProblems } from "../label-match.ts";
 import { eachEntry, eachOf, pathOf, type Report } from "../report.ts";
 import { regexFault } from "../regex.ts";
-import { durationFault, httpStatusFault, percentFault, portFault, show } from "../values.ts";
+import { durationFault, httpStatusFault, lineFault, percentFault, portFault, show } from "../values.ts";
 import type {
   CorsPolicy,
   Headers,
@@ -99,9 +100,10 @@ function checkMatch(match: HTTPMatchRequest, path: string, report: Report): void
     checkStringMatch({ regex: match.uri.regex }, pathOf(path, "uri"), report);
   for (const field of ["scheme", "method", "authority"] as const)
     checkStringMatch(match[field], pathOf(path, field), report);
-  eachEntry(match.queryParams, pathOf(path, "queryParams"), (_name, value, at) =>
-    checkStringMatch(value, at, report),
-  );
+  eachEntry(match.queryParams, pathOf(path, "queryParams"), (name, value, at) => {
+    report.value(at, parameterNameFault(name));
+    checkStringMatch(value, at, report);
+  });
   if (match.port) report.value(pathOf(path, "port"), portFault(match.port));
   for (const text of labelProblems(match.sourceLabels))
     report.add("MZ0201", pathOf(path, "sourceLabels"), text);
@@ -117,9 +119,27 @@ function checkStringMatch(match: StringMatch | undefined, path: string, report: 
     report.value(pathOf(path, "regex"), match.regex === "" ? "the regex is empty" : regexFault(match.regex));
 }
 
+/** Envoy matches parameters with names of so many bytes. */
+const parameterBytesMax = 1_024;
+
+function parameterNameFault(name: string): string | undefined {
+  if (name === "") return "the name of the query parameter is empty";
+  const bytes = Buffer.byteLength(name);
+  return bytes <= parameterBytesMax
+    ? undefined
+    : `the name has ${bytes} bytes: at most ${parameterBytesMax} are allowed`;
+}
+
 function checkHeaders(headers: Headers | undefined, path: string, report: Report): void {
   for (const side of ["request", "response"] as const) {
     const changes = headers?.[side];
+    const count = Object.keys(changes?.set ?? {}).length + Object.keys(changes?.add ?? {}).length;
+    if (count > headersMax)
+      report.add(
+        "MZ0201",
+        pathOf(path, side),
+        `${count} headers are added: at most ${headersMax} are allowed`,
+      );
     const nameFault = side === "request" ? requestHeaderNameFault : otherHeaderNameFault;
     for (const kind of ["set", "add"] as const)
       eachEntry(changes?.[kind], pathOf(pathOf(path, side), kind), (name, value, at) => {
@@ -260,6 +280,8 @@ function checkRedirect(
       `${show(redirect.scheme)} is no scheme: expected http or https`,
     );
   if (redirect.port) report.value(pathOf(path, "port"), portFault(redirect.port));
+  for (const field of ["uri", "prefixRewrite", "authority"] as const)
+    if (redirect[field]) report.value(pathOf(path, field), lineFault(redirect[field]));
 }
 
 // A body travels in the configuration of every proxy that has the route.
@@ -331,11 +353,16 @@ function checkRewrite(rewrite: HTTPRewrite, path: string, report: Report): void 
     report.add("MZ0203", path, "uri and uriRegexRewrite are both set: keep one");
   if (!uri && !authority && uriRegexRewrite === undefined)
     report.add("MZ0202", path, "the rewrite changes nothing: set uri, uriRegexRewrite or authority");
+  if (uri) report.value(pathOf(path, "uri"), lineFault(uri));
+  if (authority) report.value(pathOf(path, "authority"), lineFault(authority));
   if (uriRegexRewrite === undefined) return;
   const at = pathOf(path, "uriRegexRewrite");
   if (!uriRegexRewrite.match || !uriRegexRewrite.rewrite)
     report.add("MZ0202", at, "match and rewrite are both needed");
-  else report.value(pathOf(at, "match"), regexFault(uriRegexRewrite.match));
+  else {
+    report.value(pathOf(at, "match"), regexFault(uriRegexRewrite.match));
+    report.value(pathOf(at, "rewrite"), lineFault(uriRegexRewrite.rewrite));
+  }
 }
 
 /** The authority may be set in one place. */

@@ -17,6 +17,9 @@ export function checkDestination(destination: Destination | undefined, path: str
 }
 
 /** With several destinations an absent weight is 0. */
+/** Envoy adds them up in 32 bits. */
+const weightsMax = 4_294_967_295;
+
 export function checkWeights(
   routes: readonly { readonly weight?: number }[] | undefined,
   path: string,
@@ -25,6 +28,8 @@ export function checkWeights(
   const total = (routes ?? []).reduce((sum, { weight }) => sum + (weight ?? 0), 0);
   if ((routes?.length ?? 0) > 1 && total === 0)
     report.add("MZ0202", path, "no destination has a weight: nothing would be sent anywhere");
+  if (total > weightsMax)
+    report.add("MZ0201", path, `the weights are ${total} together: at most ${weightsMax} are allowed`);
 }
 
 /** `mesh`, `namespace/name`, `name`, or the legacy `name.namespace.svc...`. */

@@ -10,7 +10,7 @@ import type {
 } from "../destination-rule.ts";
 import { parseDurationMs } from "../duration.ts";
 import { eachOf, pathOf, type Report } from "../report.ts";
-import { durationFault, fqdnFault, ipFault, percentFault, portFault, show } from "../values.ts";
+import { durationFault, fqdnFault, ipFault, lineFault, percentFault, portFault, show } from "../values.ts";
 import { checkLocality, checkZoneAware } from "./locality.ts";
 
 const policyFields = ["outlierDetection", "connectionPool", "loadBalancer", "tls"] as const;
@@ -139,6 +139,13 @@ export function checkConnectionPool(
     checkDurations(tcp.tcpKeepalive, ["time", "interval"], pathOf(at, "tcpKeepalive"), report);
 }
 
+/** What HTTP/2 can say. */
+const streamsMax = 2_147_483_647;
+/** Envoy's own bound. One ring above it would keep a proxy from ever hearing of clusters again. */
+const ringSizeMax = 8_388_608;
+/** As long as TLS lets a server name be. */
+const serverNameBytesMax = 255;
+
 function checkHttpPool(
   http: NonNullable<ConnectionPoolSettings["http"]>,
   path: string,
@@ -157,6 +164,12 @@ function checkHttpPool(
     report,
   );
   checkDurations(http, ["idleTimeout"], path, report);
+  if ((http.maxConcurrentStreams ?? 0) > streamsMax)
+    report.add(
+      "MZ0201",
+      pathOf(path, "maxConcurrentStreams"),
+      `${http.maxConcurrentStreams} is too many: at most ${streamsMax} are allowed`,
+    );
   if (http.h2UpgradePolicy === "UPGRADE" && http.useClientProtocol === true)
     report.add(
       "MZ0203",
@@ -211,6 +224,13 @@ function checkHash(hash: ConsistentHash, path: string, report: Report): void {
       seen.add(name);
     });
   }
+  if (hash.httpHeaderName) report.value(pathOf(path, "httpHeaderName"), lineFault(hash.httpHeaderName));
+  for (const [size, at] of [
+    [hash.minimumRingSize ?? 0, pathOf(path, "minimumRingSize")],
+    [hash.ringHash?.minimumRingSize ?? 0, pathOf(path, "ringHash", "minimumRingSize")],
+  ] as const)
+    if (size > ringSizeMax)
+      report.add("MZ0201", at, `${size} is too large: at most ${ringSizeMax} is allowed`);
   if (hash.minimumRingSize) {
     report.add(
       "MZ0251",
@@ -245,6 +265,8 @@ export function checkClientTls(
   report: Report,
 ): void {
   if (tls === undefined) return;
+  if (Buffer.byteLength(tls.sni ?? "") > serverNameBytesMax)
+    report.add("MZ0201", pathOf(path, "sni"), `the name has more than ${serverNameBytesMax} bytes`);
   if (tls.credentialName?.startsWith("configmap://"))
     checkConfigMapName(tls.credentialName, namespace, path, report);
   const verifies = tls.insecureSkipVerify === true && (tls.mode === "SIMPLE" || tls.mode === "MUTUAL");
