@@ -4,7 +4,7 @@ import { describe, it, before, after } from "node:test";
 import { silentLog } from "#base";
 import { GrpcError, grpcStatus } from "./grpc-api.ts";
 import { GrpcServer } from "./grpc.ts";
-import { connectionStreamsMax, endingMs } from "./limits.ts";
+import { connectionDownloadsMax, connectionStreamsMax, endingMs } from "./limits.ts";
 
 interface Reply {
   readonly http: number;
@@ -29,6 +29,13 @@ describe("the gRPC server", () => {
         "/echo": (request) => Promise.resolve(request),
         "/refuse": () => Promise.reject(new GrpcError(7, "not you: ä%")),
         "/fail": () => Promise.reject(new Error("a secret")),
+      },
+      downloads: {
+        prefix: "/files/",
+        find: (name) =>
+          name === "large"
+            ? Promise.resolve(large)
+            : Promise.reject(new GrpcError(grpcStatus.notFound, name)),
       },
       reached: (limit) => reached.push(limit),
       streams: {
@@ -116,6 +123,30 @@ describe("the gRPC server", () => {
     stream.end();
     await gone;
     assert.deepEqual(Buffer.concat(received), frame("x"));
+  });
+
+  it("hands out whole bodies by GET, so many at a time on one connection, and calls go on beside them", async () => {
+    const client = http2.connect(`http://127.0.0.1:${server.port}`);
+    const answer = (path: string): Promise<readonly [number, http2.ClientHttp2Stream]> =>
+      new Promise((resolve, reject) => {
+        const stream = client.request({ ":path": path });
+        stream.on("response", (headers) => resolve([headers[":status"] ?? 0, stream]));
+        stream.on("error", reject);
+      });
+    assert.equal((await answer("/files/none"))[0], 404);
+    // Nobody reads these yet.
+    const open = await Promise.all(
+      Array.from({ length: connectionDownloadsMax }, () => answer("/files/large")),
+    );
+    assert.ok(open.every(([status]) => status === 200));
+    assert.equal((await answer("/files/large"))[0], 503);
+    assert.ok(reached.includes("connectionDownloads"));
+    assert.deepEqual((await call("/echo", [frame("x")])).bytes, frame("x"));
+    const [, first] = open[0]!;
+    let bytes = 0;
+    for await (const chunk of first) bytes += (chunk as Buffer).length;
+    assert.equal(bytes, large.length);
+    client.destroy();
   });
 
   it("says why it refuses, and nothing of what failed inside", async () => {
