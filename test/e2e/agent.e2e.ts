@@ -5,6 +5,8 @@ import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
 import { X509Certificate } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createSocket, type Socket } from "node:dgram";
+import { lookup } from "node:dns/promises";
 import { createServer as createHttp, request as httpRequest, type Server } from "node:http";
 import { Agent, request as httpsRequest } from "node:https";
 import { createServer as createTcp, type AddressInfo } from "node:net";
@@ -55,6 +57,8 @@ interface World {
   readonly app: Server;
   readonly agent: ChildProcess;
   readonly output: string[];
+  /** What has come by statsd's protocol. */
+  readonly statsd: { readonly socket: Socket; readonly texts: string[] };
 }
 
 describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
@@ -71,6 +75,7 @@ describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
     const envoyPid = envoyPidOf(world);
     if (envoyPid !== undefined && world.agent.exitCode === null) process.kill(envoyPid, "SIGKILL");
     await world.control.close(0);
+    world.statsd.socket.close();
     world.app.close();
     world.app.closeAllConnections();
     rmSync(world.dir, { recursive: true, force: true });
@@ -188,6 +193,25 @@ describe("the agent with a real Envoy", { skip, concurrency: false }, () => {
     });
   });
 
+  test("ProxyConfig's statistics, runtime values and flushes are Envoy's", async () => {
+    assert.equal((await call(world, await clientOf(world), "/hello")).status, 200);
+    const { admin } = world.ports;
+    const page = (await get(admin, "/stats/prometheus?filter=downstream_rq_active")).body;
+    assert.match(page, /\{[^}]*tier="gold"[^}]*\}/);
+    const { entries } = JSON.parse((await get(admin, "/runtime?format=json")).body) as {
+      readonly entries: Readonly<Record<string, { readonly final_value: string }>>;
+    };
+    assert.equal(entries["own.value"]?.final_value, "7");
+    const { command_line_options: options } = JSON.parse((await get(admin, "/server_info")).body) as {
+      readonly command_line_options: Readonly<Record<string, unknown>>;
+    };
+    assert.equal(options["file_flush_interval"], "0.250s");
+    const told = await until("statistics by statsd", async () =>
+      world.statsd.texts.find((text) => text.includes("istio_requests_total")),
+    );
+    assert.match(told, /:\d+\|c/);
+  });
+
   test("certificates are renewed and a new root is followed, and no request fails meanwhile", async () => {
     const client = await clientOf(world);
     const secondRoot = (await createSelfSignedMaterial(clock)).rootCert;
@@ -260,8 +284,10 @@ async function start(): Promise<World> {
   writeFileSync(join(dir, "root.pem"), ca.rootPem);
   writeFileSync(join(dir, "token"), "server");
   writeFileSync(join(dir, "labels"), 'app="server"\nversion="v2"\n');
+  writeFileSync(join(dir, "annotations"), 'sidecar.istio.io/statsFlushInterval="1s"\n');
+  const statsd = await startStatsd();
   const agent = spawn(process.execPath, [join(root, "src/apps/agent/main.ts"), "proxy", "sidecar"], {
-    env: { ...process.env, ...agentEnv(dir, ports) },
+    env: { ...process.env, ...agentEnv(dir, ports, statsd.socket.address().port) },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const output: string[] = [];
@@ -271,10 +297,20 @@ async function start(): Promise<World> {
       if (process.env["MIZZEN_E2E_VERBOSE"] !== undefined) process.stderr.write(chunk);
     });
   }
-  return { dir, ports, ca, control, app, agent, output };
+  return { dir, ports, ca, control, app, agent, output, statsd };
 }
 
-function agentEnv(dir: string, ports: World["ports"]): Record<string, string> {
+/** At the address that the agent will find for the name. */
+async function startStatsd(): Promise<World["statsd"]> {
+  const { address, family } = await lookup("localhost");
+  const socket = createSocket(family === 6 ? "udp6" : "udp4");
+  const texts: string[] = [];
+  socket.on("message", (text) => void texts.push(text.toString()));
+  await new Promise<void>((resolve) => socket.bind(0, address, resolve));
+  return { socket, texts };
+}
+
+function agentEnv(dir: string, ports: World["ports"], statsdPort: number): Record<string, string> {
   return {
     POD_NAME: "server-v2-1",
     POD_NAMESPACE: "default",
@@ -288,6 +324,11 @@ function agentEnv(dir: string, ports: World["ports"]): Record<string, string> {
       proxyAdminPort: ports.admin,
       concurrency: 1,
       terminationDrainDuration: "5s",
+      extraStatTags: ["tier"],
+      fileFlushInterval: "0.25s",
+      fileFlushMinSizeKb: 16,
+      runtimeValues: { "own.value": "7" },
+      statsdUdpAddress: `localhost:${statsdPort}`,
     }),
     ENVOY_STATUS_PORT: String(ports.ready),
     ENVOY_PROMETHEUS_PORT: String(ports.stats),
@@ -491,7 +532,8 @@ function inboundTls(): object {
 function inboundListener(port: number): Record<string, unknown> {
   const manager = {
     "@type": `${prefix}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`,
-    statPrefix: "inbound_0.0.0.0_80",
+    // A tag in a name as Istio's extensions write them.
+    statPrefix: "inbound.tier=.=gold;.;80",
     accessLog: accessLogs({}, { side: "server", protocol: "http" }),
     routeConfig: {
       virtualHosts: [
