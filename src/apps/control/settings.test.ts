@@ -21,3 +21,11 @@ test("a mistake is said with what to give instead", () => {
   assert.throws(() => parseSettings(["--config-dir", "d", "--xds-port", "x"], {}), UsageError);
   assert.throws(() => parseSettings(["--nonsense"], {}), UsageError);
 });
+
+test("registries that need no known certificate are named by commas", () => {
+  const named = (text?: string): readonly string[] =>
+    parseSettings(["--config-dir", "d"], text === undefined ? {} : { WASM_INSECURE_REGISTRIES: text })
+      .insecureRegistries;
+  assert.deepEqual(named(), []);
+  assert.deepEqual(named("registry.a:5000, 10.0.0.1 ,"), ["registry.a:5000", "10.0.0.1"]);
+});
