@@ -257,6 +257,32 @@ describe("rules for a host", () => {
       ],
     );
   });
+
+  test("a delegate of another namespace is followed where it is exported to the root's, by itself or by the mesh's default", () => {
+    const destinations = (
+      exportTo: readonly string[] | undefined,
+      mesh: object = {},
+    ): readonly (string | undefined)[] => {
+      const engine = new Engine();
+      const part = { http: [{ route: [{ destination: { host: "in" } }] }], exportTo };
+      const objects = [
+        object("VirtualService", "a", "root", {
+          hosts: ["reviews"],
+          http: [{ delegate: { name: "part", namespace: "b" } }],
+        }),
+        object("VirtualService", "b", "part", part),
+      ];
+      engine.apply(worldChanges(objects, { mesh }));
+      return engine.get(httpRoutesOf, "a/root").map(({ route }) => route?.[0]?.destination.host);
+    };
+    const followed = ["in.b.svc.cluster.local"];
+    for (const exportTo of [undefined, [], ["*"], ["a"], [".", "a"]])
+      assert.deepEqual(destinations(exportTo), followed);
+    for (const exportTo of [["."], ["c"], ["~"]]) assert.deepEqual(destinations(exportTo), []);
+    const ownAlone = { defaultVirtualServiceExportTo: ["."] };
+    assert.deepEqual(destinations(undefined, ownAlone), []);
+    assert.deepEqual(destinations(["a"], ownAlone), followed);
+  });
 });
 
 const client = proxyOf({

@@ -9,7 +9,7 @@ import { environmentOf } from "./mesh.ts";
 import type { Found } from "./object-problems.ts";
 import { isExportedTo, serviceOf, servicesOfHost, type MeshService } from "./services.ts";
 import { tables } from "./tables.ts";
-import { byPrecedence, mayRoute, ownersOf, routeFacts } from "./virtual-service.ts";
+import { byPrecedence, mayRoute, ownersOf, routeFacts, mayDelegateTo } from "./virtual-service.ts";
 
 export function virtualServiceProblems(read: Read, key: string, row: VirtualService): readonly Found[] {
   const { http = [] } = row.spec ?? {};
@@ -84,10 +84,7 @@ function delegateProblems(
   if (target === undefined) return wrong(`There is no VirtualService ${key}.`);
   if ((target.spec?.hosts ?? []).length > 0)
     return wrong(`VirtualService ${key} has hosts: it is no delegate.`);
-  const exportTo = (target.spec?.exportTo ?? []).map((entry) =>
-    entry === "." ? namespaceOf(target) : entry,
-  );
-  if (!isExportedTo(exportTo, namespaceOf(target), namespace))
+  if (!mayDelegateTo(read, key, namespace))
     return wrong(`VirtualService ${key} is not exported to ${namespace}.`);
   const further = (target.spec?.http ?? []).find((route) => route.delegate !== undefined)?.delegate;
   if (further === undefined) return [];

@@ -391,8 +391,9 @@ function delegated(
   clusterDomain: string,
 ): VirtualServiceHttpRoute[] {
   const namespace = root.delegate?.namespace ?? rootNamespace;
-  const row = read(tables.VirtualService, `${namespace}/${root.delegate?.name ?? ""}`);
-  if (row === undefined || (row.spec?.hosts ?? []).length > 0 || !exportedForDelegation(row, rootNamespace))
+  const key = `${namespace}/${root.delegate?.name ?? ""}`;
+  const row = read(tables.VirtualService, key);
+  if (row === undefined || (row.spec?.hosts ?? []).length > 0 || !mayDelegateTo(read, key, rootNamespace))
     return [];
   return (row.spec?.http ?? [])
     .filter(({ delegate }) => delegate === undefined)
@@ -405,11 +406,10 @@ function delegated(
     });
 }
 
-function exportedForDelegation({ spec, metadata }: VirtualService, client: string): boolean {
-  const exportTo = (spec?.exportTo ?? []).map((entry) =>
-    entry === "." ? (metadata.namespace ?? "default") : entry,
-  );
-  return isExportedTo(exportTo, metadata.namespace ?? "default", client);
+/** Whether a VirtualService, by its row key, is exported to a namespace, whose VirtualServices may delegate to it then. */
+export function mayDelegateTo(read: Read, key: string, namespace: string): boolean {
+  const facts = read(routeFacts, key);
+  return facts !== undefined && isExportedTo(facts.exportTo, facts.namespace, namespace);
 }
 
 function definedOf(route: VirtualServiceHttpRoute): VirtualServiceHttpRoute {

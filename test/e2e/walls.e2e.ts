@@ -228,6 +228,32 @@ function claim(entryName: string, protocol: string, claimed: object): object {
   });
 }
 
+test("an EnvoyFilter changes the proxies of its own namespace, and no others", async () => {
+  await apply(
+    ofOther("EnvoyFilter", "marking", {
+      configPatches: [
+        {
+          applyTo: "VIRTUAL_HOST",
+          match: { context: "SIDECAR_OUTBOUND" },
+          patch: {
+            operation: "MERGE",
+            value: { request_headers_to_add: [{ header: { key: "x-marked", value: "marked" } }] },
+          },
+        },
+      ],
+    }),
+  );
+  await eventually("calls from its namespace are marked", async () => {
+    assert.deepEqual(await answererOf("other", "taker", "shop.owner"), { service: "shop", marked: true });
+    return true;
+  });
+  for (const [namespace, app] of [
+    ["default", "caller"],
+    ["owner", "shop"],
+  ] as const)
+    assert.deepEqual(await answererOf(namespace, app, "shop.owner"), { service: "shop", marked: false });
+});
+
 test("calls of a Service reach it by each of its names and its address, whatever another namespace writes about them", async () => {
   const shop = ["get", "service", "shop", "-n", "owner", "-o", "jsonpath={.spec.clusterIP}"];
   const clusterIp = await mesh.kubectl(shop);
@@ -241,19 +267,6 @@ test("calls of a Service reach it by each of its names and its address, whatever
     claim("address", "TCP", { addresses: [clusterIp] }),
     claim("range", "TCP", { addresses: ["0.0.0.0/1", "128.0.0.0/1"] }),
     claim("port", "MONGO", {}),
-    // What all of it is known by: it holds for calls of its own namespace.
-    ofOther("EnvoyFilter", "marking", {
-      configPatches: [
-        {
-          applyTo: "VIRTUAL_HOST",
-          match: { context: "SIDECAR_OUTBOUND" },
-          patch: {
-            operation: "MERGE",
-            value: { request_headers_to_add: [{ header: { key: "x-marked", value: "marked" } }] },
-          },
-        },
-      ],
-    }),
   );
   for (const kind of ["virtualservice", "serviceentry"])
     await eventually(`the ${kind} says whose the names are`, async () => {
@@ -268,9 +281,7 @@ test("calls of a Service reach it by each of its names and its address, whatever
     return true;
   });
   for (const name of [host, "shop.owner", "shop.owner.svc", clusterIp]) {
-    const { service, marked } = await answererOf("default", "caller", name);
-    assert.equal(service, "shop", `${name}, from elsewhere`);
-    assert.equal(marked, false, "an EnvoyFilter is for proxies of its namespace");
+    assert.equal((await answererOf("default", "caller", name)).service, "shop", `${name}, from elsewhere`);
     assert.equal(
       (await answererOf("owner", "shop", name)).service,
       "shop",
