@@ -28,7 +28,7 @@ import {
 import { dynamicHttpFilter, dynamicSniFilters } from "./dynamic-forward.ts";
 import { datagramListener } from "./datagram-listener.ts";
 import { destinationCluster, destinationPolicy } from "./gateway-destination.ts";
-import { readFilterSettings, readMeshTls } from "./mesh-settings.ts";
+import { readFilterSettings, readMeshTls, readSecretService } from "./mesh-settings.ts";
 import { objectPath } from "./object-path.ts";
 import { durationOf, structOf, wrapped, type Message } from "./proto/api.ts";
 import { httpRbacFilters, tcpRbacFilters, type RbacInput } from "./rbac.ts";
@@ -84,7 +84,7 @@ export function gatewayListener(
     read,
     scope,
     settings: settingsFor(readFilterSettings(read, tuning), scope),
-    tls: readMeshTls(read),
+    tls: { ...readMeshTls(read), secretService: readSecretService(read) },
     rbac: readRbac(read, scope),
     jwt: readJwt(read, scope),
     listenerName: name,

@@ -1,7 +1,15 @@
 // MeshConfig as the builders take it: only the fields that they read, so that nothing else wakes them.
 
 import type { Read } from "#engine";
-import { readMesh, readCallersTrustDomains, readTuning, type MergedRule, type ProxyTuning } from "#model";
+import {
+  readMesh,
+  secretServiceOf,
+  readCallersTrustDomains,
+  readTuning,
+  type MergedRule,
+  type ProxyTuning,
+} from "#model";
+import { outboundClusterName } from "#plan";
 import type { FilterSettings } from "./filters.ts";
 import type { MeshTls } from "./tls.ts";
 import { policyFor, type PortPolicy } from "./traffic-policy.ts";
@@ -40,4 +48,11 @@ export function readMeshTls(read: Read): MeshTls {
     cipherSuites: mutual?.cipherSuites,
     defaults: readMesh(read, "tlsDefaults"),
   };
+}
+
+export function readSecretService(read: Read): MeshTls["secretService"] {
+  const service = read(secretServiceOf, "");
+  if (service === undefined) return undefined;
+  const { host, port } = service;
+  return { host, cluster: outboundClusterName(port, "", host) };
 }

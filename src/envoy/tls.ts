@@ -47,6 +47,8 @@ export interface MeshTls {
   readonly minProtocolVersion?: string;
   readonly cipherSuites?: readonly string[];
   readonly defaults?: MeshConfigTLSConfig;
+  /** Serves credentials of the form `sds://name` to gateways: an extension provider. */
+  readonly secretService?: { readonly cluster: string; readonly host: string } | undefined;
 }
 
 /** The server side of mutual TLS: a client certificate of the mesh is demanded. */
@@ -113,8 +115,8 @@ export function serverTls(settings: ServerTLSSettings, mesh: MeshTls, terminates
         named(settings.cipherSuites) ?? named(mesh.defaults?.cipherSuites) ?? settings.cipherSuites,
         curvesOf(settings, mesh),
       ),
-      tlsCertificateSdsSecretConfigs: certificateSecrets(settings),
-      ...validationOf(settings, validateClient),
+      tlsCertificateSdsSecretConfigs: certificateSecrets(settings, mesh),
+      ...validationOf(settings, validateClient, mesh),
       alpnProtocols: httpAlpn,
     },
     requireClientCertificate: wrapped(requireClient),
@@ -226,10 +228,31 @@ export function controlPlaneSecret(name: string): Message {
   };
 }
 
-function certificateSecrets(settings: ServerTLSSettings): Message[] {
+const serviceScheme = "sds://";
+
+/** A credential of a server: of the service that MeshConfig names for it, by the name that is known there, or of the control plane. */
+function serverSecret(credential: string, { secretService }: MeshTls, suffix = ""): Message {
+  if (secretService === undefined || !credential.startsWith(serviceScheme))
+    return controlPlaneSecret(`${credentialSecretName(credential)}${suffix}`);
+  const { cluster: clusterName, host: authority } = secretService;
+  return {
+    name: `${credential.slice(serviceScheme.length)}${suffix}`,
+    sdsConfig: {
+      apiConfigSource: {
+        apiType: "GRPC",
+        transportApiVersion: "V3",
+        setNodeOnFirstMessageOnly: true,
+        grpcServices: [{ envoyGrpc: { clusterName, authority } }],
+      },
+      initialFetchTimeout: durationOf(15_000),
+      resourceApiVersion: "V3",
+    },
+  };
+}
+
+function certificateSecrets(settings: ServerTLSSettings, mesh: MeshTls): Message[] {
   const credentials = credentialNames(settings);
-  if (credentials.length > 0)
-    return credentials.map((credential) => controlPlaneSecret(credentialSecretName(credential)));
+  if (credentials.length > 0) return credentials.map((credential) => serverSecret(credential, mesh));
   // Files in the proxy's own file system: the agent reads them and serves them under Istio's composed name.
   const files = settings.tlsCertificates ?? [
     { serverCertificate: settings.serverCertificate, privateKey: settings.privateKey },
@@ -241,7 +264,7 @@ function certificateSecrets(settings: ServerTLSSettings): Message[] {
   );
 }
 
-function validationOf(settings: ServerTLSSettings, validateClient: boolean): Message {
+function validationOf(settings: ServerTLSSettings, validateClient: boolean, mesh: MeshTls): Message {
   const names = (settings.subjectAltNames ?? []).flatMap((name) =>
     ["DNS", "URI", "EMAIL", "IP_ADDRESS"].map((sanType) => ({ sanType, matcher: { exact: name } })),
   );
@@ -256,7 +279,7 @@ function validationOf(settings: ServerTLSSettings, validateClient: boolean): Mes
         ...(settings.insecureSkipVerify === true ? { trustChainVerification: "ACCEPT_UNTRUSTED" } : {}),
         ...listBesideSecret(settings),
       },
-      validationContextSdsSecretConfig: caSecret(settings),
+      validationContextSdsSecretConfig: caSecret(settings, mesh),
     },
   };
 }
@@ -268,11 +291,11 @@ function listBesideSecret(settings: ServerTLSSettings): Message {
   return isAlone ? { crl: { filename: caCrl } } : {};
 }
 
-function caSecret(settings: ServerTLSSettings): Message {
+function caSecret(settings: ServerTLSSettings, mesh: MeshTls): Message {
   if (settings.caCertCredentialName !== undefined && settings.caCertCredentialName !== "")
-    return controlPlaneSecret(credentialSecretName(settings.caCertCredentialName));
+    return serverSecret(settings.caCertCredentialName, mesh);
   const [first] = credentialNames(settings);
-  if (first !== undefined) return controlPlaneSecret(`${credentialSecretName(first)}-cacert`);
+  if (first !== undefined) return serverSecret(first, mesh, "-cacert");
   const file = settings.caCertificates ?? "";
   const revoked = settings.caCrl ?? "";
   const roots = file === "" ? trustRootSecret : `file-root:${file}`;

@@ -3,7 +3,7 @@
 import { defineKeyedQuery, sameData } from "#engine";
 import type { RouteDestination } from "#objects";
 import { extAuthzServicesOf } from "./authorization-policy.ts";
-import { telemetryServicesOf } from "./tracing.ts";
+import { secretServiceOf, telemetryServicesOf } from "./tracing.ts";
 import { routesOfListener } from "./gateway-api/generated.ts";
 import { gatewayScopeText, mergedGatewayOf, type GatewayScope } from "./gateway.ts";
 import { jwksServicesOf } from "./request-authentication.ts";
@@ -82,6 +82,7 @@ export const gatewayServices = defineKeyedQuery<GatewayScope, readonly string[]>
       ...read(jwksServicesOf, scope),
       ...read(moduleServicesOf, scope),
       ...read(telemetryServicesOf, scope),
+      ...[read(secretServiceOf, "")?.key].filter((key) => key !== undefined),
     ];
     return [...new Set([...routed, ...asked, ...keys])].toSorted();
   },

@@ -199,7 +199,13 @@ export type { DisabledMetrics, IstioMetric, LogSpec, WorkloadLogs } from "./tele
 export { accessLogsOf, builtInLogProvider, disabledMetricsOf, metricTagsOf } from "./telemetry.ts";
 export type { MetricTags, TagChange } from "./telemetry.ts";
 export type { ProviderService, WorkloadTracing } from "./tracing.ts";
-export { logServiceSettings, providerService, tracedByTelemetry, tracingOf } from "./tracing.ts";
+export {
+  logServiceSettings,
+  providerService,
+  secretServiceOf,
+  tracedByTelemetry,
+  tracingOf,
+} from "./tracing.ts";
 export { envoyFiltersOf } from "./envoy-filter.ts";
 export { gatewayProblemsOf } from "./gateway-problems.ts";
 export { objectProblemsOf, problemsKey } from "./object-problems.ts";

@@ -4,7 +4,7 @@
 // provider whose service is not known traces nothing.
 
 import type { ObjectRef } from "#base";
-import { defineKeyedQuery, sameData, type Read } from "#engine";
+import { defineKeyedQuery, defineQuery, sameData, type Read } from "#engine";
 import { refOf, type MeshConfigExtensionProvider, type Telemetry, type TelemetryTracing } from "#objects";
 import { readMesh } from "./mesh.ts";
 import { servicesOfHost } from "./services.ts";
@@ -49,6 +49,16 @@ export function providerService(
   const key = after === undefined ? known[0] : known.find((one) => one.startsWith(`${before}/`));
   return key === undefined ? undefined : { key, host, port };
 }
+
+/** Who serves credentials of the form `sds://name` to gateways: the first such provider, as in Istio. */
+export const secretServiceOf = defineQuery<ProviderService | undefined>(
+  "secretService",
+  (read) => {
+    const provider = (readMesh(read, "extensionProviders") ?? []).find(({ sds }) => sds !== undefined);
+    return provider?.sds === undefined ? undefined : providerService(read, provider.sds);
+  },
+  sameData,
+);
 
 /** The tracing of a workload on one side of its calls; undefined where nothing asks for it or nobody takes the spans. */
 export const tracingOf = defineKeyedQuery<

@@ -192,6 +192,7 @@ MeshConfig serviceScopeConfigs warns of ambient between several clusters alone
 MeshConfig verifyCertificateAtClient warns certificates of servers outside are always verified, so it is without meaning in Istio as well
 MeshConfig hboneIdleTimeout warns of ambient alone
 MeshConfig localityLbSetting works
+MeshConfig extensionProviders[].sds works
 MeshConfig defaultProviders.metrics works
 MeshConfig caCertificates[].pem works
 MeshConfig caCertificates[].trustDomains works
