@@ -20,7 +20,6 @@ export type * from "./selector.ts";
 export type * from "./mesh-config-shape.ts";
 export type * from "./mesh-proxy-config.ts";
 export type * from "./mesh-networks.ts";
-export type * from "./kube-core.ts";
 export type * from "./gateway-api.ts";
 export type * from "./ingress.ts";
 export type { KindInfo } from "./kinds.ts";
