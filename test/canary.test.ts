@@ -8,7 +8,7 @@ import type { ApiObject, NewObject } from "#cluster";
 import type { ControlPlane } from "../src/apps/control/control-plane.ts";
 import { ClusterBench, debugOf, metricOf } from "./support/cluster-bench.ts";
 import { DiscoveringEnvoy } from "./support/discovering-envoy.ts";
-import { freePorts } from "./support/envoy-process.ts";
+import { freePorts } from "./support/free-ports.ts";
 import { withoutEnvoy } from "./support/envoy.ts";
 import { pause, until } from "./support/real-clock.ts";
 

@@ -4,7 +4,6 @@
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -13,6 +12,7 @@ import { accessFromKubeconfig } from "#kube";
 import { AdsClient, type AdsClientOptions } from "./support/ads-client.ts";
 import { ClusterBench, metricOf } from "./support/cluster-bench.ts";
 import { FaultyConnection } from "./support/faulty-connection.ts";
+import { freePorts } from "./support/free-ports.ts";
 import { pause, until } from "./support/real-clock.ts";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -61,7 +61,7 @@ class Bench {
     mkdirSync(this.#objects);
     const services = Array.from({ length: servicesTotal }, (_, at) => service(`svc${at}`));
     writeFileSync(join(this.#objects, "world.yaml"), [pods, ...services].join("---\n"));
-    [this.port, this.monitoring] = [await freePort(), await freePort()];
+    [this.port = 0, this.monitoring = 0] = await freePorts(2);
     const flags = [
       ...["discovery", "--config-dir", this.#objects, "--host", "127.0.0.1", "--log-level", "error"],
       ...["--plaintext", `127.0.0.1:${this.port}`, "--monitoring-port", String(this.monitoring)],
@@ -123,14 +123,6 @@ class Bench {
     await gone;
     rmSync(this.directory, { recursive: true, force: true });
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((closed) => server.close(closed));
-  return port;
 }
 
 describe("the control plane under overload", () => {

@@ -15,7 +15,8 @@ import { snapshotOf } from "#envoy";
 import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject } from "#objects";
 import { withoutEnvoy } from "./support/envoy.ts";
-import { freePorts, startEnvoy, staticForm } from "./support/envoy-process.ts";
+import { startEnvoy, staticForm } from "./support/envoy-process.ts";
+import { freePorts } from "./support/free-ports.ts";
 import { wasmModule } from "./support/wasm.ts";
 
 const router: ProxyClass = {

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import net from "node:net";
 import { after, before, describe, test } from "node:test";
 import { withoutEnvoy } from "./support/envoy.ts";
-import { freePorts } from "./support/envoy-process.ts";
+import { freePorts } from "./support/free-ports.ts";
 import { DiscoveryBench, type Answer } from "./support/discovery-bench.ts";
 import { joinTexts, routeTo, serviceText, sidecarWorld } from "./support/discovery-world.ts";
 import { pause } from "./support/real-clock.ts";

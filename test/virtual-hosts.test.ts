@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { withoutEnvoy } from "./support/envoy.ts";
-import { freePorts } from "./support/envoy-process.ts";
+import { freePorts } from "./support/free-ports.ts";
 import { DiscoveryBench } from "./support/discovery-bench.ts";
 import { pause } from "./support/real-clock.ts";
 

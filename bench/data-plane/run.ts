@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { ProxyClass } from "#model";
 import type { KubeObject } from "#objects";
 import { agentBootstrap, MeasuredEnvoy, Rig } from "../envoy/rig.ts";
-import { freePorts } from "../../test/support/envoy-process.ts";
+import { freePorts } from "../../test/support/free-ports.ts";
 import type { Table } from "../table.ts";
 import { load, startBackend, type LoadResult } from "./load.ts";
 import { plainBootstrap } from "./plain.ts";

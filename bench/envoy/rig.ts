@@ -19,7 +19,7 @@ import { parseConfig } from "../../src/apps/agent/config.ts";
 import { createStreamServer } from "../../src/apps/agent/grpc.ts";
 import { SecretStore, secretNames, secretPaths } from "../../src/apps/agent/sds.ts";
 import { envoyPath } from "../../test/support/envoy.ts";
-import { freePorts } from "../../test/support/envoy-process.ts";
+import { freePorts } from "../../test/support/free-ports.ts";
 
 export interface RigOptions {
   readonly objects: readonly KubeObject[];

@@ -7,7 +7,7 @@ import { withoutEnvoy } from "../../test/support/envoy.ts";
 import { DiscoveryBench, type Answer } from "../../test/support/discovery-bench.ts";
 import { pause } from "../../test/support/real-clock.ts";
 import { joinTexts, routeTo, serviceText, sidecarWorld } from "../../test/support/discovery-world.ts";
-import { freePorts } from "../../test/support/envoy-process.ts";
+import { freePorts } from "../../test/support/free-ports.ts";
 import type { Table } from "../table.ts";
 
 export interface OnDemandOptions {

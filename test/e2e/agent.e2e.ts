@@ -9,7 +9,6 @@ import { createSocket, type Socket } from "node:dgram";
 import { lookup } from "node:dns/promises";
 import { createServer as createHttp, request as httpRequest, type Server } from "node:http";
 import { Agent, request as httpsRequest } from "node:https";
-import { createServer as createTcp, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { connect as connectTls } from "node:tls";
 import { dirname, join } from "node:path";
@@ -27,6 +26,7 @@ import {
 } from "../../src/apps/control/ca-service.ts";
 import { tcpProxy } from "../../src/envoy/filters.ts";
 import { accessLogs, tcpAccessLogOptions } from "../../src/envoy/telemetry.ts";
+import { freePorts } from "../support/free-ports.ts";
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const envoy = process.env["MIZZEN_ENVOY"] ?? join(root, ".cache/bin/envoy");
@@ -679,16 +679,6 @@ function envoyPidOf(world: World): number | undefined {
   if (!existsSync(path)) return undefined;
   const [first] = readFileSync(path, "utf8").trim().split(" ");
   return first === undefined || first === "" ? undefined : Number(first);
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createTcp());
-  await Promise.all(
-    servers.map((one) => new Promise<void>((resolve) => one.listen(0, "127.0.0.1", resolve))),
-  );
-  const ports = servers.map((one) => (one.address() as AddressInfo).port);
-  await Promise.all(servers.map((one) => new Promise<void>((resolve) => void one.close(() => resolve()))));
-  return ports;
 }
 
 function sleep(ms: number): Promise<void> {

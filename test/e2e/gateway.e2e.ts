@@ -21,7 +21,8 @@ import { CertificateAuthority, createSelfSignedMaterial } from "#identity";
 import { worldChanges, type ProxyClass } from "#model";
 import type { KubeObject } from "#objects";
 import { withoutEnvoy } from "../support/envoy.ts";
-import { freePorts, startEnvoy, staticForm } from "../support/envoy-process.ts";
+import { startEnvoy, staticForm } from "../support/envoy-process.ts";
+import { freePorts } from "../support/free-ports.ts";
 import { readersOfSecrets } from "../support/secret-readers.ts";
 
 const clock = {

@@ -7,7 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { Message } from "#envoy";
-import { freePorts, loopbackAddress, startEnvoy } from "../support/envoy-process.ts";
+import { loopbackAddress, startEnvoy } from "../support/envoy-process.ts";
+import { freePorts } from "../support/free-ports.ts";
 
 export interface Http3Calls {
   readonly address: string;

@@ -35,7 +35,8 @@ import { createStreamServer } from "../../src/apps/agent/grpc.ts";
 import { recordPaths, TelemetryRecords } from "../../src/apps/agent/records.ts";
 import { clientTransportSocket, meshAlpn, meshClientTls } from "../../src/envoy/tls.ts";
 import { withoutEnvoy } from "../support/envoy.ts";
-import { freePorts, loopbackAddress, startEnvoy } from "../support/envoy-process.ts";
+import { loopbackAddress, startEnvoy } from "../support/envoy-process.ts";
+import { freePorts } from "../support/free-ports.ts";
 
 const clock = {
   nowMs: () => Date.now(),

@@ -4,7 +4,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { envoyPath } from "./envoy.ts";
-import { freePorts } from "./envoy-process.ts";
+import { freePorts } from "./free-ports.ts";
 
 export class DiscoveringEnvoy {
   readonly #adminPort: number;

@@ -11,7 +11,7 @@ import { ControlPlane } from "../../src/apps/control/control-plane.ts";
 import { parseSettings } from "../../src/apps/control/settings.ts";
 import { discoveringBootstrap } from "./discovering-envoy.ts";
 import { envoyPath } from "./envoy.ts";
-import { freePorts } from "./envoy-process.ts";
+import { freePorts } from "./free-ports.ts";
 import { pause, RealClock } from "./real-clock.ts";
 
 const clock = new RealClock();

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { createSocket, type Socket } from "node:dgram";
-import { connect, createServer, type AddressInfo, type Server } from "node:net";
+import { connect, createServer, type Server } from "node:net";
 import { after, before, describe, test } from "node:test";
 import * as dnsPacket from "dns-packet";
+import { freePorts } from "../../../test/support/free-ports.ts";
 import { silentLog } from "#base";
 import { parseQuestion } from "./dns-message.ts";
 import { DnsProxy } from "./dns.ts";
@@ -30,8 +31,9 @@ describe("the proxy's DNS", () => {
   let refusing: DnsProxy;
 
   before(async () => {
+    const [upstreamPort = 0, forwardingPort = 0, refusingPort = 0] = await freePorts(3);
     const [tableSocket, tablePort] = await udpServer(table);
-    const [upstreamSocket, upstreamPort] = await udpServer(upstream);
+    const [upstreamSocket] = await udpServer(upstream, upstreamPort);
     servers = [tableSocket, upstreamSocket];
     tcp = createServer((socket) =>
       socket.on("data", (chunk: Buffer) => {
@@ -41,7 +43,7 @@ describe("the proxy's DNS", () => {
     );
     await new Promise<void>((resolve) => void tcp.listen(upstreamPort, "127.0.0.1", resolve));
     Object.assign(ports, { table: tablePort, upstream: upstreamPort });
-    [ports.forwarding, ports.refusing] = [await freePort(), await freePort()];
+    [ports.forwarding, ports.refusing] = [forwardingPort, refusingPort];
     forwarding = proxyAt(ports.forwarding, "forward");
     refusing = proxyAt(ports.refusing, "refuse");
     await Promise.all([forwarding.listen(), refusing.listen()]);
@@ -119,19 +121,11 @@ function answerFrom(records: typeof table, message: Buffer): Buffer {
   });
 }
 
-async function udpServer(records: typeof table): Promise<[Socket, number]> {
+async function udpServer(records: typeof table, port = 0): Promise<[Socket, number]> {
   const socket = createSocket("udp4");
   socket.on("message", (message, peer) => socket.send(answerFrom(records, message), peer.port, peer.address));
-  await new Promise<void>((resolve) => void socket.bind(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => void socket.bind(port, "127.0.0.1", resolve));
   return [socket, socket.address().port];
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise<void>((resolve) => void server.close(() => resolve()));
-  return port;
 }
 
 function queryOf(type: dnsPacket.RecordType, name: string): Buffer {
