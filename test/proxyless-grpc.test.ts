@@ -8,20 +8,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
-import { silentLog, type Clock } from "#base";
+import { silentLog } from "#base";
 import { ControlPlane } from "../src/apps/control/control-plane.ts";
 import { parseSettings } from "../src/apps/control/settings.ts";
 import type { ProxyStatus } from "#xds";
 import { whoAmI, type CallResult } from "./support/grpc-xds-client.ts";
+import { RealClock } from "./support/real-clock.ts";
 
-const clock: Clock = {
-  nowMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
-  after(delayMs, callback) {
-    const timer = setTimeout(callback, delayMs).unref();
-    return () => clearTimeout(timer);
-  },
-};
+const clock = new RealClock();
 
 const host = "reviews.default.svc.cluster.local";
 

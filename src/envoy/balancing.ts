@@ -1,7 +1,7 @@
 // Which setting balances a service by place: that of a rule, of the Service, or of the mesh.
 
 import type { Read } from "#engine";
-import { nodeLabel, readMesh, type MeshService } from "#model";
+import { localityLabels, nodeLabel, readMesh, type MeshService } from "#model";
 import type { LocalityLoadBalancerSetting, ZoneAwareLoadBalancerSetting } from "#objects";
 import type { PortPolicy } from "./traffic-policy.ts";
 
@@ -38,7 +38,7 @@ function byPlaces(setting: LocalityLoadBalancerSetting): Balancing {
   return setting.enabled === false ? none : { kind: "places", setting };
 }
 
-const zoneFirst = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
+const zoneFirst = localityLabels.slice(0, 2);
 
 /** What a Service's trafficDistribution asks for: its own node where it says so, then its zone, then its region. */
 const nearFirst: Readonly<Record<"zone" | "node", LocalityLoadBalancerSetting>> = {

@@ -2,7 +2,7 @@
 // are fallen back to (`failover`, `failoverPriority`, a Service's trafficDistribution).
 
 import type { LocalityLoadBalancerSetting } from "#objects";
-import { networkLabel, nodeLabel } from "#model";
+import { networkLabel, nodeLabel, partOfLocality } from "#model";
 import type { Reached } from "./network-endpoints.ts";
 
 /** Endpoints of one locality that are equally near. */
@@ -109,8 +109,8 @@ function labelDistance(endpoint: Reached, near: Nearness, names: readonly string
 function matchingLabels(endpoint: Reached, near: Nearness, names: readonly string[]): number {
   const differs = names.findIndex((text) => {
     const [name = "", value] = text.split("=");
-    const wanted = value ?? topology(name, near.client) ?? near.labels[name];
-    return wanted !== (topology(name, endpoint.locality) ?? labelOf(endpoint, name));
+    const wanted = value ?? partOfLocality(name, near.client) ?? near.labels[name];
+    return wanted !== (partOfLocality(name, endpoint.locality) ?? labelOf(endpoint, name));
   });
   return differs === -1 ? names.length : differs;
 }
@@ -118,18 +118,6 @@ function matchingLabels(endpoint: Reached, near: Nearness, names: readonly strin
 /** Node and network are known of every endpoint, whether or not a label says them. */
 function labelOf({ labels, node, network }: Reached, name: string): string | undefined {
   return name === nodeLabel ? node : name === networkLabel ? network : labels[name];
-}
-
-const topologyNames = [
-  "topology.kubernetes.io/region",
-  "topology.kubernetes.io/zone",
-  "topology.istio.io/subzone",
-];
-
-/** What a label of place says of a locality; undefined for other labels. */
-function topology(name: string, locality: string): string | undefined {
-  const at = topologyNames.indexOf(name);
-  return at === -1 ? undefined : (locality.split("/")[at] ?? "");
 }
 
 /** 0 for the same subzone, then zone, then region; after these the region that a failover rule names. */

@@ -6,6 +6,7 @@ import { namespaceOf } from "./core-kinds.ts";
 import { isGenerated } from "./gateway-api/names.ts";
 import { tlsRuleOf, tlsRulesOfHost } from "./gateway-api/policies.ts";
 import { hostGroups, wildcardsOf } from "./hosts.ts";
+import { localityLabels } from "./locality-labels.ts";
 import { environmentOf, readMesh } from "./mesh.ts";
 import { oldestFirst, selects, type Labels } from "./selectors.ts";
 import { isExportedTo } from "./services.ts";
@@ -135,13 +136,6 @@ export function policiesOf({ spec }: DestinationRule): readonly TrafficPolicy[] 
   ];
 }
 
-/** They say what a locality says. */
-const labelsOfLocality: ReadonlySet<string> = new Set([
-  "topology.kubernetes.io/region",
-  "topology.kubernetes.io/zone",
-  "topology.istio.io/subzone",
-]);
-
 /** Labels of a client that any of the policies orders failover by; those of its place come with its locality. */
 export function labelsOfFailover(policies: readonly TrafficPolicy[]): readonly string[] {
   const parts = policies.flatMap((policy) => [policy, ...(policy.portLevelSettings ?? [])]);
@@ -150,7 +144,7 @@ export function labelsOfFailover(policies: readonly TrafficPolicy[]): readonly s
       ...(loadBalancer?.localityLbSetting?.failoverPriority ?? []),
       ...(loadBalancer?.zoneAwareLbSetting?.failoverPriority ?? []),
     ])
-    .filter((text) => !text.includes("=") && !labelsOfLocality.has(text));
+    .filter((text) => !text.includes("=") && !localityLabels.includes(text));
   return [...new Set(names)].toSorted();
 }
 

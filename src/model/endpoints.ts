@@ -11,6 +11,7 @@ import {
   type WorkloadEntrySpec,
 } from "#objects";
 import { namespaceOf, type EndpointSlice, type Pod } from "./core-kinds.ts";
+import { localityLabels } from "./locality-labels.ts";
 import { environmentOf } from "./mesh.ts";
 import { networkOfAddress, networksMatter } from "./networks.ts";
 import { selects } from "./selectors.ts";
@@ -60,11 +61,7 @@ const tlsModeLabel = "security.istio.io/tlsMode";
 
 const localityOfNode = defineQuery<string>("localityOfNode", (read, name) => {
   const labels = name === "" ? undefined : read(tables.Node, name)?.metadata.labels;
-  return localityText([
-    labels?.["topology.kubernetes.io/region"],
-    labels?.["topology.kubernetes.io/zone"],
-    labels?.["topology.istio.io/subzone"],
-  ]);
+  return localityText(localityLabels.map((label) => labels?.[label]));
 });
 
 const podWorkload = defineQuery<Workload | undefined>(

@@ -105,7 +105,7 @@ export { endpointSelector } from "./place-labels.ts";
 export type { Endpoint } from "./endpoints.ts";
 export { addressesOf, datagramEndpointsOf, endpointsOf, podFacts, serviceAccountsOf } from "./endpoints.ts";
 export { meshBalancing } from "./mesh-balancing.ts";
-export { networkLabel, nodeLabel } from "./traffic-distribution.ts";
+export { localityLabels, networkLabel, nodeLabel, partOfLocality } from "./locality-labels.ts";
 export type { DnsScope, Egress, Import, OutboundScope, Outlet, UnknownTraffic } from "./scope.ts";
 export {
   anyClient,

@@ -7,7 +7,7 @@ import type { MeshNetworks } from "#objects";
 import { kubeRowOf } from "./services.ts";
 import { environmentOf } from "./mesh.ts";
 import { everything, meshNetworksTable, meshRow, resolvedNamesTable, tables } from "./tables.ts";
-import { networkLabel } from "./traffic-distribution.ts";
+import { networkLabel } from "./locality-labels.ts";
 import { namespaceOf } from "./core-kinds.ts";
 import { externalReach } from "./external-addresses.ts";
 

@@ -5,21 +5,17 @@ import type { Read } from "#engine";
 import type { Endpoint } from "./endpoints.ts";
 import { environmentOf } from "./mesh.ts";
 import { selects, type Labels } from "./selectors.ts";
-import { networkLabel, nodeLabel } from "./traffic-distribution.ts";
+import { localityLabels, networkLabel, nodeLabel, partOfLocality } from "./locality-labels.ts";
 
 /** Of each label, what is known of an endpoint; "" for nothing. */
 const known: Readonly<Record<string, (endpoint: Endpoint, clusterId: string) => string>> = {
-  "topology.kubernetes.io/region": ({ locality }) => partOf(locality, 0),
-  "topology.kubernetes.io/zone": ({ locality }) => partOf(locality, 1),
-  "topology.istio.io/subzone": ({ locality }) => partOf(locality, 2),
+  ...Object.fromEntries(
+    localityLabels.map((name) => [name, ({ locality }: Endpoint) => partOfLocality(name, locality) ?? ""]),
+  ),
   "topology.istio.io/cluster": (_endpoint, clusterId) => clusterId,
   [nodeLabel]: ({ node }) => node,
   [networkLabel]: ({ network }) => network,
 };
-
-function partOf(locality: string, at: number): string {
-  return locality.split("/")[at] ?? "";
-}
 
 /** Which endpoints the labels of a subset select. */
 export function endpointSelector(read: Read, wanted: Labels): (endpoint: Endpoint) => boolean {

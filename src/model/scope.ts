@@ -19,7 +19,7 @@ import {
   servicesOfNamespace,
 } from "./services.ts";
 import { everything, tables } from "./tables.ts";
-import { networkLabel, nodeLabel } from "./traffic-distribution.ts";
+import { networkLabel, nodeLabel } from "./locality-labels.ts";
 import { instanceAddresses } from "./workload.ts";
 
 export interface OutboundScope {

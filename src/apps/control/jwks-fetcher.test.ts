@@ -2,19 +2,13 @@ import assert from "node:assert/strict";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, before, describe, test } from "node:test";
-import { silentLog, type Clock } from "#base";
+import { silentLog } from "#base";
 import { Engine } from "#engine";
 import { jwksTable, nobodysKeys, objectChange, objectProblemsOf } from "#model";
+import { RealClock } from "../../../test/support/real-clock.ts";
 import { JwksFetcher } from "./jwks-fetcher.ts";
 
-const clock: Clock = {
-  nowMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
-  after(delayMs, callback) {
-    const timer = setTimeout(callback, delayMs).unref();
-    return () => clearTimeout(timer);
-  },
-};
+const clock = new RealClock();
 
 describe("the keys of a JWT issuer", () => {
   let server: Server;

@@ -4,6 +4,7 @@
 import type { Clock, Logger } from "#base";
 import type { Change, Changed, Engine, Table } from "#engine";
 import { jwksTable, jwksUris, usableKeys, type FetchedKeys } from "#model";
+import { Following, type Attempt } from "./following.ts";
 import { fetchBody, LimitReached } from "./guarded-fetch.ts";
 import { controlPlaneLimits, type ReachControlLimit } from "./limits.ts";
 
@@ -19,81 +20,59 @@ export interface JwksFetcherOptions {
 
 /** How long keys are used before they are asked for anew: Istio's value. */
 const refreshMs = 20 * 60_000;
-const retryMinMs = 1_000;
-const retryMaxMs = 60_000;
 const limits = { time: "keysTime", bytes: "keysBytes", redirects: "keysRedirects" } as const;
 const headers = { accept: "application/json" };
 const urisMax = controlPlaneLimits.keySources.value;
 
-interface Followed {
-  failures: number;
-  cancel: () => void;
-  gone: boolean;
-}
-
 export class JwksFetcher {
   readonly #options: JwksFetcherOptions;
-  readonly #followed = new Map<string, Followed>();
+  readonly #following: Following;
 
   constructor(options: JwksFetcherOptions) {
     this.#options = options;
+    this.#following = new Following({
+      clock: options.clock,
+      max: urisMax,
+      ask: (uri, attempt) => this.#ask(uri, attempt),
+      forget: (uri) => this.#put(uri, undefined),
+      tooMany: (uris) => {
+        options.reached?.("keySources");
+        options.log.warn({ uris, followed: urisMax }, "too many places of JWT keys");
+      },
+    });
   }
 
   start(): void {
-    this.#follow(this.#options.engine.watch(jwksUris, ""));
+    this.#following.follow(this.#options.engine.watch(jwksUris, ""));
   }
 
   stop(): void {
-    this.#follow([]);
+    this.#following.follow([]);
   }
 
   /** To be told what each settling of the engine changed. */
   settled(changed: readonly Changed[]): void {
     for (const { query, value } of changed) {
-      if (query.id === jwksUris.id) this.#follow(value as readonly string[]);
+      if (query.id === jwksUris.id) this.#following.follow(value as readonly string[]);
     }
   }
 
-  #follow(uris: readonly string[]): void {
-    const wanted = new Set(uris.slice(0, urisMax));
-    if (uris.length > urisMax) {
-      this.#options.reached?.("keySources");
-      this.#options.log.warn({ uris: uris.length, followed: urisMax }, "too many places of JWT keys");
-    }
-    for (const [uri, followed] of this.#followed) {
-      if (wanted.has(uri)) continue;
-      followed.gone = true;
-      followed.cancel();
-      this.#followed.delete(uri);
-      this.#put(uri, undefined);
-    }
-    for (const uri of wanted) {
-      if (this.#followed.has(uri)) continue;
-      const followed: Followed = { failures: 0, cancel: () => {}, gone: false };
-      this.#followed.set(uri, followed);
-      void this.#round(uri, followed);
-    }
-  }
-
-  async #round(uri: string, followed: Followed): Promise<void> {
-    const { clock, log, allowLocal, engine } = this.#options;
+  async #ask(uri: string, { failures, isGone }: Attempt): Promise<number | undefined> {
+    const { log, allowLocal, engine } = this.#options;
     const before = engine.rows(jwksTable).get(uri);
-    let pauseMs = refreshMs;
     try {
       const jwks = checkedKeys((await fetchBody(uri, { allowLocal, limits, headers })).toString());
-      if (followed.gone) return;
-      followed.failures = 0;
-      if (before?.jwks !== jwks || before.failure !== undefined) this.#put(uri, { jwks });
+      if (!isGone() && (before?.jwks !== jwks || before.failure !== undefined)) this.#put(uri, { jwks });
+      return refreshMs;
     } catch (error) {
       if (error instanceof LimitReached) this.#options.reached?.(error.limit);
-      if (followed.gone) return;
+      if (isGone()) return undefined;
       const failure = error instanceof Error ? error.message : String(error);
-      if (followed.failures === 0) log.warn({ uri, failure }, "keys of a JWT issuer cannot be fetched");
-      pauseMs = Math.min(retryMaxMs, retryMinMs * 2 ** followed.failures++);
+      if (failures === 0) log.warn({ uri, failure }, "keys of a JWT issuer cannot be fetched");
       // Keys that were good once stay: an issuer that is down for an hour must not lock everybody out.
       if (before?.failure !== failure) this.#put(uri, { ...before, failure });
+      return undefined;
     }
-    followed.cancel = clock.after(pauseMs, () => void this.#round(uri, followed));
   }
 
   #put(uri: string, value: FetchedKeys | undefined): void {

@@ -17,19 +17,13 @@ import {
   sha256Of,
   TestRegistry,
 } from "../../../test/support/registry.ts";
+import { RealClock, until } from "../../../test/support/real-clock.ts";
 import { wasmModule } from "../../../test/support/wasm.ts";
 import { controlPlaneLimits } from "./limits.ts";
 import { ModuleFetcher, type ModuleFetcherOptions } from "./module-fetcher.ts";
 import type { PullSecret } from "./pull-secret.ts";
 
-const clock: Clock = {
-  nowMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
-  after(delayMs, callback) {
-    const timer = setTimeout(callback, delayMs).unref();
-    return () => clearTimeout(timer);
-  },
-};
+const clock = new RealClock();
 
 const module = wasmModule("x-a", "1");
 const other = wasmModule("x-b", "2");
@@ -87,11 +81,16 @@ class World {
     name = "p",
     namespace = "default",
   ): Promise<FetchedModule> {
-    for (;;) {
-      const row = this.row(name, namespace);
-      if (row !== undefined && holds(row)) return row;
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
+    let found: FetchedModule | undefined;
+    await until(
+      `the row of ${name} is as it should be`,
+      () => {
+        found = this.row(name, namespace);
+        return found !== undefined && holds(found);
+      },
+      60_000,
+    );
+    return found ?? {};
   }
 }
 
@@ -369,7 +368,7 @@ describe("a fetched module", () => {
     assert.equal(manifests(), 2);
     assert.equal(world.row("q", "b")?.sha256, sha256Of(module));
     world.set(plugin("p", { url, imagePullPolicy: "Always" }, "default", 4));
-    while (manifests() < 3) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until("the manifest is asked for anew", () => manifests() === 3);
     world.modules.stop();
     registry.close();
   });

@@ -5,6 +5,7 @@ import { Resolver } from "node:dns/promises";
 import type { Clock, Logger } from "#base";
 import { sameData, type Change, type Changed, type Engine, type Table } from "#engine";
 import { gatewayNames, resolvedNamesTable, type ResolvedName } from "#model";
+import { Following, type Attempt } from "./following.ts";
 import { controlPlaneLimits, type ReachControlLimit } from "./limits.ts";
 
 export interface Answer {
@@ -28,16 +29,8 @@ export interface NameResolverOptions {
 /** Load balancers' names say a minute mostly; shorter would be load on DNS, longer would keep addresses that are gone. */
 const answerMinMs = 5_000;
 const answerMaxMs = 60_000;
-const retryMinMs = 1_000;
-const retryMaxMs = 60_000;
 const namesMax = controlPlaneLimits.gatewayNames.value;
 const addressesMax = controlPlaneLimits.gatewayAddresses.value;
-
-interface Followed {
-  failures: number;
-  cancel: () => void;
-  gone: boolean;
-}
 
 /** Asks the machine's DNS servers for IPv4 addresses. */
 export function systemResolve(): Resolve {
@@ -47,70 +40,57 @@ export function systemResolve(): Resolve {
 
 export class NameResolver {
   readonly #options: NameResolverOptions;
-  readonly #followed = new Map<string, Followed>();
+  readonly #following: Following;
 
   constructor(options: NameResolverOptions) {
     this.#options = options;
+    this.#following = new Following({
+      clock: options.clock,
+      max: namesMax,
+      ask: (name, attempt) => this.#ask(name, attempt),
+      forget: (name) => this.#put(name, undefined),
+      tooMany: (names) => {
+        options.reached?.("gatewayNames");
+        options.log.warn({ names, followed: namesMax }, "too many names of gateways");
+      },
+    });
   }
 
   start(): void {
-    this.#follow(this.#options.engine.watch(gatewayNames, ""));
+    this.#following.follow(this.#options.engine.watch(gatewayNames, ""));
   }
 
   stop(): void {
-    this.#follow([]);
+    this.#following.follow([]);
   }
 
   /** To be told what each settling of the engine changed. */
   settled(changed: readonly Changed[]): void {
     for (const { query, value } of changed) {
-      if (query.id === gatewayNames.id) this.#follow(value as readonly string[]);
+      if (query.id === gatewayNames.id) this.#following.follow(value as readonly string[]);
     }
   }
 
-  #follow(names: readonly string[]): void {
-    const wanted = new Set(names.slice(0, namesMax));
-    if (names.length > namesMax) {
-      this.#options.reached?.("gatewayNames");
-      this.#options.log.warn({ names: names.length, followed: namesMax }, "too many names of gateways");
-    }
-    for (const [name, followed] of this.#followed) {
-      if (wanted.has(name)) continue;
-      followed.gone = true;
-      followed.cancel();
-      this.#followed.delete(name);
-      this.#put(name, undefined);
-    }
-    for (const name of wanted) {
-      if (this.#followed.has(name)) continue;
-      const followed: Followed = { failures: 0, cancel: () => {}, gone: false };
-      this.#followed.set(name, followed);
-      void this.#round(name, followed);
-    }
-  }
-
-  async #round(name: string, followed: Followed): Promise<void> {
-    const { clock, log, engine, resolve } = this.#options;
-    let pauseMs = answerMaxMs;
-    let outcome: ResolvedName;
+  async #ask(name: string, { failures, isGone }: Attempt): Promise<number | undefined> {
+    const { log, engine, resolve } = this.#options;
+    const before = engine.rows(resolvedNamesTable).get(name);
     try {
       const answers = await resolve(name);
       if (answers.length === 0) throw new Error("it has no IPv4 address");
-      followed.failures = 0;
       const addresses = [...new Set(answers.map(({ address }) => address))].toSorted();
       if (addresses.length > addressesMax) this.#options.reached?.("gatewayAddresses");
-      outcome = { addresses: addresses.slice(0, addressesMax) };
+      const outcome: ResolvedName = { addresses: addresses.slice(0, addressesMax) };
+      if (!isGone() && !sameData(before, outcome)) this.#put(name, outcome);
       const shortestMs = Math.min(...answers.map(({ ttl }) => ttl)) * 1_000;
-      pauseMs = Math.min(answerMaxMs, Math.max(answerMinMs, shortestMs));
+      return Math.min(answerMaxMs, Math.max(answerMinMs, shortestMs));
     } catch (error) {
+      if (isGone()) return undefined;
       const failure = error instanceof Error ? error.message : String(error);
-      if (followed.failures === 0) log.warn({ name, failure }, "the name of a gateway cannot be resolved");
-      pauseMs = Math.min(retryMaxMs, retryMinMs * 2 ** followed.failures++);
-      outcome = { addresses: engine.rows(resolvedNamesTable).get(name)?.addresses ?? [], failure };
+      if (failures === 0) log.warn({ name, failure }, "the name of a gateway cannot be resolved");
+      const outcome: ResolvedName = { addresses: before?.addresses ?? [], failure };
+      if (!sameData(before, outcome)) this.#put(name, outcome);
+      return undefined;
     }
-    if (followed.gone) return;
-    if (!sameData(engine.rows(resolvedNamesTable).get(name), outcome)) this.#put(name, outcome);
-    followed.cancel = clock.after(pauseMs, () => void this.#round(name, followed));
   }
 
   #put(name: string, value: ResolvedName | undefined): void {
